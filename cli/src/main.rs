@@ -1,0 +1,3 @@
+//! The command line of Fairlead, a kubectl plugin.
+
+fn main() {}

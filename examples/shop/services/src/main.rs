@@ -1,0 +1,3 @@
+//! The example application.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The effect half of every kind: one reconcile harness.

@@ -1,0 +1,1 @@
+//! Builders and a simulator for tests.

@@ -1,0 +1,1 @@
+//! Admission over the validation of plan.
