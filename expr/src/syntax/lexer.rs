@@ -231,14 +231,18 @@ fn digits(text: &str) -> usize {
 
 /// The length of the prefix of a text literal, and whether it says raw and bytes; `None` when no literal begins here.
 pub(crate) fn literal_prefix(text: &str) -> Option<(usize, bool, bool)> {
-    let length = text.find(['"', '\''])?;
-    match text[..length].to_ascii_lowercase().as_str() {
-        "" => Some((0, false, false)),
-        "r" => Some((1, true, false)),
-        "b" => Some((1, false, true)),
-        "rb" | "br" => Some((2, true, true)),
-        _ => None,
+    // Only the beginning is looked at, since this is asked at every character.
+    let mut raw = false;
+    let mut bytes = false;
+    for (length, character) in text.chars().take(3).enumerate() {
+        match character {
+            '"' | '\'' => return Some((length, raw, bytes)),
+            'r' | 'R' if !raw => raw = true,
+            'b' | 'B' if !bytes => bytes = true,
+            _ => return None,
+        }
     }
+    None
 }
 
 fn unescape(text: &str, bytes: bool) -> Result<Vec<u8>, String> {

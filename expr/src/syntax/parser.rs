@@ -217,7 +217,7 @@ impl Parser<'_> {
         let start = self.start();
         let condition = self.or()?;
         let node = if self.take("?") {
-            let chosen = self.expression()?;
+            let chosen = self.or()?;
             self.expect(":")?;
             let otherwise = self.expression()?;
             self.node(
