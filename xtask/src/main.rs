@@ -1,3 +1,63 @@
-//! The project's own automation.
+//! The project's own automation: `cargo xtask COMMAND`. The Makefile is its front door.
+#![allow(
+    clippy::print_stdout,
+    reason = "a command line tool answers on standard output"
+)]
 
-fn main() {}
+mod bootstrap;
+mod cluster;
+mod command;
+mod image;
+mod paths;
+mod progress;
+mod suite;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own automation
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what the machine lacks, and check the rest
+    Bootstrap,
+    /// Build the pinned Go tools, or print the folder of one
+    Tools {
+        /// kubernetes, containerd, coredns, pause, helm, kstatus or gitops; all when unset
+        name: Option<String>,
+    },
+    /// A real Kubernetes on this machine
+    Cluster {
+        #[command(subcommand)]
+        action: cluster::Action,
+    },
+    /// Build container images
+    Image(image::Request),
+    /// Everything a change must pass: format, lints, unit tests, checks, and the tests on a real cluster
+    Test(suite::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match &Arguments::parse().task {
+        Task::Bootstrap => bootstrap::run(),
+        Task::Tools { name } => tools::run(name.as_deref()),
+        Task::Cluster { action } => cluster::run(action),
+        Task::Image(request) => image::run(request),
+        Task::Test(options) => suite::run(options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

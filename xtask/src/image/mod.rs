@@ -1,0 +1,238 @@
+//! Container images, all `FROM scratch`, from the Containerfiles under `images/`.
+//!
+//! In: a name. Out: an archive in the cache, and with `load` the image on the cluster's node. No registry is
+//! asked for anything. buildah makes them; where there is none, podman or docker does.
+
+mod debian;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::cluster;
+use crate::command::{capture, command, find, show_live};
+use crate::paths::{cache, lock, root};
+use crate::progress::step;
+use crate::tools;
+
+/// Which images to build.
+#[derive(Debug, Args)]
+pub(crate) struct Request {
+    /// fairlead, shop, postgres, redis, or all
+    name: String,
+    /// Load them into the cluster
+    #[arg(long)]
+    load: bool,
+    #[command(flatten)]
+    which: cluster::Which,
+}
+
+/// An image made of one static binary of the workspace.
+struct Binary {
+    name: &'static str,
+    package: &'static str,
+    binary: &'static str,
+    tag: &'static str,
+}
+
+const BINARIES: &[Binary] = &[
+    Binary {
+        name: "fairlead",
+        package: "fairlead",
+        binary: "fairlead",
+        tag: "localhost/fairlead:dev",
+    },
+    Binary {
+        name: "shop",
+        package: "shop",
+        binary: "shop",
+        tag: "localhost/shop:dev",
+    },
+];
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds what was asked for, and loads it when wanted.
+pub(crate) fn run(request: &Request) -> Result<()> {
+    let known = || {
+        BINARIES
+            .iter()
+            .map(|image| image.name)
+            .chain(debian::IMAGES.iter().map(|image| image.name))
+    };
+    let names: Vec<&str> = match request.name.as_str() {
+        "all" => known().collect(),
+        name if known().any(|known| known == name) => vec![name],
+        name => bail!(
+            "no image {name:?}; there are {} and all",
+            known().collect::<Vec<_>>().join(", ")
+        ),
+    };
+    for name in names {
+        let archive = build(name)?;
+        if request.load {
+            cluster::load_image(&request.which.name, &archive)?;
+        } else {
+            println!("{}", archive.display());
+        }
+    }
+    Ok(())
+}
+
+/// Builds all images and loads them into the named cluster.
+pub(crate) fn all_into(cluster: &str) -> Result<()> {
+    run(&Request {
+        name: "all".to_owned(),
+        load: true,
+        which: cluster::Which {
+            name: cluster.to_owned(),
+        },
+    })
+}
+
+fn build(name: &str) -> Result<PathBuf> {
+    if let Some(image) = BINARIES.iter().find(|image| image.name == name) {
+        return image.build();
+    }
+    let image = debian::IMAGES.iter().find(|image| image.name == name);
+    image.with_context(|| format!("no image {name}"))?.build()
+}
+
+impl Binary {
+    fn build(&self) -> Result<PathBuf> {
+        let target = cache()?.join("target-image");
+        step(&format!("compile {} for its image", self.name), || {
+            show_live(
+                command(
+                    "nice",
+                    ["cargo", "build", "--release", "--quiet", "--target", TARGET],
+                )
+                .args(["--package", self.package, "--bin", self.binary])
+                .current_dir(root())
+                .env("RUSTFLAGS", "-C target-feature=+crt-static")
+                .env("CARGO_TARGET_DIR", &target),
+            )
+        })?;
+        let binary = target.join(TARGET).join("release").join(self.binary);
+        step(&format!("image {}", self.tag), || {
+            archive(self.name, self.tag, |context| {
+                let copy = context.join(self.binary);
+                fs::copy(&binary, &copy)
+                    .with_context(|| format!("failed to copy {}", binary.display()))
+                    .map(drop)
+            })
+        })
+    }
+}
+
+/// The archive of the image that holds a pod's namespaces open, built once for each version of its source.
+pub(crate) fn pause() -> Result<PathBuf> {
+    let folder = tools::PAUSE.ensure()?;
+    let made = folder.join("pause.tar");
+    if !made.exists() {
+        let archive = step("image of pause", || {
+            archive("pause", "localhost/pause:lab", |context| {
+                fs::copy(folder.join("pause"), context.join("pause"))
+                    .context("failed to copy pause")
+                    .map(drop)
+            })
+        })?;
+        fs::rename(&archive, &made)
+            .with_context(|| format!("failed to name {}", made.display()))?;
+    }
+    Ok(made)
+}
+
+/// Builds `images/<name>/Containerfile` with what `fill` puts beside it, into an archive in the cache.
+fn archive(name: &str, tag: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let images = cache()?.join("images");
+    let _held = lock(
+        &images.join(format!("{name}.lock")),
+        &format!("builds image {name}"),
+    )?;
+    let context = images.join(format!("{name}.context"));
+    remove(&context)?;
+    let source = root().join("images").join(name);
+    fs::create_dir_all(&context)
+        .with_context(|| format!("failed to create {}", context.display()))?;
+    for entry in
+        fs::read_dir(&source).with_context(|| format!("failed to read {}", source.display()))?
+    {
+        let file = entry.with_context(|| format!("failed to read {}", source.display()))?;
+        fs::copy(file.path(), context.join(file.file_name()))
+            .context("failed to copy the image's files")?;
+    }
+    fill(&context)?;
+    let partial = images.join(format!("{name}.partial"));
+    remove(&partial)?;
+    build_with_what_is_here(tag, &context, &partial)?;
+    remove(&context)?;
+    let made = images.join(format!("{name}.tar"));
+    fs::rename(&partial, &made).with_context(|| format!("failed to name {}", made.display()))?;
+    Ok(made)
+}
+
+fn build_with_what_is_here(tag: &str, context: &Path, archive: &Path) -> Result<()> {
+    let destination = archive.to_string_lossy();
+    if find("buildah").is_some() {
+        capture(
+            buildah()?
+                .args(["bud", "--quiet", "--layers=false", "--tag", tag])
+                .arg(context),
+        )?;
+        capture(buildah()?.args([
+            "push",
+            "--quiet",
+            tag,
+            &format!("oci-archive:{destination}:{tag}"),
+        ]))?;
+        return capture(buildah()?.args(["rmi", "--force", tag])).map(drop);
+    }
+    let Some(program) = ["podman", "docker"]
+        .into_iter()
+        .find(|program| find(program).is_some())
+    else {
+        bail!(
+            "none of buildah, podman and docker is here to build images; `cargo xtask bootstrap` installs buildah"
+        );
+    };
+    let containerfile = context.join("Containerfile");
+    capture(
+        command(program, ["build", "--tag", tag, "--file"])
+            .arg(containerfile)
+            .arg(context),
+    )?;
+    capture(&mut command(
+        program,
+        ["save", "--output", &destination, tag],
+    ))
+    .map(drop)
+}
+
+/// buildah with a store of its own, so that nothing is left in the machine's.
+fn buildah() -> Result<Command> {
+    let store = cache()?.join("buildah");
+    let mut buildah = command("buildah", ["--storage-driver", "vfs", "--root"]);
+    buildah
+        .arg(store.join("root"))
+        .arg("--runroot")
+        .arg(store.join("run"));
+    Ok(buildah)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

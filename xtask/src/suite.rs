@@ -1,0 +1,124 @@
+//! Everything a change must pass, in the order of what it costs, with the time of each part.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::command::show_live;
+use crate::paths::{cache, root};
+use crate::progress::{note, step};
+use crate::{bootstrap, cluster, image, tools};
+
+/// The cluster that the tests make; not the one a developer may have up.
+const CLUSTER: &str = "test";
+
+/// What to run.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Leave out what needs a cluster
+    #[arg(long)]
+    no_cluster: bool,
+    /// Leave the cluster up afterwards
+    #[arg(long)]
+    keep: bool,
+    /// Tests on the cluster that run at the same time
+    #[arg(long, default_value_t = 4)]
+    threads: usize,
+}
+
+/// Runs all parts, and takes the cluster down however they end.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let began = Instant::now();
+    bootstrap::run()?;
+    part("format", &mut cargo(&["fmt", "--all", "--check"])?)?;
+    part(
+        "lints",
+        &mut cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ])?,
+    )?;
+    part(
+        "unit tests",
+        &mut cargo(&[
+            "test",
+            "--workspace",
+            "--exclude",
+            "fairlead-e2e",
+            "--quiet",
+        ])?,
+    )?;
+    part("checks", &mut itself("check")?)?;
+    if !options.no_cluster {
+        let outcome = on_cluster(options);
+        if outcome.is_err() {
+            print_logs();
+        }
+        let down = if options.keep {
+            Ok(())
+        } else {
+            cluster::down(CLUSTER)
+        };
+        outcome?;
+        down?;
+    }
+    note(&format!(
+        "everything passed in {:.0} s",
+        began.elapsed().as_secs_f64()
+    ));
+    Ok(())
+}
+
+fn on_cluster(options: &Options) -> Result<()> {
+    if cluster::makes_its_own()? {
+        tools::ensure(tools::ALL)?;
+        // One that a killed run left is worth nothing to this one: its objects are in an unknown state.
+        cluster::down(CLUSTER)?;
+    }
+    cluster::up(CLUSTER, false)?;
+    image::all_into(CLUSTER)?;
+    let threads = format!("--test-threads={}", options.threads);
+    let mut tests = cargo(&["test", "--package", "fairlead-e2e", "--", &threads])?;
+    tests.env("KUBECONFIG", cluster::kubeconfig(CLUSTER)?);
+    for module in [&tools::HELM, &tools::KSTATUS, &tools::GITOPS] {
+        tests.env(
+            format!("FAIRLEAD_{}", module.name.to_uppercase()),
+            module.ensure()?,
+        );
+    }
+    part("tests on the cluster", &mut tests)
+}
+
+fn part(what: &str, command: &mut Command) -> Result<()> {
+    step(what, || show_live(command))
+}
+
+/// cargo with a target folder that fresh checkouts share.
+fn cargo(arguments: &[&str]) -> Result<Command> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(arguments).current_dir(root());
+    if std::env::var_os("CARGO_TARGET_DIR").is_none() {
+        cargo.env("CARGO_TARGET_DIR", cache()?.join("target"));
+    }
+    Ok(cargo)
+}
+
+fn itself(task: &str) -> Result<Command> {
+    let mut command =
+        Command::new(std::env::current_exe().context("failed to find this program's own file")?);
+    command.arg(task);
+    Ok(command)
+}
+
+fn print_logs() {
+    for (program, tail) in cluster::log_tails(CLUSTER).unwrap_or_default() {
+        eprintln!("---- the end of {program}'s log\n{tail}");
+    }
+}

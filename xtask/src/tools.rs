@@ -1,0 +1,204 @@
+//! The Go programs a real cluster is made of, built from pinned modules under `e2e/cluster`.
+//!
+//! A module's binaries lie in the cache in a folder named by a hash of the module's own files, so a second run
+//! builds nothing and a changed pin builds only its module. A build goes into a folder beside it that is
+//! renamed when complete; a killed build leaves nothing that could be taken for a finished one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::command::{capture, find};
+use crate::paths::{cache, lock, root};
+use crate::progress::step;
+
+/// One pinned Go module and what is built from it.
+pub(crate) struct Module {
+    /// The folder under `e2e/cluster`.
+    pub(crate) name: &'static str,
+    /// What `go build` is asked for; several packages give several binaries.
+    packages: &'static [&'static str],
+    tags: &'static str,
+    /// Flags for the linker, beside those that leave debug information out.
+    link: &'static str,
+}
+
+/// etcd, the API server, the rest of the control plane and the node's programs in one binary, `kubernetes`.
+pub(crate) const KUBERNETES: Module = Module {
+    name: "kubernetes",
+    packages: &["."],
+    tags: "",
+    link: "-X k8s.io/component-base/version.gitVersion=v1.36.3 \
+           -X k8s.io/component-base/version.gitMajor=1 \
+           -X k8s.io/component-base/version.gitMinor=36",
+};
+/// `containerd`, `containerd-shim-runc-v2` and `ctr`.
+pub(crate) const CONTAINERD: Module = Module {
+    name: "containerd",
+    packages: &["tool"],
+    tags: "no_btrfs,no_devmapper,no_zfs",
+    link: "-X github.com/containerd/containerd/v2/version.Version=2.2.1",
+};
+/// `coredns`.
+pub(crate) const COREDNS: Module = Module {
+    name: "coredns",
+    packages: &["tool"],
+    tags: "",
+    link: "",
+};
+/// `pause`.
+pub(crate) const PAUSE: Module = Module {
+    name: "pause",
+    packages: &["."],
+    tags: "",
+    link: "",
+};
+/// `helm`.
+pub(crate) const HELM: Module = Module {
+    name: "helm",
+    packages: &["tool"],
+    tags: "",
+    link: "",
+};
+/// `kstatus`: objects as JSON in, what kstatus makes of each out.
+pub(crate) const KSTATUS: Module = Module {
+    name: "kstatus",
+    packages: &["."],
+    tags: "",
+    link: "",
+};
+/// `agent`: Argo CD's sync engine.
+pub(crate) const GITOPS: Module = Module {
+    name: "gitops",
+    packages: &["tool"],
+    tags: "",
+    link: "",
+};
+
+/// What a control plane without a node needs.
+pub(crate) const CONTROL_PLANE: &[&Module] = &[&KUBERNETES];
+/// What a whole cluster needs.
+pub(crate) const CLUSTER: &[&Module] = &[&KUBERNETES, &CONTAINERD, &COREDNS, &PAUSE];
+/// Everything, the tools that only tests use included.
+pub(crate) const ALL: &[&Module] = &[
+    &KUBERNETES,
+    &CONTAINERD,
+    &COREDNS,
+    &PAUSE,
+    &HELM,
+    &KSTATUS,
+    &GITOPS,
+];
+
+impl Module {
+    /// The folder of the built binaries, building them first when they are missing.
+    pub(crate) fn ensure(&self) -> Result<PathBuf> {
+        let tools = cache()?.join("tools");
+        let folder = tools.join(format!("{}-{}", self.name, self.fingerprint()?));
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        let _held = lock(
+            &tools.join(format!("{}.lock", self.name)),
+            &format!("builds {}", self.name),
+        )?;
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        step(
+            &format!("build {} (once; kept in {})", self.name, folder.display()),
+            || self.build(&tools, &folder),
+        )?;
+        Ok(folder)
+    }
+
+    fn build(&self, tools: &Path, folder: &Path) -> Result<()> {
+        if find("go").is_none() {
+            bail!(
+                "Go 1.26 or newer is needed to build {}: see https://go.dev/doc/install",
+                self.name
+            );
+        }
+        let partial = tools.join(format!("{}.partial", self.name));
+        if partial.exists() {
+            fs::remove_dir_all(&partial)
+                .with_context(|| format!("failed to clear {}", partial.display()))?;
+        }
+        fs::create_dir_all(&partial)
+            .with_context(|| format!("failed to create {}", partial.display()))?;
+        let mut go = Command::new("nice");
+        go.args([
+            "go",
+            "build",
+            "-buildvcs=false",
+            "-mod=readonly",
+            "-tags",
+            self.tags,
+            "-ldflags",
+        ])
+        .arg(format!("-s -w {}", self.link))
+        .arg("-o")
+        .arg(partial.join(""))
+        .args(self.packages)
+        .current_dir(self.source())
+        .env("CGO_ENABLED", "0")
+        .env_remove("GOFLAGS");
+        capture(&mut go)?;
+        fs::rename(&partial, folder).with_context(|| format!("failed to name {}", folder.display()))
+    }
+
+    fn source(&self) -> PathBuf {
+        root().join("e2e/cluster").join(self.name)
+    }
+
+    /// The first 16 digits of a hash over the module's files and how they are built.
+    fn fingerprint(&self) -> Result<String> {
+        let source = self.source();
+        let mut files: Vec<PathBuf> = fs::read_dir(&source)
+            .with_context(|| format!("failed to read {}", source.display()))?
+            .map(|entry| entry.map(|found| found.path()))
+            .collect::<std::io::Result<_>>()?;
+        files.retain(|file| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            name == "go.mod" || name == "go.sum" || name.ends_with(".go")
+        });
+        files.sort();
+        let mut hash = Sha256::new();
+        for file in files {
+            hash.update(
+                fs::read(&file).with_context(|| format!("failed to read {}", file.display()))?,
+            );
+        }
+        hash.update(self.packages.join(" "));
+        hash.update(self.tags);
+        hash.update(self.link);
+        let digest = hash.finalize();
+        Ok(digest
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
+    }
+}
+
+/// Builds what is missing of the named modules.
+pub(crate) fn ensure(modules: &[&Module]) -> Result<()> {
+    for module in modules {
+        module.ensure()?;
+    }
+    Ok(())
+}
+
+/// Builds everything, or one module, whose folder is then printed.
+pub(crate) fn run(name: Option<&str>) -> Result<()> {
+    let Some(name) = name else { return ensure(ALL) };
+    let Some(module) = ALL.iter().find(|module| module.name == name) else {
+        let known: Vec<&str> = ALL.iter().map(|module| module.name).collect();
+        bail!("no module {name:?}; there are {}", known.join(", "));
+    };
+    println!("{}", module.ensure()?.display());
+    Ok(())
+}
