@@ -22,7 +22,7 @@ use crate::tools;
 #[derive(Debug, Args)]
 pub(crate) struct Request {
     /// fairlead, shop, postgres, redis, or all
-    name: String,
+    image: String,
     /// Load them into the cluster
     #[arg(long)]
     load: bool,
@@ -63,7 +63,7 @@ pub(crate) fn run(request: &Request) -> Result<()> {
             .map(|image| image.name)
             .chain(debian::IMAGES.iter().map(|image| image.name))
     };
-    let names: Vec<&str> = match request.name.as_str() {
+    let names: Vec<&str> = match request.image.as_str() {
         "all" => known().collect(),
         name if known().any(|known| known == name) => vec![name],
         name => bail!(
@@ -85,7 +85,7 @@ pub(crate) fn run(request: &Request) -> Result<()> {
 /// Builds all images and loads them into the named cluster.
 pub(crate) fn all_into(cluster: &str) -> Result<()> {
     run(&Request {
-        name: "all".to_owned(),
+        image: "all".to_owned(),
         load: true,
         which: cluster::Which {
             name: cluster.to_owned(),
