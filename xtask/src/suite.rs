@@ -14,6 +14,13 @@ use crate::{bootstrap, cluster, image, tools};
 /// The cluster that the tests make; not the one a developer may have up.
 const CLUSTER: &str = "test";
 
+/// Where the tests on the cluster find the programs that they run, by environment variable.
+const TOOLS: [(&str, &tools::Module, &str); 3] = [
+    ("FAIRLEAD_HELM", &tools::HELM, "helm"),
+    ("FAIRLEAD_KSTATUS", &tools::KSTATUS, "kstatus"),
+    ("FAIRLEAD_GITOPS_AGENT", &tools::GITOPS, "agent"),
+];
+
 /// What to run.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -87,11 +94,8 @@ fn on_cluster(options: &Options) -> Result<()> {
     let threads = format!("--test-threads={}", options.threads);
     let mut tests = cargo(&["test", "--package", "fairlead-e2e", "--", &threads])?;
     tests.env("KUBECONFIG", cluster::kubeconfig(CLUSTER)?);
-    for module in [&tools::HELM, &tools::KSTATUS, &tools::GITOPS] {
-        tests.env(
-            format!("FAIRLEAD_{}", module.name.to_uppercase()),
-            module.ensure()?,
-        );
+    for (variable, module, program) in TOOLS {
+        tests.env(variable, module.ensure()?.join(program));
     }
     part("tests on the cluster", &mut tests)
 }

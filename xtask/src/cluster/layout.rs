@@ -30,6 +30,11 @@ pub(crate) fn home() -> PathBuf {
     )
 }
 
+/// The folder of locks: files without content, which have no meaning when nobody holds them.
+fn locks() -> PathBuf {
+    PathBuf::from("/run/lock/fairlead-clusters")
+}
+
 /// Refuses a name that could not be part of file, namespace and node names.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let letters = name
@@ -67,7 +72,9 @@ impl Layout {
     pub(crate) fn create(name: &str) -> Result<Self> {
         check_name(name)?;
         let home = home();
-        let _held = lock(&home.join(".numbers.lock"), "numbers clusters")?;
+        let _held = lock(&locks().join(".numbers"), "numbers clusters")?;
+        fs::create_dir_all(&home)
+            .with_context(|| format!("failed to create {}", home.display()))?;
         let mut taken = Vec::new();
         for entry in
             fs::read_dir(&home).with_context(|| format!("failed to read {}", home.display()))?
@@ -174,9 +181,9 @@ impl Layout {
         self.file("ready")
     }
 
-    /// The lock that a run changing this cluster holds. It lies beside the folder, as `down` removes that.
+    /// The lock that a run changing this cluster holds. It is not in the folder, as `down` removes that.
     pub(crate) fn lock_file(name: &str) -> PathBuf {
-        home().join(format!(".{name}.lock"))
+        locks().join(name)
     }
 }
 

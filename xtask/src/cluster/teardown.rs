@@ -1,11 +1,12 @@
 //! Taking a cluster down, whatever state it is in: processes, mounts, network, cgroups, files, in that order.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::layout::{Layout, below};
+use super::layout::{Layout, below, home};
 use super::process::started;
 use super::{cgroup, network};
 use crate::command::{capture, command};
@@ -40,19 +41,27 @@ pub(crate) fn remove(layout: &Layout) -> Result<()> {
     }
     clear_cni_results(layout);
     clear_log_links(layout);
+    clear_device_socket();
+    fs::remove_dir_all(&layout.folder)
+        .with_context(|| format!("failed to remove {}", layout.folder.display()))?;
     // These stay when another cluster or the machine's own containerd uses them.
-    for shared in [
-        "/run/containerd/s",
-        "/run/containerd",
-        "/var/lib/cni/results",
-        "/var/lib/cni",
-        "/var/log/containers",
-    ] {
+    for shared in SHARED {
         let _ = fs::remove_dir(shared);
     }
-    fs::remove_dir_all(&layout.folder)
-        .with_context(|| format!("failed to remove {}", layout.folder.display()))
+    let _ = fs::remove_dir(home());
+    Ok(())
 }
+
+/// Folders that containerd, CNI and the kubelet make outside our own and will not be told otherwise.
+const SHARED: &[&str] = &[
+    "/run/containerd/s",
+    "/run/containerd",
+    "/var/lib/cni/results",
+    "/var/lib/cni",
+    "/var/lib/kubelet/device-plugins",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+];
 
 /// Unmounts everything below the cluster's folder, the last mounted first.
 fn unmount(layout: &Layout) -> Result<()> {
@@ -105,14 +114,33 @@ fn shim_sockets(layout: &Layout) -> Vec<String> {
         .collect()
 }
 
-/// What CNI remembers of each attachment: `<network>-<container>-<interface>`.
+/// What CNI remembers of each attachment: `<network>-<container>-<interface>`, and for each container its
+/// loopback under a network's name that all clusters share.
 fn clear_cni_results(layout: &Layout) {
+    let results = Path::new("/var/lib/cni/results");
     let prefix = format!("{}-", layout.network());
-    clear(Path::new("/var/lib/cni/results"), |entry| {
-        entry
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
+    let mut containers = Vec::new();
+    clear(results, |entry| {
+        let name = entry.file_name().unwrap_or_default().to_string_lossy();
+        let ours = name.strip_prefix(&prefix);
+        containers.extend(
+            ours.and_then(|rest| rest.split('-').next())
+                .map(str::to_owned),
+        );
+        ours.is_some()
     });
+    for container in containers {
+        let _ = fs::remove_file(results.join(format!("cni-loopback-{container}-lo")));
+    }
+}
+
+/// The socket for device plugins has a fixed path; the last kubelet to start has it. It goes when nobody
+/// listens any more.
+fn clear_device_socket() {
+    let socket = Path::new("/var/lib/kubelet/device-plugins/kubelet.sock");
+    if socket.exists() && UnixStream::connect(socket).is_err() {
+        let _ = fs::remove_file(socket);
+    }
 }
 
 /// The kubelet keeps links to our log files in a folder that cannot be set.
@@ -122,7 +150,7 @@ fn clear_log_links(layout: &Layout) {
     });
 }
 
-fn clear(folder: &Path, ours: impl Fn(&Path) -> bool) {
+fn clear(folder: &Path, mut ours: impl FnMut(&Path) -> bool) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
