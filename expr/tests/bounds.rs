@@ -110,6 +110,8 @@ fn an_expression_that_never_ends_is_stopped() {
     let scope = Scope::new()
         .with("l", json!(numbers))
         .with("t", json!("a".repeat(100_000)));
+    let names = (0..10_000).map(|number| (format!("name-{number}"), json!(number)));
+    let scope = scope.with("m", Value::Object(names.collect()));
     let hungry = [
         "l.all(a, l.all(b, l.all(c, l.all(d, a + b + c + d >= 0))))",
         "l.map(a, l.map(b, l))",
@@ -127,6 +129,14 @@ fn an_expression_that_never_ends_is_stopped() {
         "l.all(a, 3000 in l || true)",
         "l.exists(a, l.filter(b, b > a).map(c, c).size() > 5000) || true",
         "l.map(a, size(t))",
+        "l.exists(a, l.exists(b, m.nothing))",
+        "l.exists(a, m['noth' + 'ing'])",
+        "l.exists(a, l.exists(b, 1 / 0 == 1))",
+        "l.map(a, l.map(b, {t: 1}))",
+        "l.map(a, l.map(b, t in m))",
+        "l.all(a, l.all(b, bool(t) || true))",
+        "l.all(a, t.matches('a{1,500}b') == false)",
+        "l.all(a, t.matches('(a|aa|aaa)*a{1,99}b') == false)",
         "l.map(a, t.upperAscii().lowerAscii())",
         "l.map(a, b64encode(t))",
     ];

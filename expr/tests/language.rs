@@ -105,6 +105,7 @@ fn texts() {
         ),
         ("'abc'.matches('^a.c$') && matches('abc', 'b')", json!(true)),
         ("'abc'.matches('^' + 'b')", json!(false)),
+        (r"'a.b-c@example'.matches(r'^[\w.-]+@\w+$')", json!(true)),
         ("'AbÉ'.lowerAscii() + 'abé'.upperAscii()", json!("abÉABé")),
         (
             "'a.b.c'.replace('.', '-') + 'aaa'.replace('a', 'b', 2)",

@@ -50,6 +50,7 @@ fn equal_maps<'a>(
         return Ok(false);
     }
     for (key, left) in left.entries() {
+        budget.read(key.len())?;
         match right.get(&key) {
             Some(right) if equal(&left, &right, budget, depth + 1)? => {}
             _ => return Ok(false),
@@ -136,7 +137,13 @@ pub(super) fn contains<'a>(
             }
             Ok(false)
         }
-        Value::Map(map) => Ok(map_key(wanted).is_some_and(|key| map.get(&key).is_some())),
+        Value::Map(map) => {
+            let Some(key) = map_key(wanted) else {
+                return Ok(false);
+            };
+            budget.read(key.len())?;
+            Ok(map.get(&key).is_some())
+        }
         _ => Err(Fault::Types),
     }
 }

@@ -15,6 +15,10 @@ use crate::error::EvalError;
 use crate::scope::Scope;
 use crate::syntax::{Access, Function, Kind, Macro, Node, Operator, Span};
 
+/// What listing a name in an error counts, and making an error.
+const NAME_BYTES: usize = 32;
+const ERROR_BYTES: usize = 1024;
+
 /// How much of the source an error shows, in characters.
 const SNIPPET: usize = 160;
 
@@ -114,6 +118,13 @@ impl<'a> Evaluator<'a, '_> {
         })
     }
 
+    /// Takes the steps for reading so many bytes.
+    fn spend(&mut self, span: Span, bytes: usize) -> Result<(), EvalError> {
+        self.budget
+            .read(bytes)
+            .map_err(|fault| fault.at(snippet(&self.source[span.start..span.end]), "", String::new))
+    }
+
     fn step(&mut self, span: Span) -> Result<(), EvalError> {
         self.budget
             .step(1)
@@ -176,6 +187,7 @@ impl<'a> Evaluator<'a, '_> {
             let Some(found) = Key::of(&found) else {
                 return Err(self.fault(key.span, Fault::Types, "a key", &[&found]));
             };
+            self.spend(span, found.len())?;
             let value = self.node(value)?;
             if map.insert(found, value).is_some() {
                 return Err(self.fault(span, Fault::DuplicateKey, "a map", &[]));
@@ -214,7 +226,10 @@ impl<'a> Evaluator<'a, '_> {
                 Ok(value) if value == decisive => return Ok(Value::Bool(decisive)),
                 Ok(_) => {}
                 Err(error) if error.is_exhausted() => return Err(error),
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => {
+                    self.spend(node.span, ERROR_BYTES)?;
+                    failed = failed.or(Some(error));
+                }
             }
         }
         failed.map_or(Ok(Value::Bool(!decisive)), Err)
@@ -366,7 +381,12 @@ impl<'a> Evaluator<'a, '_> {
         let Value::Map(map) = value else {
             return Err(self.fault(before, Fault::Types, &format!("field {name:?}"), &[value]));
         };
-        map.field(name).ok_or_else(|| EvalError::UnknownName {
+        if let Some(found) = map.field(name) {
+            return Ok(found);
+        }
+        // An absorbed error costs as much as any other, and there may be one for every element.
+        self.spend(before, map.len() * NAME_BYTES)?;
+        Err(EvalError::UnknownName {
             name: name.to_owned(),
             place: place(&self.source[before.start..before.end]),
             known: map.known(),
@@ -389,10 +409,17 @@ impl<'a> Evaluator<'a, '_> {
                 .ok()
                 .and_then(|number| list.get(number))
                 .ok_or_else(|| self.fault(through, Fault::OutOfRange, "an index", &[])),
-            (Value::Map(map), Some(key)) => map.get(&key).ok_or_else(|| EvalError::UnknownKey {
-                expression: self.snippet(through),
-                known: map.known(),
-            }),
+            (Value::Map(map), Some(key)) => {
+                self.spend(through, key.len())?;
+                if let Some(found) = map.get(&key) {
+                    return Ok(found);
+                }
+                self.spend(through, map.len() * NAME_BYTES)?;
+                Err(EvalError::UnknownKey {
+                    expression: self.snippet(through),
+                    known: map.known(),
+                })
+            }
             _ => Err(self.fault(through, Fault::Types, "an index", &[value, &position])),
         }
     }
@@ -498,7 +525,10 @@ impl<'a> Evaluator<'a, '_> {
                 Err(error) if error.is_exhausted() || kind == Macro::ExistsOne => {
                     return Err(error);
                 }
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => {
+                    self.spend(body.span, ERROR_BYTES)?;
+                    failed = failed.or(Some(error));
+                }
             }
         }
         match failed {

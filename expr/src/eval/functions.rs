@@ -4,24 +4,30 @@ use std::rc::Rc;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use regex::Regex;
 
 use super::budget::{Budget, Fault};
 use super::convert::scalar_text;
 use super::text;
 use super::value::{Text, Value};
-use crate::limits::PATTERN_STEPS;
-use crate::syntax::{Function, compile_pattern};
+use crate::limits::{MAX_EXPRESSION_BYTES, PATTERN_STEPS};
+use crate::syntax::{Function, Pattern};
 
 /// Applies a function. `pattern` is the compiled pattern of `matches` when that is a literal.
 pub(super) fn apply<'a>(
     function: Function,
     arguments: &[Value<'a>],
-    pattern: Option<&Regex>,
+    pattern: Option<&Pattern>,
     budget: &mut Budget,
 ) -> Result<Value<'a>, Fault> {
+    for argument in arguments {
+        match argument {
+            Value::Text(text) => budget.read(text.as_str().len())?,
+            Value::Bytes(bytes) => budget.read(bytes.len())?,
+            _ => {}
+        }
+    }
     match (function, arguments) {
-        (Function::Size, [value]) => size(value, budget),
+        (Function::Size, [value]) => size(value),
         (Function::Type, [value]) => Ok(Value::Text(Text::Borrowed(value.type_name()))),
         (Function::Dyn, [value]) => Ok(value.clone()),
         (Function::String, [value]) => string(value, budget),
@@ -59,12 +65,9 @@ pub(super) fn apply<'a>(
     }
 }
 
-fn size<'a>(value: &Value<'a>, budget: &mut Budget) -> Result<Value<'a>, Fault> {
+fn size<'a>(value: &Value<'a>) -> Result<Value<'a>, Fault> {
     let size = match value {
-        Value::Text(text) => {
-            budget.read(text.as_str().len())?;
-            text.as_str().chars().count()
-        }
+        Value::Text(text) => text.as_str().chars().count(),
         Value::Bytes(bytes) => bytes.len(),
         Value::List(list) => list.len(),
         Value::Map(map) => map.len(),
@@ -162,22 +165,21 @@ fn decode(text: &str, budget: &mut Budget) -> Result<Vec<u8>, Fault> {
     })
 }
 
-/// Linear in the subject times the pattern.
 fn matches(
     subject: &str,
     text: &str,
-    pattern: Option<&Regex>,
+    pattern: Option<&Pattern>,
     budget: &mut Budget,
 ) -> Result<bool, Fault> {
-    budget.read(subject.len().saturating_mul(1 + text.len() / 16))?;
     if let Some(pattern) = pattern {
+        budget.read(pattern.price(subject.len()))?;
         return Ok(pattern.is_match(subject));
     }
     budget.step(PATTERN_STEPS)?;
-    budget.make(text.len())?;
-    if text.len() > crate::limits::MAX_EXPRESSION_BYTES {
+    if text.len() > MAX_EXPRESSION_BYTES {
         return Err(Fault::Pattern);
     }
-    let pattern = compile_pattern(text).map_err(|_| Fault::Pattern)?;
+    let pattern = Pattern::compile(text).ok_or(Fault::Pattern)?;
+    budget.read(pattern.price(subject.len()))?;
     Ok(pattern.is_match(subject))
 }

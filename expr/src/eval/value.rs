@@ -177,6 +177,14 @@ impl<'a> Key<'a> {
         }
     }
 
+    /// How long it takes to compare, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.as_str().len(),
+            Self::Bool(_) | Self::Number(_) => 0,
+        }
+    }
+
     /// The key as JSON has it.
     pub(crate) fn to_text(&self) -> String {
         match self {

@@ -7,10 +7,12 @@ mod functions;
 mod lexer;
 mod node;
 mod parser;
+mod pattern;
 mod references;
 
 pub(crate) use functions::Function;
 pub(crate) use lexer::{literal_prefix, quoted_length};
 pub(crate) use node::{Access, Kind, Macro, Node, Operator, Span};
-pub(crate) use parser::{compile_pattern, parse};
+pub(crate) use parser::parse;
+pub(crate) use pattern::Pattern;
 pub(crate) use references::references;

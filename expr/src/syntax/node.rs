@@ -1,8 +1,7 @@
 //! The syntax tree.
 
-use regex::Regex;
-
 use super::functions::Function;
+use super::pattern::Pattern;
 
 /// A range of the source, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +25,7 @@ pub(crate) enum Kind {
     Double(f64),
     Text(String),
     /// A literal text that is used as a pattern, compiled once.
-    Pattern(String, Regex),
+    Pattern(String, Pattern),
     Bytes(Vec<u8>),
     Name(String),
     List(Vec<Node>),

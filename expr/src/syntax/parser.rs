@@ -1,14 +1,11 @@
 //! From tokens to the syntax tree, by CEL's grammar.
 
-use regex::{Regex, RegexBuilder};
-
 use super::functions::Function;
 use super::lexer::{Positioned, Token, tokens};
 use super::node::{Access, Kind, Macro, Node, Operator, Span};
+use super::pattern::Pattern;
 use crate::error::ParseError;
-use crate::limits::{
-    MAX_DEPTH, MAX_EXPRESSION_BYTES, MAX_NODES, MAX_PATTERN_BYTES, MAX_PATTERN_DEPTH,
-};
+use crate::limits::{MAX_DEPTH, MAX_EXPRESSION_BYTES, MAX_NODES};
 
 /// Operators from the loosest level to the tightest.
 const LEVELS: &[&[(&str, Operator)]] = &[
@@ -58,15 +55,6 @@ pub(crate) fn parse(source: &str) -> Result<Node, ParseError> {
         Token::End => Ok(node),
         _ => Err(parser.unexpected("an operator or the end")),
     }
-}
-
-/// Compiles a pattern within bounds.
-pub(crate) fn compile_pattern(pattern: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(pattern)
-        .size_limit(MAX_PATTERN_BYTES)
-        .dfa_size_limit(MAX_PATTERN_BYTES)
-        .nest_limit(MAX_PATTERN_DEPTH)
-        .build()
 }
 
 fn syntax(source: &str, offset: usize, reason: String) -> ParseError {
@@ -502,13 +490,14 @@ impl Parser<'_> {
     /// Turns a literal text into a compiled pattern.
     fn compile(&self, node: &mut Node) -> Result<(), ParseError> {
         if let Kind::Text(text) = &node.kind {
-            let regex = compile_pattern(text).map_err(|_| {
+            let invalid = || {
                 self.error(
                     node.span.start,
                     "the pattern is invalid or too large".to_owned(),
                 )
-            })?;
-            node.kind = Kind::Pattern(text.clone(), regex);
+            };
+            let pattern = Pattern::compile(text).ok_or_else(invalid)?;
+            node.kind = Kind::Pattern(text.clone(), pattern);
         }
         Ok(())
     }
