@@ -1,0 +1,8 @@
+//! `fairlead.dev`: the installation of Fairlead itself.
+
+mod fairlead;
+
+pub use fairlead::{Component, ComponentResources, Components, Fairlead, FairleadSpec, FairleadStatus, HighAvailability};
+
+/// The API group of this area.
+pub const GROUP: &str = "fairlead.dev";
