@@ -11,6 +11,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	objectjson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/cli-utils/pkg/kstatus/status"
 )
 
@@ -33,37 +34,43 @@ func run(in io.Reader, out io.Writer) error {
 	decoder := json.NewDecoder(in)
 	encoder := json.NewEncoder(out)
 	for {
-		var content map[string]any
-		if err := decoder.Decode(&content); errors.Is(err, io.EOF) {
+		var text json.RawMessage
+		if err := decoder.Decode(&text); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("failed to read an object: %w", err)
 		}
-		object := &unstructured.Unstructured{Object: content}
-		judge := func(object *unstructured.Unstructured) error {
-			result, err := status.Compute(object)
-			if err != nil {
-				return fmt.Errorf("failed to judge %s %s: %w", object.GetKind(), object.GetName(), err)
-			}
-			return encoder.Encode(verdict{
-				Kind:      object.GetKind(),
-				Namespace: object.GetNamespace(),
-				Name:      object.GetName(),
-				Status:    string(result.Status),
-				Message:   result.Message,
-			})
+		// Not encoding/json: whole numbers must stay whole.
+		var content map[string]any
+		if err := objectjson.Unmarshal(text, &content); err != nil {
+			return fmt.Errorf("failed to read an object: %w", err)
 		}
+		object := &unstructured.Unstructured{Object: content}
 		if !object.IsList() {
-			if err := judge(object); err != nil {
+			if err := judge(object, encoder); err != nil {
 				return err
 			}
 			continue
 		}
 		err := object.EachListItem(func(item runtime.Object) error {
-			return judge(item.(*unstructured.Unstructured))
+			return judge(item.(*unstructured.Unstructured), encoder)
 		})
 		if err != nil {
 			return err
 		}
 	}
+}
+
+func judge(object *unstructured.Unstructured, out *json.Encoder) error {
+	result, err := status.Compute(object)
+	if err != nil {
+		return fmt.Errorf("failed to judge %s %s: %w", object.GetKind(), object.GetName(), err)
+	}
+	return out.Encode(verdict{
+		Kind:      object.GetKind(),
+		Namespace: object.GetNamespace(),
+		Name:      object.GetName(),
+		Status:    string(result.Status),
+		Message:   result.Message,
+	})
 }
