@@ -1,3 +1,107 @@
-//! The control plane binary.
+//! The control plane of Fairlead: one binary, a subcommand for each component, and nothing but wiring.
 
-fn main() {}
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use fairlead_operator::{Config, telemetry};
+use tokio_util::sync::CancellationToken;
+
+/// Fairlead: one Kubernetes operator for the whole way of a change.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    component: Component,
+}
+
+#[derive(Subcommand)]
+enum Component {
+    /// Reconciles Fairlead's kinds.
+    Operator(OperatorArguments),
+    /// Answers the API server's admission requests.
+    Webhook(WebhookArguments),
+}
+
+#[derive(clap::Args)]
+struct OperatorArguments {
+    /// The namespace that the operator runs in.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "fairlead-system")]
+    namespace: String,
+    /// The name of this replica.
+    #[arg(long, env = "POD_NAME", default_value = "fairlead-operator")]
+    identity: String,
+    /// The image of the control plane, for the components that the operator makes.
+    #[arg(long, env = "FAIRLEAD_IMAGE", default_value = "localhost/fairlead:dev")]
+    image: String,
+    /// The pull policy of that image.
+    #[arg(long, env = "FAIRLEAD_IMAGE_PULL_POLICY", default_value = "")]
+    image_pull_policy: String,
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "0.0.0.0:8080")]
+    admin: SocketAddr,
+    /// How many passes run at once.
+    #[arg(long, env = "FAIRLEAD_CONCURRENCY", default_value_t = 16)]
+    concurrency: usize,
+    /// Seconds between visits of objects that nothing else wakes.
+    #[arg(long, env = "FAIRLEAD_RESYNC_SECONDS", default_value_t = 3600)]
+    resync_seconds: u64,
+}
+
+#[derive(clap::Args)]
+struct WebhookArguments {
+    /// Where admission requests are answered.
+    #[arg(long, env = "FAIRLEAD_WEBHOOK", default_value = "0.0.0.0:8443")]
+    listen: SocketAddr,
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "0.0.0.0:8080")]
+    admin: SocketAddr,
+    /// The folder with tls.crt and tls.key.
+    #[arg(long, env = "FAIRLEAD_TLS", default_value = "/var/run/fairlead/tls")]
+    tls: std::path::PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok().context("failed to choose the TLS provider")?;
+    let stop = stop_on_signal().context("failed to listen for signals")?;
+    match arguments.component {
+        Component::Operator(arguments) => {
+            let _telemetry = telemetry::start("fairlead-operator");
+            let config = Config {
+                namespace: arguments.namespace,
+                identity: arguments.identity,
+                image: arguments.image,
+                image_pull_policy: arguments.image_pull_policy,
+                admin: arguments.admin,
+                concurrency: arguments.concurrency,
+                resync_seconds: arguments.resync_seconds,
+            };
+            fairlead_operator::run(config, stop).await.context("the operator ended")
+        }
+        Component::Webhook(arguments) => {
+            let _telemetry = telemetry::start("fairlead-webhook");
+            let config = fairlead_webhook::Config { listen: arguments.listen, admin: arguments.admin, tls: arguments.tls };
+            fairlead_webhook::run(config, stop).await.context("the webhook ended")
+        }
+    }
+}
+
+/// A token that SIGTERM and SIGINT cancel.
+fn stop_on_signal() -> std::io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        token.cancel();
+    });
+    Ok(stop)
+}

@@ -50,7 +50,7 @@ impl std::fmt::Display for ObjectKey {
 }
 
 /// One read from the API server.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Read {
     /// One object.
     Object(ObjectKey),

@@ -8,8 +8,9 @@ use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
 use crate::change::Change;
-use crate::kind::Operator;
+use crate::kind::{Kind, Operator};
 use crate::objects;
+use crate::registry::{self, Visitor};
 
 /// The name of the webhook's objects.
 pub(super) const WEBHOOK: &str = "fairlead-webhook";
@@ -20,8 +21,11 @@ const COMPONENT: &str = "app.kubernetes.io/component";
 const TLS_PORT: i32 = 8443;
 const ADMIN_PORT: i32 = 8080;
 
-/// Makes the install namespace own the Fairlead.
-pub(super) fn ownership(object: &Fairlead, namespace_uid: &str) -> Change {
+/// Makes the install namespace own the Fairlead, unless it does.
+pub(super) fn ownership(object: &Fairlead, namespace_uid: &str) -> Option<Change> {
+    if object.owner_references().iter().any(|owner| owner.uid == namespace_uid) {
+        return None;
+    }
     let body = json!({
         "apiVersion": Fairlead::api_version(&()),
         "kind": Fairlead::kind(&()),
@@ -30,7 +34,7 @@ pub(super) fn ownership(object: &Fairlead, namespace_uid: &str) -> Change {
             "ownerReferences": [{"apiVersion": "v1", "kind": "Namespace", "name": object.spec.namespace, "uid": namespace_uid}],
         },
     });
-    Change::apply(body, "Own", "")
+    Some(Change::apply(body, "Own", ""))
 }
 
 fn replicas(object: &Fairlead) -> i32 {
@@ -99,6 +103,21 @@ pub(super) fn webhook(object: &Fairlead, operator: &Operator) -> Vec<Value> {
     ]
 }
 
+/// The plural names of all kinds of a group.
+fn plurals(group: &str) -> Vec<String> {
+    struct Plurals<'a>(&'a str, Vec<String>);
+    impl Visitor for Plurals<'_> {
+        fn visit<K: Kind>(&mut self) {
+            if K::Object::group(&()) == self.0 {
+                self.1.push(K::Object::plural(&()).into_owned());
+            }
+        }
+    }
+    let mut found = Plurals(group, Vec::new());
+    registry::visit(&mut found);
+    found.1
+}
+
 /// What the webhook reads to see conflicts with other objects.
 fn cluster_role(object: &Fairlead) -> Value {
     json!({
@@ -106,8 +125,8 @@ fn cluster_role(object: &Fairlead) -> Value {
         "kind": "ClusterRole",
         "metadata": metadata(object, false),
         "rules": [
-            {"apiGroups": [platform::GROUP], "resources": ["*"], "verbs": ["get", "list", "watch"]},
-            {"apiGroups": [install::GROUP], "resources": ["*"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": [platform::GROUP], "resources": plurals(platform::GROUP), "verbs": ["get", "list", "watch"]},
+            {"apiGroups": [install::GROUP], "resources": plurals(install::GROUP), "verbs": ["get", "list", "watch"]},
         ],
     })
 }

@@ -85,7 +85,7 @@ impl Kind for FairleadKind {
         let Some(ca_bundle) = &context.operator.ca_bundle else {
             return Plan::blocked(Problem::waiting(Reason::Progressing, "the certificates are being made"));
         };
-        let mut changes = vec![build::ownership(object, &namespace.uid)];
+        let mut changes: Vec<Change> = build::ownership(object, &namespace.uid).into_iter().collect();
         let mut wanted = build::webhook(object, &context.operator);
         // The API server is told of the webhook once one serves, so that an installation never waits for itself.
         let registered = seen.owned.iter().any(|child| child.key.as_ref().is_some_and(|key| key.kind == "ValidatingWebhookConfiguration"));

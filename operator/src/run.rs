@@ -1,0 +1,224 @@
+//! Puts the operator together: watches, leadership, workers, certificates, and an orderly end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_plan::kind::Operator;
+use fairlead_plan::{Cache, Class, Event, KindName};
+use kube::runtime::events::{Recorder, Reporter};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::feed::Feed;
+use crate::harness::{AnyKind, Next, kinds};
+use crate::lease::{Candidate, Lead};
+use crate::metrics::Metrics;
+use crate::queue::{Key, Queue};
+use crate::world::World;
+use crate::{admin, certificates, client};
+
+/// The name of the operator's Lease.
+const LEASE: &str = "fairlead-operator";
+/// How long events of one object are gathered before it is looked at.
+const GATHER: Duration = Duration::from_millis(50);
+/// How long passes may take to end when the process does.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no cluster to connect to.
+    #[error("failed to connect to the cluster: {source}")]
+    Connect {
+        /// The cause.
+        source: Box<kube::Error>,
+    },
+    /// The admin port cannot be listened on.
+    #[error("failed to serve {address}: {source}")]
+    Admin {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Another replica leads now.
+    #[error("the lease was lost")]
+    LeaseLost,
+}
+
+/// Runs the operator until `stop`.
+///
+/// # Errors
+/// When it cannot start, or loses the lease: the process must end then.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    let metrics = Arc::new(Metrics::default());
+    let client = client::connect(&metrics).await.map_err(|source| RunError::Connect { source: Box::new(source) })?;
+    let cache = Arc::new(Cache::default());
+    let (events, received) = mpsc::unbounded_channel();
+    let feed = Feed::new(client.clone(), Arc::clone(&cache), Arc::clone(&metrics), events, stop.clone());
+    feed.start_own();
+    feed.start_others();
+    let mut admin = {
+        let feed = Arc::clone(&feed);
+        let ready: admin::Ready = Arc::new(move || feed.is_synced());
+        tokio::spawn(admin::serve(config.admin, Arc::clone(&metrics), ready, stop.clone()))
+    };
+    let lead = Lead::default();
+    let mut candidate = Candidate::new(client.clone(), &config.namespace, LEASE, &config.identity, lead.clone());
+    let reporter = Reporter { controller: "fairlead".to_owned(), instance: Some(config.identity.clone()) };
+    let operator = Operator {
+        namespace: config.namespace.clone(),
+        image: config.image.clone(),
+        image_pull_policy: config.image_pull_policy.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ca_bundle: None,
+    };
+    let recorder = Recorder::new(client.clone(), reporter);
+    let world = Arc::new(World::new(client, cache, feed, metrics, recorder, lead, operator));
+    let work = Arc::new(Work { world, kinds: kinds(), queue: Queue::default(), resync: Duration::from_secs(config.resync_seconds) });
+
+    let waiting = async {
+        work.world.feed.synced().await;
+        tracing::info!("caches are filled; waiting for the lease");
+        candidate.acquire().await;
+    };
+    tokio::select! {
+        () = waiting => {}
+        () = stop.cancelled() => return Ok(()),
+        ended = &mut admin => return Err(admin_error(&config, ended)),
+    }
+    tracing::info!("leading");
+    work.world.metrics.lead(true);
+    let mut tasks = start(&work, received, config.concurrency, &config, &stop);
+    let result = tokio::select! {
+        () = candidate.hold() => Err(RunError::LeaseLost),
+        () = stop.cancelled() => Ok(()),
+        ended = &mut admin => Err(admin_error(&config, ended)),
+    };
+    work.queue.close();
+    let finish = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, finish).await.is_err() {
+        tracing::warn!("passes did not end in time");
+        tasks.abort_all();
+    }
+    candidate.release().await;
+    result
+}
+
+fn admin_error(config: &Config, ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> RunError {
+    let source = match ended {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) => std::io::Error::other("it ended"),
+        Err(error) => std::io::Error::other(error),
+    };
+    RunError::Admin { address: config.admin, source }
+}
+
+/// What the workers share.
+struct Work {
+    world: Arc<World>,
+    kinds: Vec<Box<dyn AnyKind>>,
+    queue: Queue,
+    resync: Duration,
+}
+
+fn start(work: &Arc<Work>, received: mpsc::UnboundedReceiver<Event>, concurrency: usize, config: &Config, stop: &CancellationToken) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for kind in &work.kinds {
+        for id in kind.ids(&work.world.cache) {
+            work.queue.add(Key { kind: kind.name(), id }, Duration::ZERO);
+        }
+    }
+    tokio::spawn(listen(Arc::clone(work), received, stop.clone()));
+    tokio::spawn(measure(Arc::clone(work), stop.clone()));
+    let certificates = certificates::keep(Arc::clone(&work.world), config.namespace.clone(), {
+        let work = Arc::clone(work);
+        move || {
+            for id in work.world.cache.fairleads.ids() {
+                work.queue.add(Key { kind: KindName::Fairlead, id }, Duration::ZERO);
+            }
+        }
+    });
+    let stopped = stop.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = certificates => {}
+            () = stopped.cancelled() => {}
+        }
+    });
+    for _ in 0..concurrency.max(1) {
+        tasks.spawn(worker(Arc::clone(work)));
+    }
+    tasks
+}
+
+/// Turns events into work.
+async fn listen(work: Arc<Work>, mut received: mpsc::UnboundedReceiver<Event>, stop: CancellationToken) {
+    loop {
+        let event = tokio::select! {
+            event = received.recv() => event,
+            () = stop.cancelled() => return,
+        };
+        let Some(event) = event else { return };
+        if let Event::Own(kind, id) = &event {
+            work.queue.add(Key { kind: *kind, id: id.clone() }, Duration::ZERO);
+        }
+        for kind in &work.kinds {
+            for id in kind.triggers(&event, &work.world.cache) {
+                work.queue.add(Key { kind: kind.name(), id }, GATHER);
+            }
+        }
+    }
+}
+
+async fn measure(work: Arc<Work>, stop: CancellationToken) {
+    loop {
+        work.world.metrics.queue_depth(work.queue.depth());
+        for kind in &work.kinds {
+            work.world.metrics.cached(kind.name().as_str(), kind.count(&work.world.cache));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn worker(work: Arc<Work>) {
+    while let Some(key) = work.queue.next().await {
+        let Some(kind) = work.kinds.iter().find(|kind| kind.name() == key.kind) else { continue };
+        let started = std::time::Instant::now();
+        let next = kind.pass(&work.world, &key.id).await;
+        let result = match next {
+            Next::Problem(class) => class.as_str(),
+            _ => "ok",
+        };
+        work.world.metrics.pass(key.kind.as_str(), result, started.elapsed().as_secs_f64());
+        let pause = pause(&work, &key, next);
+        work.queue.done(&key);
+        if let Some(pause) = pause {
+            work.queue.add(key, pause);
+        }
+    }
+}
+
+/// How long until the next look.
+fn pause(work: &Work, key: &Key, next: Next) -> Option<Duration> {
+    if !matches!(next, Next::Problem(Class::Transient)) {
+        work.queue.succeeded(key);
+    }
+    let jitter = |duration: Duration, share: f64| duration.mul_f64(1.0 - share + 2.0 * share * rand::random::<f64>());
+    Some(match next {
+        Next::Never => return None,
+        Next::After(pause) => pause,
+        Next::Resync | Next::Problem(Class::Waiting | Class::Invalid) => jitter(work.resync, 0.1),
+        Next::Problem(Class::Conflict) => Duration::from_secs(1),
+        Next::Problem(Class::Denied | Class::Bug) => jitter(Duration::from_secs(300).min(work.resync), 0.1),
+        Next::Problem(Class::Transient) => {
+            let doublings = work.queue.failed(key).saturating_sub(1).min(9);
+            jitter(Duration::from_secs(1 << doublings).min(Duration::from_secs(300)), 0.3)
+        }
+    })
+}
