@@ -56,3 +56,12 @@ pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     }
     fs::write(path, content).with_context(|| format!("failed to write {}", path.display()))
 }
+
+/// Writes a file that only its owner may read.
+pub(crate) fn write_secret(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    write(path, "")?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("failed to protect {}", path.display()))?;
+    write(path, content)
+}

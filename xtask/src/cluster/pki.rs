@@ -14,7 +14,7 @@ use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
 use super::layout::Layout;
-use crate::paths::write;
+use crate::paths::{write, write_secret};
 
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -71,7 +71,7 @@ pub(crate) fn write_all(layout: &Layout) -> Result<()> {
         &[],
     )?;
     let key = KeyPair::generate().context("failed to make the key of service accounts")?;
-    write(
+    write_secret(
         &layout.file("pki/service-accounts.key"),
         key.serialize_pem(),
     )?;
@@ -130,7 +130,7 @@ fn authority(layout: &Layout, file: &str, name: &str) -> Result<Authority> {
         .with_context(|| format!("failed to sign {name}"))?
         .pem();
     write(&layout.file(&format!("pki/{file}.crt")), &certificate)?;
-    write(
+    write_secret(
         &layout.file(&format!("pki/{file}.key")),
         key.serialize_pem(),
     )?;
@@ -150,7 +150,7 @@ fn leaf(
 ) -> Result<()> {
     let (certificate, key) = issue(authority, name, group, hosts)?;
     write(&layout.file(&format!("pki/{file}.crt")), certificate)?;
-    write(&layout.file(&format!("pki/{file}.key")), key)
+    write_secret(&layout.file(&format!("pki/{file}.key")), key)
 }
 
 fn issue(
@@ -219,7 +219,7 @@ fn kubeconfig(
         }}],
         "contexts": [{"name": context, "context": {"cluster": context, "user": user}}],
     });
-    write(
+    write_secret(
         &layout.file(file),
         serde_json::to_string_pretty(&config).context("failed to write a kubeconfig")?,
     )

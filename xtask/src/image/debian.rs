@@ -161,10 +161,13 @@ impl Debian {
         step(
             &format!("image {} of Debian packages (once)", self.tag),
             || {
-                let packages = self.download()?;
-                archive(self.name, self.tag, |context| {
+                let folder = cache()?.join("packages").join(self.name);
+                let packages = self.download(&folder)?;
+                let made = archive(self.name, self.tag, |context| {
                     self.unpack(&packages, &context.join("rootfs"))
-                })
+                })?;
+                super::remove(&folder)?;
+                Ok(made)
             },
         )?;
         write(&stamp, fingerprint)?;
@@ -190,10 +193,9 @@ impl Debian {
     }
 
     /// Fetches the packages' files; the package lists are renewed when they turn out to be too old.
-    fn download(&self) -> Result<Vec<PathBuf>> {
-        let folder = cache()?.join("packages").join(self.name);
-        super::remove(&folder)?;
-        fs::create_dir_all(&folder)
+    fn download(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        super::remove(folder)?;
+        fs::create_dir_all(folder)
             .with_context(|| format!("failed to create {}", folder.display()))?;
         let fetch = || {
             let mut apt = command(
@@ -206,13 +208,13 @@ impl Debian {
                     "--quiet",
                 ],
             );
-            capture(apt.arg("download").args(self.packages).current_dir(&folder))
+            capture(apt.arg("download").args(self.packages).current_dir(folder))
         };
         if fetch().is_err() {
             capture(&mut command("apt-get", ["update", "--quiet"]))?;
             fetch()?;
         }
-        fs::read_dir(&folder)
+        fs::read_dir(folder)
             .with_context(|| format!("failed to read {}", folder.display()))?
             .map(|entry| Ok(entry?.path()))
             .collect()
