@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::LookupIpStrategy;
 use hyper_util::client::legacy::connect::dns::Name;
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -59,6 +60,8 @@ impl Names {
         let mut builder = TokioResolver::builder_tokio().map_err(|error| configuration(&error))?;
         // Addresses of a restarted database must not stay unknown because it was unknown a moment ago.
         builder.options_mut().negative_max_ttl = Some(Duration::from_secs(1));
+        // With search domains every question counts, and most clusters have no IPv6.
+        builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
         let resolver = builder.build().map_err(|error| configuration(&error))?;
         Ok(Self {
             resolver: Arc::new(resolver),
