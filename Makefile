@@ -4,28 +4,32 @@
 export FAIRLEAD_CACHE ?= $(HOME)/.cache/fairlead
 export CARGO_TARGET_DIR ?= $(FAIRLEAD_CACHE)/target
 
-.PHONY: demo test cluster-up cluster-down image gen check bench-operator
+.PHONY: xtask demo test cluster-up cluster-down image gen check bench-operator
 
-demo:
+demo: xtask
 	cargo xtask demo
 
-test:
+test: xtask
 	cargo xtask test
 
-cluster-up:
+cluster-up: xtask
 	cargo xtask bootstrap && cargo xtask cluster up
 
-cluster-down:
+cluster-down: xtask
 	cargo xtask cluster down
 
-image:
+image: xtask
 	cargo xtask image all
 
-gen:
+gen: xtask
 	cargo xtask gen
 
-check:
+check: xtask
 	cargo xtask check
 
-bench-operator:
+bench-operator: xtask
 	cargo xtask bench-operator
+
+# Compiled first, as `cargo xtask` says nothing while it is.
+xtask:
+	@cargo build --package xtask

@@ -1,5 +1,6 @@
 //! Everything a change must pass, in the order of what it costs, with the time of each part.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -94,6 +95,8 @@ fn on_cluster(options: &Options) -> Result<()> {
     let threads = format!("--test-threads={}", options.threads);
     let mut tests = cargo(&["test", "--package", "fairlead-e2e", "--", &threads])?;
     tests.env("KUBECONFIG", cluster::kubeconfig(CLUSTER)?);
+    tests.env("FAIRLEAD_CLUSTER", CLUSTER);
+    tests.env("FAIRLEAD_XTASK", own_file()?);
     for (variable, module, program) in TOOLS {
         tests.env(variable, module.ensure()?.join(program));
     }
@@ -115,10 +118,18 @@ fn cargo(arguments: &[&str]) -> Result<Command> {
 }
 
 fn itself(task: &str) -> Result<Command> {
-    let mut command =
-        Command::new(std::env::current_exe().context("failed to find this program's own file")?);
+    let mut command = Command::new(own_file()?);
     command.arg(task);
     Ok(command)
+}
+
+/// This program's file; cargo may have put a newer one in its place since this run began.
+fn own_file() -> Result<PathBuf> {
+    let file = std::env::current_exe().context("failed to find this program's own file")?;
+    let text = file.to_string_lossy();
+    Ok(text
+        .strip_suffix(" (deleted)")
+        .map_or_else(|| file.clone(), PathBuf::from))
 }
 
 fn print_logs() {
