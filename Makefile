@@ -19,7 +19,7 @@ cluster-down: xtask
 	cargo xtask cluster down
 
 image: xtask
-	cargo xtask image all
+	cargo xtask bootstrap && cargo xtask image all
 
 gen: xtask
 	cargo xtask gen
