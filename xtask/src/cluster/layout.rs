@@ -191,3 +191,44 @@ impl Layout {
 pub(crate) fn below(path: &str, folder: &Path) -> bool {
     Path::new(path).starts_with(folder)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn layout(index: u8) -> Layout {
+        Layout {
+            name: format!("c{index}"),
+            index,
+            folder: home().join("c"),
+        }
+    }
+
+    #[test]
+    fn no_two_clusters_share_an_address_range() {
+        let ranges: BTreeSet<String> = (0..MOST)
+            .map(layout)
+            .flat_map(|l| {
+                [
+                    l.pod_range(),
+                    l.service_range(),
+                    l.node_address(),
+                    l.links().0,
+                ]
+            })
+            .collect();
+        assert_eq!(ranges.len(), 4 * usize::from(MOST));
+    }
+
+    #[test]
+    fn a_name_that_could_leave_its_folder_is_refused() {
+        for name in ["", "..", "a/b", "A", "-a", "a-", "a b", &"a".repeat(31)] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+        for name in ["a", "fairlead", "two-2"] {
+            assert!(check_name(name).is_ok(), "{name:?}");
+        }
+    }
+}

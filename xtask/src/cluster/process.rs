@@ -176,3 +176,34 @@ pub(crate) fn tail_of(file: &Path) -> String {
     let text = fs::read(file).unwrap_or_default();
     tail(&String::from_utf8_lossy(&text), TAIL)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_number_and_beginning() {
+        let own = i32::try_from(std::process::id())
+            .ok()
+            .and_then(Identity::of);
+        let own = own.expect("this process runs");
+        assert!(own.alive());
+        let earlier = Identity {
+            began: own.began - 1,
+            ..own
+        };
+        assert!(!earlier.alive(), "another process had the number before");
+    }
+
+    #[test]
+    fn a_process_that_ended_is_dead_before_anyone_took_it_in() {
+        let mut child = Command::new("true").spawn().expect("true is everywhere");
+        let pid = i32::try_from(child.id()).expect("numbers are small");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Identity::of(pid).is_some() {
+            assert!(Instant::now() < deadline, "it has ended long ago");
+            std::thread::yield_now();
+        }
+        child.wait().expect("it is still ours to take in");
+    }
+}
