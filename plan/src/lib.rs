@@ -11,6 +11,7 @@
 //!
 //! [`kind::Kind`] is the shape; [`registry`] lists all kinds; [`platform`] and [`install`] hold them by area.
 
+pub mod admission;
 pub mod cache;
 pub mod change;
 pub mod conditions;
@@ -24,6 +25,7 @@ pub mod problem;
 pub mod readiness;
 pub mod registry;
 pub mod report;
+pub mod rights;
 
 pub use cache::{Cache, Event, KindName, ObjectId};
 pub use change::{Body, Change, Plan, Verb};

@@ -7,6 +7,7 @@
 mod bootstrap;
 mod cluster;
 mod command;
+mod generate;
 mod image;
 mod paths;
 mod progress;
@@ -41,6 +42,8 @@ enum Task {
     },
     /// Build container images
     Image(image::Request),
+    /// Write the generated files: CRDs, rights, reference pages and install manifests
+    Gen(generate::Options),
     /// Everything a change must pass: format, lints, unit tests, checks, and the tests on a real cluster
     Test(suite::Options),
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Tools { name } => tools::run(name.as_deref()),
         Task::Cluster { action } => cluster::run(action),
         Task::Image(request) => image::run(request),
+        Task::Gen(options) => generate::run(options),
         Task::Test(options) => suite::run(options),
     };
     match outcome {

@@ -1,0 +1,226 @@
+//! What the control plane must be allowed to do, derived from the registry: a kind that lists a child can write it, without
+//! a second list that somebody has to remember. `cargo xtask gen` writes these rules into the chart.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use kube::Resource;
+
+use crate::kind::Kind;
+use crate::registry::{self, Visitor};
+
+/// The Secrets that the operator keeps in its own namespace: the certificate authority and the webhook's certificate.
+pub const OWN_SECRETS: &[&str] = &["fairlead-ca", "fairlead-webhook-tls"];
+
+const READ: &[&str] = &["get", "list", "watch"];
+const WRITE: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
+
+/// What definitions may create unless the platform team says otherwise: group and plural names.
+const PROVISION: &[(&str, &[&str])] = &[
+    ("", &["configmaps", "persistentvolumeclaims", "secrets", "serviceaccounts", "services"]),
+    ("apps", &["deployments", "statefulsets"]),
+    ("batch", &["cronjobs", "jobs"]),
+    ("gateway.networking.k8s.io", &["httproutes"]),
+    ("networking.k8s.io", &["ingresses", "networkpolicies"]),
+    ("policy", &["poddisruptionbudgets"]),
+];
+
+/// Verbs by group and resource.
+#[derive(Default)]
+struct Rights(BTreeMap<(String, String), Vec<&'static str>>);
+
+impl Rights {
+    fn add(&mut self, group: &str, resource: &str, verbs: &[&'static str]) {
+        let have = self.0.entry((group.to_owned(), resource.to_owned())).or_default();
+        for verb in verbs {
+            if !have.contains(verb) {
+                have.push(verb);
+            }
+        }
+    }
+
+    /// One rule for all resources of a group with the same verbs.
+    fn rules(self) -> Vec<PolicyRule> {
+        let mut merged: BTreeMap<(String, Vec<&str>), Vec<String>> = BTreeMap::new();
+        for ((group, resource), verbs) in self.0 {
+            merged.entry((group, ordered(verbs))).or_default().push(resource);
+        }
+        merged.into_iter().map(|((group, verbs), resources)| rule(&group, resources, &verbs, &[])).collect()
+    }
+}
+
+/// Verbs in the order in which people read them.
+fn ordered(mut verbs: Vec<&'static str>) -> Vec<&'static str> {
+    const ORDER: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete"];
+    verbs.sort_by_key(|verb| ORDER.iter().position(|known| known == verb));
+    verbs
+}
+
+fn rule(group: &str, resources: Vec<String>, verbs: &[&str], names: &[&str]) -> PolicyRule {
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    PolicyRule {
+        api_groups: Some(vec![group.to_owned()]),
+        resources: Some(resources),
+        resource_names: if names.is_empty() { None } else { Some(owned(names)) },
+        verbs: owned(verbs),
+        non_resource_urls: None,
+    }
+}
+
+impl Visitor for Rights {
+    fn visit<K: Kind>(&mut self) {
+        let (group, plural) = (K::Object::group(&()), K::Object::plural(&()));
+        self.add(&group, &plural, READ);
+        self.add(&group, &format!("{plural}/status"), &["get", "update", "patch"]);
+        // Owner references with blockOwnerDeletion need the right to set finalizers.
+        self.add(&group, &format!("{plural}/finalizers"), &["update"]);
+        if K::FINALIZER.is_some() {
+            self.add(&group, &plural, &["patch"]);
+        }
+        for child in K::CHILDREN {
+            self.add(child.group, child.plural, WRITE);
+        }
+    }
+}
+
+/// The rules of the operator's ClusterRole.
+///
+/// They hold what the webhook's ClusterRole grants, so the operator needs no right to escalate.
+#[must_use]
+pub fn operator() -> Vec<PolicyRule> {
+    let mut rights = Rights::default();
+    registry::visit(&mut rights);
+    // The installation takes an owner, its namespace.
+    rights.add(fairlead_crds::install::GROUP, "fairleads", &["patch"]);
+    rights.add("", "namespaces", READ);
+    rights.add("", "pods", READ);
+    rights.add("", "pods/log", &["get"]);
+    for group in ["", "events.k8s.io"] {
+        rights.add(group, "events", &["create", "patch"]);
+    }
+    rights.rules()
+}
+
+/// The rules of the operator's Role in its own namespace: the lease of the leader and the certificates.
+#[must_use]
+pub fn operator_namespaced() -> Vec<PolicyRule> {
+    vec![
+        rule("coordination.k8s.io", vec!["leases".to_owned()], &["get", "create", "update"], &[]),
+        rule("", vec!["secrets".to_owned()], &["create"], &[]),
+        rule("", vec!["secrets".to_owned()], &["get", "update"], OWN_SECRETS),
+    ]
+}
+
+/// What definitions may create by default; the platform team adds ClusterRoles with the same label.
+#[must_use]
+pub fn provision() -> Vec<PolicyRule> {
+    let mut rights = Rights::default();
+    for (group, plurals) in PROVISION {
+        for plural in *plurals {
+            rights.add(group, plural, WRITE);
+        }
+    }
+    rights.rules()
+}
+
+/// What people with a built-in role may do with Fairlead's kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Reads every kind.
+    View,
+    /// Writes what an application's team writes.
+    Edit,
+}
+
+/// The namespaced kinds that an application's team writes; ResourceInstances are made by Fairlead.
+const TEAM: &[&str] = &["environments", "releases", "scoreworkloads"];
+
+/// The rules of the ClusterRoles that are added to Kubernetes' own view, edit and admin.
+#[must_use]
+pub fn people(audience: Audience) -> Vec<PolicyRule> {
+    struct All(Rights);
+    impl Visitor for All {
+        fn visit<K: Kind>(&mut self) {
+            self.0.add(&K::Object::group(&()), &K::Object::plural(&()), READ);
+        }
+    }
+    match audience {
+        Audience::View => {
+            let mut all = All(Rights::default());
+            registry::visit(&mut all);
+            all.0.rules()
+        }
+        Audience::Edit => {
+            let mut rights = Rights::default();
+            for plural in TEAM {
+                rights.add(fairlead_crds::platform::GROUP, plural, &["create", "update", "patch", "delete"]);
+            }
+            rights.rules()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// True when the rules allow the verb.
+    fn allows(rules: &[PolicyRule], group: &str, resource: &str, verb: &str) -> bool {
+        rules.iter().any(|rule| {
+            let has = |list: &Option<Vec<String>>, word: &str| list.iter().flatten().any(|have| have == word);
+            has(&rule.api_groups, group) && has(&rule.resources, resource) && rule.verbs.iter().any(|have| have == verb)
+        })
+    }
+
+    struct Needs<'a>(&'a [PolicyRule], Vec<String>);
+
+    impl Needs<'_> {
+        fn need(&mut self, group: &str, resource: &str, verbs: &[&str]) {
+            for verb in verbs {
+                if !allows(self.0, group, resource, verb) {
+                    self.1.push(format!("{verb} {resource}.{group}"));
+                }
+            }
+        }
+    }
+
+    impl Visitor for Needs<'_> {
+        fn visit<K: Kind>(&mut self) {
+            let (group, plural) = (K::Object::group(&()), K::Object::plural(&()));
+            self.need(&group, &plural, READ);
+            self.need(&group, &format!("{plural}/status"), &["patch"]);
+            self.need(&group, &format!("{plural}/finalizers"), &["update"]);
+            if K::FINALIZER.is_some() {
+                self.need(&group, &plural, &["patch"]);
+            }
+            for child in K::CHILDREN {
+                self.need(child.group, child.plural, WRITE);
+            }
+        }
+    }
+
+    #[test]
+    fn the_operator_may_do_what_every_kind_needs() {
+        let rules = operator();
+        let mut needs = Needs(&rules, Vec::new());
+        registry::visit(&mut needs);
+        assert!(needs.1.is_empty(), "missing: {:?}", needs.1);
+    }
+
+    #[test]
+    fn no_rule_is_a_wildcard() {
+        let all = [operator(), operator_namespaced(), provision(), people(Audience::View), people(Audience::Edit)].concat();
+        for rule in all {
+            let words = rule.verbs.iter().chain(rule.resources.iter().flatten()).chain(rule.api_groups.iter().flatten());
+            assert!(words.into_iter().all(|word| !word.contains('*')), "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_but_the_operator_makes_resource_instances() {
+        let rules = people(Audience::Edit);
+        assert!(allows(&rules, "platform.fairlead.dev", "scoreworkloads", "create"));
+        assert!(!allows(&rules, "platform.fairlead.dev", "resourceinstances", "create"));
+        assert!(allows(&people(Audience::View), "platform.fairlead.dev", "resourceinstances", "watch"));
+    }
+}

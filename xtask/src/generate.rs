@@ -1,0 +1,161 @@
+//! Generated files: what the types and the registry say, written into the repository or compared with it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use crate::command::capture;
+use crate::paths::{root, write};
+use crate::progress::note;
+
+/// Folders that hold nothing but generated files.
+const FOLDERS: [&str; 4] = [
+    "manifests/crds",
+    "manifests/chart/crds",
+    "manifests/chart/files/rules",
+    "docs/reference",
+];
+
+/// What to do with the generated files.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Change nothing; fail with the files that are not as they should be
+    #[arg(long)]
+    check: bool,
+}
+
+/// A kind, as the checks need to know it.
+#[derive(Clone, Debug)]
+pub(crate) struct Kind {
+    /// The kind's name.
+    pub(crate) name: String,
+    /// The folder of its area.
+    pub(crate) area: String,
+}
+
+/// Everything that is generated.
+pub(crate) struct Generated {
+    /// The content of every file, by its path from the root.
+    pub(crate) files: BTreeMap<String, String>,
+    /// All kinds.
+    pub(crate) kinds: Vec<Kind>,
+}
+
+/// Writes the generated files, or compares them.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let generated = generate()?;
+    if options.check {
+        return compare(&generated);
+    }
+    for (path, content) in &generated.files {
+        let file = root().join(path);
+        if fs::read_to_string(&file).ok().as_ref() != Some(content) {
+            write(&file, content)?;
+            note(&format!("wrote {path}"));
+        }
+    }
+    for path in leftover(&generated)? {
+        fs::remove_file(root().join(&path)).with_context(|| format!("failed to remove {path}"))?;
+        note(&format!("removed {path}"));
+    }
+    Ok(())
+}
+
+/// Fails with every file that differs from what would be written.
+pub(crate) fn compare(generated: &Generated) -> Result<()> {
+    let differs = |(path, content): &(&String, &String)| {
+        fs::read_to_string(root().join(path)).ok().as_ref() != Some(content)
+    };
+    let mut stale: Vec<String> = generated
+        .files
+        .iter()
+        .filter(differs)
+        .map(|(path, _)| path.clone())
+        .collect();
+    stale.extend(leftover(generated)?);
+    if stale.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "not up to date; run `cargo xtask gen`:\n  {}",
+        stale.join("\n  ")
+    );
+}
+
+/// Makes everything that is generated.
+pub(crate) fn generate() -> Result<Generated> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["run", "--quiet", "--package", "xtask-gen"])
+        .current_dir(root());
+    let value: Value = serde_json::from_str(&capture(&mut cargo)?)
+        .context("failed to read the generator's answer")?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let files: BTreeMap<String, String> = value["files"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(path, content)| (path.clone(), text(content)))
+        .collect();
+    let kinds = value["kinds"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|kind| Kind {
+            name: text(&kind["kind"]),
+            area: area(&text(&kind["group"])),
+        })
+        .collect();
+    Ok(Generated { files, kinds })
+}
+
+/// The folder of a group's kinds, such as `platform` for `platform.fairlead.dev`.
+fn area(group: &str) -> String {
+    group
+        .strip_suffix(".fairlead.dev")
+        .unwrap_or("install")
+        .to_owned()
+}
+
+/// Files in the generated folders that nothing generates any more.
+fn leftover(generated: &Generated) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for folder in FOLDERS {
+        for path in files_in(&root().join(folder))? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let path = format!("{folder}/{name}");
+            if !generated.files.contains_key(&path) {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The files of a folder, sorted; none where there is no folder.
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .with_context(|| format!("failed to read {}", folder.display()))?
+        .map(|entry| entry.map(|found| found.path()))
+        .collect::<std::io::Result<_>>()?;
+    files.retain(|path| path.is_file());
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_area_is_the_first_word_of_its_group() {
+        assert_eq!(super::area("platform.fairlead.dev"), "platform");
+        assert_eq!(super::area("fairlead.dev"), "install");
+    }
+}
