@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Resource;
 
 use crate::kind::Kind;
@@ -123,9 +124,11 @@ pub fn provision() -> Vec<PolicyRule> {
     rights.rules()
 }
 
-/// What people with a built-in role may do with Fairlead's kinds.
+/// What people may do with Fairlead's kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
+    /// Reads the catalogue: the cluster-scoped kinds that say what can be asked for and how it is provided.
+    Everybody,
     /// Reads every kind.
     View,
     /// Writes what an application's team writes.
@@ -135,7 +138,7 @@ pub enum Audience {
 /// The namespaced kinds that an application's team writes; ResourceInstances are made by Fairlead.
 const TEAM: &[&str] = &["environments", "releases", "scoreworkloads"];
 
-/// The rules of the ClusterRoles that are added to Kubernetes' own view, edit and admin.
+/// The rules of the ClusterRoles for people: that of the catalogue, and those that are added to Kubernetes' own view and edit.
 #[must_use]
 pub fn people(audience: Audience) -> Vec<PolicyRule> {
     struct All(Rights);
@@ -145,6 +148,14 @@ pub fn people(audience: Audience) -> Vec<PolicyRule> {
         }
     }
     match audience {
+        Audience::Everybody => {
+            let mut rights = Rights::default();
+            let catalogue = |crd: &CustomResourceDefinition| crd.spec.group == fairlead_crds::platform::GROUP && crd.spec.scope == "Cluster";
+            for crd in fairlead_crds::all().into_iter().filter(catalogue) {
+                rights.add(&crd.spec.group, &crd.spec.names.plural, READ);
+            }
+            rights.rules()
+        }
         Audience::View => {
             let mut all = All(Rights::default());
             registry::visit(&mut all);
@@ -209,11 +220,19 @@ mod tests {
 
     #[test]
     fn no_rule_is_a_wildcard() {
-        let all = [operator(), operator_namespaced(), provision(), people(Audience::View), people(Audience::Edit)].concat();
+        let all = [operator(), operator_namespaced(), provision(), people(Audience::Everybody), people(Audience::View), people(Audience::Edit)].concat();
         for rule in all {
             let words = rule.verbs.iter().chain(rule.resources.iter().flatten()).chain(rule.api_groups.iter().flatten());
             assert!(words.into_iter().all(|word| !word.contains('*')), "{rule:?}");
         }
+    }
+
+    #[test]
+    fn everybody_reads_the_catalogue_and_no_more() {
+        let rules = people(Audience::Everybody);
+        assert!(allows(&rules, "platform.fairlead.dev", "resourceclasses", "list"));
+        assert!(!allows(&rules, "platform.fairlead.dev", "environments", "list"));
+        assert!(!allows(&rules, "platform.fairlead.dev", "resourceclasses", "create"));
     }
 
     #[test]

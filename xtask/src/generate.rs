@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
+use crate::chart;
 use crate::command::capture;
 use crate::paths::{root, write};
 use crate::progress::note;
@@ -52,16 +53,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.check {
         return compare(&generated);
     }
-    for (path, content) in &generated.files {
+    put(&generated.files)?;
+    for path in leftover(&generated)? {
+        fs::remove_file(root().join(&path)).with_context(|| format!("failed to remove {path}"))?;
+        note(&format!("removed {path}"));
+    }
+    // Rendered last: the chart includes what was just written.
+    put(&chart::rendered(&generated.files)?)
+}
+
+fn put(files: &BTreeMap<String, String>) -> Result<()> {
+    for (path, content) in files {
         let file = root().join(path);
         if fs::read_to_string(&file).ok().as_ref() != Some(content) {
             write(&file, content)?;
             note(&format!("wrote {path}"));
         }
-    }
-    for path in leftover(&generated)? {
-        fs::remove_file(root().join(&path)).with_context(|| format!("failed to remove {path}"))?;
-        note(&format!("removed {path}"));
     }
     Ok(())
 }
@@ -78,6 +85,16 @@ pub(crate) fn compare(generated: &Generated) -> Result<()> {
         .map(|(path, _)| path.clone())
         .collect();
     stale.extend(leftover(generated)?);
+    // The rendered files are made of the others; where those are stale, what would be rendered says nothing.
+    if stale.is_empty() {
+        let rendered = chart::rendered(&generated.files)?;
+        stale.extend(
+            rendered
+                .iter()
+                .filter(differs)
+                .map(|(path, _)| path.clone()),
+        );
+    }
     if stale.is_empty() {
         return Ok(());
     }

@@ -5,6 +5,7 @@
 )]
 
 mod bootstrap;
+mod chart;
 mod cluster;
 mod command;
 mod generate;
