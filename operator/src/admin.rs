@@ -9,21 +9,21 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
-
 /// Says whether the process is ready.
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
+/// Gives the metrics as text.
+pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// Serves until the token is cancelled.
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, ready: Ready, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(address: SocketAddr, metrics: Metrics, ready: Ready, stop: CancellationToken) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     let text = ("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8");
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { if ready() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "starting\n") } }))
-        .route("/metrics", get(move || async move { ([text], metrics.encode()) }));
+        .route("/metrics", get(move || async move { ([text], metrics()) }));
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }

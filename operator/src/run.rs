@@ -63,7 +63,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let mut admin = {
         let feed = Arc::clone(&feed);
         let ready: admin::Ready = Arc::new(move || feed.is_synced());
-        tokio::spawn(admin::serve(config.admin, Arc::clone(&metrics), ready, stop.clone()))
+        let text: admin::Metrics = {
+            let metrics = Arc::clone(&metrics);
+            Arc::new(move || metrics.encode())
+        };
+        tokio::spawn(admin::serve(config.admin, text, ready, stop.clone()))
     };
     let lead = Lead::default();
     let mut candidate = Candidate::new(client.clone(), &config.namespace, LEASE, &config.identity, lead.clone());

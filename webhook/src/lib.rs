@@ -1,1 +1,100 @@
-//! Admission over the validation of plan.
+//! Admission: the API server asks before it stores one of Fairlead's objects, and gets the same answer that `kubectl fairlead lint`
+//! and the operator give, since all run `fairlead_plan`. Nothing is decided here.
+//!
+//! Every replica serves; the cache of other objects comes from watches and may be a moment behind, which is why the operator
+//! reports as conditions whatever slips through.
+
+mod metrics;
+mod review;
+mod serve;
+mod tls;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fairlead_operator::feed::Feed;
+use fairlead_operator::metrics::Metrics as ClientMetrics;
+use fairlead_operator::{admin, client};
+use fairlead_plan::Cache;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use review::answer;
+
+use crate::metrics::Metrics;
+use crate::tls::Certificates;
+
+/// Settings of the webhook's process.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where admission requests are answered.
+    pub listen: SocketAddr,
+    /// Where /healthz, /readyz and /metrics are served.
+    pub admin: SocketAddr,
+    /// The folder with `tls.crt` and `tls.key`.
+    pub tls: PathBuf,
+}
+
+/// Why the webhook ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no cluster to connect to.
+    #[error("failed to connect to the cluster: {source}")]
+    Connect {
+        /// The cause.
+        source: Box<kube::Error>,
+    },
+    /// An address cannot be listened on.
+    #[error("failed to serve {address}: {source}")]
+    Serve {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The certificate cannot be used.
+    #[error("failed to load the certificate: {source}")]
+    Certificate {
+        /// The cause.
+        source: tls::TlsError,
+    },
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
+    let client_metrics = Arc::new(ClientMetrics::default());
+    let client = client::connect(&client_metrics).await.map_err(|source| RunError::Connect { source: Box::new(source) })?;
+    let cache = Arc::new(Cache::default());
+    let (events, mut received) = mpsc::unbounded_channel();
+    // Nobody acts on events here: the cache is all that is needed.
+    tokio::spawn(async move { while received.recv().await.is_some() {} });
+    let feed = Feed::new(client, Arc::clone(&cache), Arc::clone(&client_metrics), events, stop.clone());
+    feed.start_own();
+    let certificates = Certificates::load(&config.tls).await.map_err(|source| RunError::Certificate { source })?;
+    tokio::spawn(tls::keep(certificates.clone(), config.tls.clone(), stop.clone()));
+    let metrics = Arc::new(Metrics::default());
+    let mut admin = {
+        let ready: admin::Ready = {
+            let feed = Arc::clone(&feed);
+            Arc::new(move || feed.is_synced())
+        };
+        let text: admin::Metrics = {
+            let metrics = Arc::clone(&metrics);
+            Arc::new(move || metrics.encode())
+        };
+        tokio::spawn(admin::serve(config.admin, text, ready, stop.clone()))
+    };
+    let serving = serve::serve(config.listen, certificates, cache, metrics, stop.clone());
+    tokio::select! {
+        served = serving => served.map_err(|source| RunError::Serve { address: config.listen, source }),
+        ended = &mut admin => match ended {
+            Ok(Err(source)) => Err(RunError::Serve { address: config.admin, source }),
+            _ if stop.is_cancelled() => Ok(()),
+            _ => Err(RunError::Serve { address: config.admin, source: std::io::Error::other("it ended") }),
+        },
+    }
+}

@@ -55,7 +55,7 @@ fn container_rules(spec: &ScoreSpec, name: &str, container: &Container, broken: 
         if variable.is_empty() || variable.contains('=') || variable.contains('\0') {
             broken.push(Invalid::new(format!("{field}.variables.{variable}"), "the name of a variable must not hold ="));
         }
-        placeholder(&format!("{field}.variables.{variable}"), text, broken);
+        placeholder(spec, &format!("{field}.variables.{variable}"), text, broken);
     }
     let mut targets = BTreeSet::new();
     for file in &container.files {
@@ -70,7 +70,7 @@ fn container_rules(spec: &ScoreSpec, name: &str, container: &Container, broken: 
             broken.push(Invalid::new(at.clone(), "set exactly one of content and binaryContent"));
         }
         if let (Some(content), false) = (&file.content, file.no_expand) {
-            placeholder(&at, content, broken);
+            placeholder(spec, &at, content, broken);
         }
     }
     for volume in &container.volumes {
@@ -78,7 +78,7 @@ fn container_rules(spec: &ScoreSpec, name: &str, container: &Container, broken: 
         if !targets.insert(&volume.target) {
             broken.push(Invalid::new(at.clone(), "found twice; every target may stand once"));
         }
-        placeholder(&at, &volume.source, broken);
+        placeholder(spec, &at, &volume.source, broken);
     }
     for (probe_name, probe) in [("livenessProbe", &container.liveness_probe), ("readinessProbe", &container.readiness_probe)] {
         if probe.as_ref().is_some_and(|probe: &Probe| probe.http_get.is_some() == probe.exec.is_some()) {
@@ -106,9 +106,28 @@ fn before_rules(spec: &ScoreSpec, name: &str, container: &Container, broken: &mu
     }
 }
 
-fn placeholder(field: &str, text: &str, broken: &mut Vec<Invalid>) {
-    if let Err(error) = Template::parse(text) {
-        broken.push(Invalid::new(field, error.to_string()));
+fn placeholder(spec: &ScoreSpec, field: &str, text: &str, broken: &mut Vec<Invalid>) {
+    let template = match Template::parse(text) {
+        Ok(template) => template,
+        Err(error) => {
+            broken.push(Invalid::new(field, error.to_string()));
+            return;
+        }
+    };
+    for path in template.references() {
+        let segments = path.segments();
+        let known: Vec<&str> = match segments.first().map(String::as_str) {
+            Some("metadata") => continue,
+            Some("resources") => spec.resources.keys().map(String::as_str).collect(),
+            _ => {
+                broken.push(Invalid::new(field, format!("${{{path}}} names nothing that exists; there are resources and metadata")));
+                continue;
+            }
+        };
+        if segments.get(1).is_some_and(|name| !known.contains(&name.as_str())) {
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            broken.push(Invalid::new(field, format!("${{{path}}} names nothing that exists; spec.resources has {known}")));
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::objects;
 use crate::platform::matching;
 use crate::problem::{Invalid, Problem};
 
-pub(crate) use validate::check_outputs;
+pub use validate::check_outputs;
 
 /// See the module.
 pub struct ResourceDefinitionKind;

@@ -135,7 +135,8 @@ fn reference(spec: &ResourceDefinitionSpec, field: &str, path: &Path, with_objec
 }
 
 /// What keeps a definition from providing a class: outputs that are missing, unknown or of the wrong secrecy.
-pub(crate) fn check_outputs(spec: &ResourceDefinitionSpec, class: &ResourceClass) -> Vec<Invalid> {
+#[must_use]
+pub fn check_outputs(spec: &ResourceDefinitionSpec, class: &ResourceClass) -> Vec<Invalid> {
     let mut broken = Vec::new();
     let name = class.name_any();
     for wanted in &class.spec.outputs {
