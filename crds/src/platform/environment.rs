@@ -29,6 +29,7 @@ use crate::{Condition, reported, schema};
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.__namespace__) ? has(oldSelf.__namespace__) && self.__namespace__ == oldSelf.__namespace__ : !has(oldSelf.__namespace__)").message("the namespace cannot be changed; make another environment"))]
 pub struct EnvironmentSpec {
     /// The type, such as development, staging or production.
     #[serde(rename = "type")]
@@ -37,7 +38,6 @@ pub struct EnvironmentSpec {
     /// The namespace to deploy into; <application>-<environment> where unset. It is created if missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = schema::LABEL))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("the namespace cannot be changed; make another environment"))]
     pub namespace: Option<String>,
     /// OnChange releases every change of a workload in this namespace; Manual leaves it to people and pipelines.
     #[serde(default)]

@@ -24,7 +24,7 @@ pub use score::{
     Before, BeforeReady, Container, ContainerResources, Exec, File, HttpGet, HttpHeader, Probe, Protocol, Quantities, ResourceMetadata,
     ResourceRequest, Scheme, ScoreMetadata, ScoreSpec, Service, ServicePort, Volume,
 };
-pub use score_workload::{ScoreWorkload, ScoreWorkloadStatus, WorkloadEnvironment};
+pub use score_workload::{ScoreWorkload, ScoreWorkloadSpec, ScoreWorkloadStatus, WorkloadEnvironment};
 
 /// The API group of this area.
 pub const GROUP: &str = "platform.fairlead.dev";
