@@ -25,6 +25,7 @@ pub mod problem;
 pub mod readiness;
 pub mod registry;
 pub mod report;
+pub mod view;
 pub mod rights;
 
 pub use cache::{Cache, Event, KindName, ObjectId};
