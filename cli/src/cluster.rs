@@ -6,8 +6,8 @@ use anyhow::Context;
 use fairlead_crds::platform::Environment;
 use fairlead_plan::kind::Kind;
 use fairlead_plan::platform::{
-    EnvironmentKind, ReleaseKind, ResourceClassKind, ResourceDefinitionKind, ResourceDefinitionRevisionKind, ResourceInstanceKind,
-    ScoreWorkloadKind, releases,
+    EnvironmentKind, ReleaseKind, ResourceClassKind, ResourceDefinitionKind,
+    ResourceDefinitionRevisionKind, ResourceInstanceKind, ScoreWorkloadKind, releases,
 };
 use fairlead_plan::{Cache, ObjectId};
 use kube::api::ListParams;
@@ -35,11 +35,23 @@ pub(crate) struct Cluster {
 impl Target {
     /// Connects and reads what there is.
     pub(crate) async fn connect(&self) -> anyhow::Result<Cluster> {
-        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let config = Config::from_kubeconfig(&options).await.context("failed to read the kubeconfig")?;
-        let application = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let options = KubeConfigOptions {
+            context: self.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        let config = Config::from_kubeconfig(&options)
+            .await
+            .context("failed to read the kubeconfig")?;
+        let application = self
+            .namespace
+            .clone()
+            .unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).context("failed to connect to the cluster")?;
-        let mut cluster = Cluster { client, application, cache: Cache::default() };
+        let mut cluster = Cluster {
+            client,
+            application,
+            cache: Cache::default(),
+        };
         cluster.read().await?;
         Ok(cluster)
     }
@@ -58,7 +70,11 @@ impl Cluster {
             load::<ScoreWorkloadKind>(client, cache, Some(application)),
             load::<ReleaseKind>(client, cache, Some(application)),
         )?;
-        let namespaces = cache.environments.all().into_iter().map(|environment| releases::target_namespace(&environment));
+        let namespaces = cache
+            .environments
+            .all()
+            .into_iter()
+            .map(|environment| releases::target_namespace(&environment));
         for namespace in namespaces.collect::<std::collections::BTreeSet<_>>() {
             load::<ResourceInstanceKind>(client, cache, Some(&namespace)).await?;
         }
@@ -72,7 +88,11 @@ impl Cluster {
 }
 
 /// An environment of an application.
-pub(crate) fn find_environment(cache: &Cache, application: &str, name: &str) -> anyhow::Result<Arc<Environment>> {
+pub(crate) fn find_environment(
+    cache: &Cache,
+    application: &str,
+    name: &str,
+) -> anyhow::Result<Arc<Environment>> {
     cache.environments.get(application, name).with_context(|| {
         let known: Vec<String> = cache.environments.in_namespace(application).iter().filter_map(|environment| environment.metadata.name.clone()).collect();
         let known = if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
@@ -80,7 +100,11 @@ pub(crate) fn find_environment(cache: &Cache, application: &str, name: &str) -> 
     })
 }
 
-async fn load<K: Kind>(client: &Client, cache: &Cache, namespace: Option<&str>) -> anyhow::Result<()> {
+async fn load<K: Kind>(
+    client: &Client,
+    cache: &Cache,
+    namespace: Option<&str>,
+) -> anyhow::Result<()> {
     let resource = kube::core::ApiResource::erase::<K::Object>(&());
     let api: Api<kube::core::DynamicObject> = match namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
@@ -88,9 +112,13 @@ async fn load<K: Kind>(client: &Client, cache: &Cache, namespace: Option<&str>) 
     };
     let mut params = ListParams::default().limit(500);
     loop {
-        let page = api.list(&params).await.with_context(|| format!("failed to list {}", resource.plural))?;
+        let page = api
+            .list(&params)
+            .await
+            .with_context(|| format!("failed to list {}", resource.plural))?;
         for object in page.items {
-            let object: K::Object = serde_json::from_value(serde_json::to_value(object)?).with_context(|| format!("failed to read a {}", resource.kind))?;
+            let object: K::Object = serde_json::from_value(serde_json::to_value(object)?)
+                .with_context(|| format!("failed to read a {}", resource.kind))?;
             K::table(cache).put(ObjectId::of(object.meta()), Arc::new(object));
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {

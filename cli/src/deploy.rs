@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use fairlead_crds::platform::{DeletionPolicy, Environment, Release, ReleaseSpec, ReleaseWorkload, ResourcePin};
+use fairlead_crds::platform::{
+    DeletionPolicy, Environment, Release, ReleaseSpec, ReleaseWorkload, ResourcePin,
+};
 use fairlead_plan::platform::{release_object, releases, score};
 use fairlead_plan::view;
 use kube::api::PostParams;
@@ -30,60 +32,116 @@ pub(crate) struct Request {
 }
 
 /// Releases the workloads as they are described.
-pub(crate) async fn deploy(target: &Target, format: Format, request: Request) -> anyhow::Result<Ended> {
+pub(crate) async fn deploy(
+    target: &Target,
+    format: Format,
+    request: Request,
+) -> anyhow::Result<Ended> {
     let mut cluster = target.connect().await?;
     let environment = cluster.environment(&request.environment)?;
     let workloads = workloads(&cluster, &environment, &request.workloads)?;
     let running = releases::active(&cluster.cache, &environment);
     let content = releases::content(&workloads);
-    if let Some(running) = running.as_ref().filter(|running| releases::content_of(running) == content && environment.spec.release.is_none()) {
-        eprintln!("{} runs this already, as {}; nothing to deploy", request.environment, running.name_any());
-        return finish(&mut cluster, format, &environment, running.name_any(), request.wait).await;
+    if let Some(running) = running.as_ref().filter(|running| {
+        releases::content_of(running) == content && environment.spec.release.is_none()
+    }) {
+        eprintln!(
+            "{} runs this already, as {}; nothing to deploy",
+            request.environment,
+            running.name_any()
+        );
+        return finish(
+            &mut cluster,
+            format,
+            &environment,
+            running.name_any(),
+            request.wait,
+        )
+        .await;
     }
-    let consents = request.delete_data || environment.spec.deletion_policy == DeletionPolicy::Delete;
+    let consents =
+        request.delete_data || environment.spec.deletion_policy == DeletionPolicy::Delete;
     let spec = ReleaseSpec {
         environment: request.environment.clone(),
         workloads,
         pins: Vec::new(),
-        deletion_policy: if consents { DeletionPolicy::Delete } else { DeletionPolicy::Retain },
+        deletion_policy: if consents {
+            DeletionPolicy::Delete
+        } else {
+            DeletionPolicy::Retain
+        },
         rollback_of: None,
     };
     let name = create(&cluster, &environment, "Deploy", &spec).await?;
-    eprintln!("made the release {name} of {} workloads", spec.workloads.len());
+    eprintln!(
+        "made the release {name} of {} workloads",
+        spec.workloads.len()
+    );
     finish(&mut cluster, format, &environment, name, request.wait).await
 }
 
 /// The described workloads; with a choice, the running release with the chosen ones replaced.
-fn workloads(cluster: &Cluster, environment: &Environment, chosen: &[String]) -> anyhow::Result<Vec<ReleaseWorkload>> {
+fn workloads(
+    cluster: &Cluster,
+    environment: &Environment,
+    chosen: &[String],
+) -> anyhow::Result<Vec<ReleaseWorkload>> {
     let described = cluster.cache.workloads.in_namespace(&cluster.application);
     if described.is_empty() {
-        bail!("the application {} has no workloads; kubectl fairlead score import makes them (choose the application with -n)", cluster.application);
+        bail!(
+            "the application {} has no workloads; kubectl fairlead score import makes them (choose the application with -n)",
+            cluster.application
+        );
     }
-    let mut wanted: Vec<ReleaseWorkload> =
-        described.iter().map(|workload| ReleaseWorkload { name: workload.name_any(), spec: workload.spec.score.clone() }).collect();
+    let mut wanted: Vec<ReleaseWorkload> = described
+        .iter()
+        .map(|workload| ReleaseWorkload {
+            name: workload.name_any(),
+            spec: workload.spec.score.clone(),
+        })
+        .collect();
     if !chosen.is_empty() {
         for name in chosen {
             if !wanted.iter().any(|workload| workload.name == *name) {
-                let known: Vec<&str> = wanted.iter().map(|workload| workload.name.as_str()).collect();
-                bail!("there is no workload {name}; there are {}", known.join(", "));
+                let known: Vec<&str> = wanted
+                    .iter()
+                    .map(|workload| workload.name.as_str())
+                    .collect();
+                bail!(
+                    "there is no workload {name}; there are {}",
+                    known.join(", ")
+                );
             }
         }
         wanted.retain(|workload| chosen.contains(&workload.name));
         let running = releases::active(&cluster.cache, environment);
-        let others = running.iter().flat_map(|running| &running.spec.workloads).filter(|workload| !chosen.contains(&workload.name));
+        let others = running
+            .iter()
+            .flat_map(|running| &running.spec.workloads)
+            .filter(|workload| !chosen.contains(&workload.name));
         wanted.extend(others.cloned());
         wanted.sort_by(|a, b| a.name.cmp(&b.name));
     }
     for workload in &wanted {
         if let Err(list) = score::validate(&workload.name, &workload.spec) {
-            bail!("workload {}: {}", workload.name, fairlead_plan::problem::join_invalid(&list));
+            bail!(
+                "workload {}: {}",
+                workload.name,
+                fairlead_plan::problem::join_invalid(&list)
+            );
         }
     }
     Ok(wanted)
 }
 
 /// Releases again what ran before.
-pub(crate) async fn rollback(target: &Target, format: Format, name: &str, to: Option<String>, wait: Option<u64>) -> anyhow::Result<Ended> {
+pub(crate) async fn rollback(
+    target: &Target,
+    format: Format,
+    name: &str,
+    to: Option<String>,
+    wait: Option<u64>,
+) -> anyhow::Result<Ended> {
     let mut cluster = target.connect().await?;
     let environment = cluster.environment(name)?;
     let old = chosen(&cluster, &environment, to)?;
@@ -93,7 +151,11 @@ pub(crate) async fn rollback(target: &Target, format: Format, name: &str, to: Op
         id: resource.id.clone(),
         revision: resource.revision.clone(),
     };
-    let resolved = old.status.iter().flat_map(|status| &status.resources).filter(|resource| !resource.revision.is_empty());
+    let resolved = old
+        .status
+        .iter()
+        .flat_map(|status| &status.resources)
+        .filter(|resource| !resource.revision.is_empty());
     let spec = ReleaseSpec {
         environment: name.to_owned(),
         workloads: old.spec.workloads.clone(),
@@ -106,37 +168,76 @@ pub(crate) async fn rollback(target: &Target, format: Format, name: &str, to: Op
     finish(&mut cluster, format, &environment, made, wait).await
 }
 
-fn chosen(cluster: &Cluster, environment: &Environment, to: Option<String>) -> anyhow::Result<Arc<Release>> {
+fn chosen(
+    cluster: &Cluster,
+    environment: &Environment,
+    to: Option<String>,
+) -> anyhow::Result<Arc<Release>> {
     let name = environment.name_any();
     let all = releases::of_environment(&cluster.cache, &cluster.application, &name);
-    let names = || all.iter().map(|release| release.name_any()).collect::<Vec<_>>().join(", ");
+    let names = || {
+        all.iter()
+            .map(|release| release.name_any())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     match to {
-        Some(to) => all.iter().find(|release| release.name_any() == to).cloned().with_context(|| format!("there is no release {to} of {name}; there are {}", names())),
+        Some(to) => all
+            .iter()
+            .find(|release| release.name_any() == to)
+            .cloned()
+            .with_context(|| format!("there is no release {to} of {name}; there are {}", names())),
         None => {
-            let running = releases::active(&cluster.cache, environment).with_context(|| format!("{name} runs nothing that could be rolled back"))?;
+            let running = releases::active(&cluster.cache, environment)
+                .with_context(|| format!("{name} runs nothing that could be rolled back"))?;
             // A rollback of a rollback goes further back: what the running release repeats is skipped as well.
             let content = releases::content_of(&running);
-            let before = all.iter().rev().skip_while(|release| release.uid() != running.uid()).find(|release| releases::content_of(release) != content);
-            before.cloned().with_context(|| format!("{name} has no other release to go back to; there are {}", names()))
+            let before = all
+                .iter()
+                .rev()
+                .skip_while(|release| release.uid() != running.uid())
+                .find(|release| releases::content_of(release) != content);
+            before.cloned().with_context(|| {
+                format!(
+                    "{name} has no other release to go back to; there are {}",
+                    names()
+                )
+            })
         }
     }
 }
 
 /// Creates the release under the next free name.
-async fn create(cluster: &Cluster, environment: &Environment, origin: &str, spec: &ReleaseSpec) -> anyhow::Result<String> {
+async fn create(
+    cluster: &Cluster,
+    environment: &Environment,
+    origin: &str,
+    spec: &ReleaseSpec,
+) -> anyhow::Result<String> {
     if let Some(pinned) = &environment.spec.release {
-        eprintln!("note: spec.release of the environment names {pinned}, so a new release does not run until that is changed");
+        eprintln!(
+            "note: spec.release of the environment names {pinned}, so a new release does not run until that is changed"
+        );
     }
     let api: Api<Release> = Api::namespaced(cluster.client.clone(), &cluster.application);
-    let mut existing = releases::of_environment(&cluster.cache, &cluster.application, &environment.name_any());
+    let mut existing = releases::of_environment(
+        &cluster.cache,
+        &cluster.application,
+        &environment.name_any(),
+    );
     let content = releases::content(&spec.workloads);
     for _ in 0..TRIES {
         let name = releases::next_name(&existing, &environment.name_any());
-        let object: Release = serde_json::from_value(release_object(environment, &name, &content, origin, spec))?;
+        let object: Release =
+            serde_json::from_value(release_object(environment, &name, &content, origin, spec))?;
         match api.create(&PostParams::default(), &object).await {
             Ok(made) => return Ok(made.name_any()),
-            Err(Error::Api(status)) if status.reason == "AlreadyExists" => existing.push(Arc::new(object)),
-            Err(Error::Api(status)) => bail!("the API server refused the release: {}", status.message),
+            Err(Error::Api(status)) if status.reason == "AlreadyExists" => {
+                existing.push(Arc::new(object))
+            }
+            Err(Error::Api(status)) => {
+                bail!("the API server refused the release: {}", status.message)
+            }
             Err(error) => return Err(error).context("failed to make the release"),
         }
     }
@@ -144,7 +245,13 @@ async fn create(cluster: &Cluster, environment: &Environment, origin: &str, spec
 }
 
 /// Waits where asked to, and answers.
-async fn finish(cluster: &mut Cluster, format: Format, environment: &Environment, release: String, wait: Option<u64>) -> anyhow::Result<Ended> {
+async fn finish(
+    cluster: &mut Cluster,
+    format: Format,
+    environment: &Environment,
+    release: String,
+    wait: Option<u64>,
+) -> anyhow::Result<Ended> {
     let Some(seconds) = wait else {
         output::print(format, &serde_json::json!({"release": release}))?;
         return Ok(Ended::Done);
@@ -153,22 +260,36 @@ async fn finish(cluster: &mut Cluster, format: Format, environment: &Environment
     let mut told = String::new();
     loop {
         cluster.read().await?;
-        let found = cluster.cache.releases.get(&cluster.application, &release).with_context(|| format!("the release {release} is gone"))?;
+        let found = cluster
+            .cache
+            .releases
+            .get(&cluster.application, &release)
+            .with_context(|| format!("the release {release} is gone"))?;
         let state = view::state(found.as_ref());
         if state.ready == "True" {
-            if !output::print(format, &serde_json::json!({"release": release, "ready": true}))? {
+            if !output::print(
+                format,
+                &serde_json::json!({"release": release, "ready": true}),
+            )? {
                 say!("{release} is ready in {}", environment.name_any());
             }
             return Ok(Ended::Done);
         }
-        let progress = found.status.as_ref().and_then(|status| status.progress.clone()).unwrap_or_default();
+        let progress = found
+            .status
+            .as_ref()
+            .and_then(|status| status.progress.clone())
+            .unwrap_or_default();
         let line = format!("{progress} {}", state.message).trim().to_owned();
         if line != told {
             eprintln!("{line}");
             told = line;
         }
         if Instant::now() > deadline {
-            eprintln!("{release} is not ready after {seconds} s: {}", state.message);
+            eprintln!(
+                "{release} is not ready after {seconds} s: {}",
+                state.message
+            );
             return Ok(Ended::NotReady);
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use fairlead_crds::platform::{ResourceDefinition, ResourceDefinitionRevision, ResourceDefinitionRevisionSpec, ResourceDefinitionStatus};
+use fairlead_crds::platform::{
+    ResourceDefinition, ResourceDefinitionRevision, ResourceDefinitionRevisionSpec,
+    ResourceDefinitionStatus,
+};
 use fairlead_plan::admission::{self, Question};
 use fairlead_plan::kind::Kind;
 use fairlead_plan::platform::revision_name;
@@ -34,7 +37,12 @@ pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Found> {
             let mut inside: Vec<PathBuf> = std::fs::read_dir(path)
                 .with_context(|| format!("failed to read {}", path.display()))?
                 .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-                .filter(|path| path.is_dir() || path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"))
+                .filter(|path| {
+                    path.is_dir()
+                        || path
+                            .extension()
+                            .is_some_and(|extension| extension == "yaml" || extension == "yml")
+                })
                 .collect();
             inside.sort();
             let inside = read(&inside)?;
@@ -48,19 +56,29 @@ pub(crate) fn read(paths: &[PathBuf]) -> anyhow::Result<Found> {
 }
 
 fn read_file(path: &Path, found: &mut Found) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("failed to read {}", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("failed to read {}", path.display()))?;
     let documents: Vec<Value> = match serde_saphyr::from_multiple(&text) {
         Ok(documents) => documents,
         Err(error) => {
-            found.broken.push(format!("{}: failed to read it as YAML: {error}", path.display()));
+            found.broken.push(format!(
+                "{}: failed to read it as YAML: {error}",
+                path.display()
+            ));
             return Ok(());
         }
     };
     for document in documents.into_iter().filter(|document| !document.is_null()) {
-        let version = document.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let version = document
+            .get("apiVersion")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
         if version.starts_with("score.dev/") {
             match score::workload(&text, path, None) {
-                Ok(workload) => found.objects.push((path.to_owned(), serde_json::to_value(workload)?)),
+                Ok(workload) => found
+                    .objects
+                    .push((path.to_owned(), serde_json::to_value(workload)?)),
                 Err(error) => found.broken.push(format!("{}: {error:#}", path.display())),
             }
         } else if version.contains("fairlead.dev/") {
@@ -73,7 +91,9 @@ fn read_file(path: &Path, found: &mut Found) -> anyhow::Result<()> {
 impl Found {
     /// The application of an environment in the files.
     pub(crate) fn application(&self, environment: &str) -> Option<String> {
-        let is = |object: &Value| object["kind"] == "Environment" && object["metadata"]["name"] == environment;
+        let is = |object: &Value| {
+            object["kind"] == "Environment" && object["metadata"]["name"] == environment
+        };
         let (_, object) = self.objects.iter().find(|(_, object)| is(object))?;
         object["metadata"]["namespace"].as_str().map(str::to_owned)
     }
@@ -83,11 +103,16 @@ impl Found {
         let cache = Cache::default();
         for (_, object) in &self.objects {
             let mut object = object.clone();
-            let namespaced = ["Environment", "ScoreWorkload", "Release"].iter().any(|kind| object["kind"] == *kind);
+            let namespaced = ["Environment", "ScoreWorkload", "Release"]
+                .iter()
+                .any(|kind| object["kind"] == *kind);
             if namespaced && object["metadata"]["namespace"].is_null() {
                 object["metadata"]["namespace"] = application.into();
             }
-            registry::visit(&mut Put { cache: &cache, object });
+            registry::visit(&mut Put {
+                cache: &cache,
+                object,
+            });
         }
         for definition in cache.definitions.all() {
             record(&cache, &definition);
@@ -115,12 +140,26 @@ impl Visitor for Put<'_> {
 /// Records the revision of a definition, as the operator would.
 fn record(cache: &Cache, definition: &ResourceDefinition) {
     let name = revision_name(&definition.name_any(), &definition.spec);
-    let spec = ResourceDefinitionRevisionSpec { definition: definition.name_any(), number: 1, template: definition.spec.clone() };
-    cache.revisions.put(ObjectId::new("", &name), Arc::new(ResourceDefinitionRevision::new(&name, spec)));
+    let spec = ResourceDefinitionRevisionSpec {
+        definition: definition.name_any(),
+        number: 1,
+        template: definition.spec.clone(),
+    };
+    cache.revisions.put(
+        ObjectId::new("", &name),
+        Arc::new(ResourceDefinitionRevision::new(&name, spec)),
+    );
     let mut recorded = definition.clone();
     recorded.metadata.generation = Some(1);
-    recorded.status = Some(ResourceDefinitionStatus { observed_generation: 1, revision: Some(name), number: Some(1), ..ResourceDefinitionStatus::default() });
-    cache.definitions.put(ObjectId::of(&definition.metadata), Arc::new(recorded));
+    recorded.status = Some(ResourceDefinitionStatus {
+        observed_generation: 1,
+        revision: Some(name),
+        number: Some(1),
+        ..ResourceDefinitionStatus::default()
+    });
+    cache
+        .definitions
+        .put(ObjectId::of(&definition.metadata), Arc::new(recorded));
 }
 
 /// Checks files as admission does.
@@ -133,21 +172,40 @@ pub(crate) fn lint(format: Format, paths: &[PathBuf]) -> anyhow::Result<Ended> {
         let kind = object["kind"].as_str().unwrap_or_default();
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let answer = if admission::is_known(kind) {
-            admission::review(&Question { kind, deletion: false, object, user: "" }, &cache)
+            admission::review(
+                &Question {
+                    kind,
+                    deletion: false,
+                    object,
+                    user: "",
+                },
+                &cache,
+            )
         } else {
-            admission::Answer { refusal: Some(format!("there is no kind {kind}")), warnings: Vec::new() }
+            admission::Answer {
+                refusal: Some(format!("there is no kind {kind}")),
+                warnings: Vec::new(),
+            }
         };
         bad |= answer.refusal.is_some();
         rows.push(serde_json::json!({
             "file": path, "kind": kind, "name": name, "refusal": answer.refusal, "warnings": answer.warnings,
         }));
     }
-    if !output::print(format, &serde_json::json!({"objects": rows, "broken": found.broken}))? {
+    if !output::print(
+        format,
+        &serde_json::json!({"objects": rows, "broken": found.broken}),
+    )? {
         for broken in &found.broken {
             say!("✗ {broken}");
         }
         for row in &rows {
-            let head = format!("{}: {} {}", row["file"].as_str().unwrap_or_default(), row["kind"].as_str().unwrap_or_default(), row["name"].as_str().unwrap_or_default());
+            let head = format!(
+                "{}: {} {}",
+                row["file"].as_str().unwrap_or_default(),
+                row["kind"].as_str().unwrap_or_default(),
+                row["name"].as_str().unwrap_or_default()
+            );
             match row["refusal"].as_str() {
                 Some(refusal) => say!("✗ {head}: {refusal}"),
                 None => say!("✓ {head}"),

@@ -142,7 +142,10 @@ enum Ended {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+    if rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .is_err()
+    {
         eprintln!("error: failed to choose the TLS provider");
         return ExitCode::from(1);
     }
@@ -158,21 +161,54 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
-    let target = cluster::Target { namespace: arguments.namespace, context: arguments.context };
+    let target = cluster::Target {
+        namespace: arguments.namespace,
+        context: arguments.context,
+    };
     let format = arguments.output;
     match arguments.command {
-        Command::Score { command: ScoreCommand::Import { files, image } } => score::import(&target, format, &files, image.as_deref()).await,
-        Command::Deploy { environment, workloads, delete_data, wait } => {
-            let request = deploy::Request { environment, workloads, delete_data, wait };
+        Command::Score {
+            command: ScoreCommand::Import { files, image },
+        } => score::import(&target, format, &files, image.as_deref()).await,
+        Command::Deploy {
+            environment,
+            workloads,
+            delete_data,
+            wait,
+        } => {
+            let request = deploy::Request {
+                environment,
+                workloads,
+                delete_data,
+                wait,
+            };
             deploy::deploy(&target, format, request).await
         }
-        Command::Rollback { environment, to, wait } => deploy::rollback(&target, format, &environment, to, wait).await,
-        Command::Status { environment, watch } => show::status(&target, format, environment.as_deref(), watch).await,
-        Command::Explain { environment, resource } => show::explain(&target, format, &environment, &resource).await,
-        Command::Plan { environment, files, offline } => show::plan(&target, format, &environment, &files, offline).await,
+        Command::Rollback {
+            environment,
+            to,
+            wait,
+        } => deploy::rollback(&target, format, &environment, to, wait).await,
+        Command::Status { environment, watch } => {
+            show::status(&target, format, environment.as_deref(), watch).await
+        }
+        Command::Explain {
+            environment,
+            resource,
+        } => show::explain(&target, format, &environment, &resource).await,
+        Command::Plan {
+            environment,
+            files,
+            offline,
+        } => show::plan(&target, format, &environment, &files, offline).await,
         Command::Lint { files } => files::lint(format, &files),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "kubectl-fairlead", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "kubectl-fairlead",
+                &mut std::io::stdout(),
+            );
             Ok(Ended::Done)
         }
     }

@@ -40,11 +40,21 @@ pub(crate) fn yaml<T: Serialize>(value: &T) -> anyhow::Result<String> {
 /// Rows as columns of equal width.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {
-        let cells: Vec<String> = row.iter().enumerate().map(|(column, cell)| format!("{cell:width$}", width = widths[column])).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .enumerate()
+            .map(|(column, cell)| format!("{cell:width$}", width = widths[column]))
+            .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }

@@ -18,11 +18,17 @@ use crate::output::{self, Format};
 const SCORE_VERSION: &str = "score.dev/v1b1";
 
 /// Turns Score files into workloads, and applies or prints them.
-pub(crate) async fn import(target: &Target, format: Format, files: &[PathBuf], image: Option<&str>) -> anyhow::Result<Ended> {
+pub(crate) async fn import(
+    target: &Target,
+    format: Format,
+    files: &[PathBuf],
+    image: Option<&str>,
+) -> anyhow::Result<Ended> {
     let mut workloads = Vec::new();
     let mut broken = false;
     for file in files {
-        let text = std::fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("failed to read {}", file.display()))?;
         match workload(&text, file, image) {
             Ok(workload) => workloads.push(workload),
             Err(error) => {
@@ -54,8 +60,13 @@ pub(crate) async fn import(target: &Target, format: Format, files: &[PathBuf], i
         let params = PatchParams::apply("kubectl-fairlead").force();
         let applied = api.patch(&name, &params, &Patch::Apply(body)).await;
         applied.map_err(|error| match error {
-            kube::Error::Api(status) => anyhow::anyhow!("the API server refused the workload {name}: {}", status.message),
-            error => anyhow::Error::new(error).context(format!("failed to apply the workload {name}")),
+            kube::Error::Api(status) => anyhow::anyhow!(
+                "the API server refused the workload {name}: {}",
+                status.message
+            ),
+            error => {
+                anyhow::Error::new(error).context(format!("failed to apply the workload {name}"))
+            }
         })?;
         say!("workload {name} applied to {}", cluster.application);
     }
@@ -63,21 +74,29 @@ pub(crate) async fn import(target: &Target, format: Format, files: &[PathBuf], i
 }
 
 fn print_all(format: Format, workloads: &[ScoreWorkload]) -> anyhow::Result<()> {
-    let objects: Vec<Value> = workloads.iter().map(|workload| {
-        let mut metadata = Map::new();
-        metadata.insert("name".to_owned(), workload.name_any().into());
-        if let Some(namespace) = workload.namespace() {
-            metadata.insert("namespace".to_owned(), namespace.into());
-        }
-        json!({
-            "apiVersion": ScoreWorkload::api_version(&()),
-            "kind": ScoreWorkload::kind(&()),
-            "metadata": metadata,
-            "spec": workload.spec,
+    let objects: Vec<Value> = workloads
+        .iter()
+        .map(|workload| {
+            let mut metadata = Map::new();
+            metadata.insert("name".to_owned(), workload.name_any().into());
+            if let Some(namespace) = workload.namespace() {
+                metadata.insert("namespace".to_owned(), namespace.into());
+            }
+            json!({
+                "apiVersion": ScoreWorkload::api_version(&()),
+                "kind": ScoreWorkload::kind(&()),
+                "metadata": metadata,
+                "spec": workload.spec,
+            })
         })
-    }).collect();
+        .collect();
     if format == Format::Json {
-        say!("{}", serde_json::to_string_pretty(&json!({"apiVersion": "v1", "kind": "List", "items": objects}))?);
+        say!(
+            "{}",
+            serde_json::to_string_pretty(
+                &json!({"apiVersion": "v1", "kind": "List", "items": objects})
+            )?
+        );
         return Ok(());
     }
     for object in objects {
@@ -90,25 +109,52 @@ fn print_all(format: Format, workloads: &[ScoreWorkload]) -> anyhow::Result<()> 
 ///
 /// # Errors
 /// What is wrong, naming the field.
-pub(crate) fn workload(text: &str, file: &Path, image: Option<&str>) -> anyhow::Result<ScoreWorkload> {
+pub(crate) fn workload(
+    text: &str,
+    file: &Path,
+    image: Option<&str>,
+) -> anyhow::Result<ScoreWorkload> {
     let value: Value = serde_saphyr::from_str(text).context("failed to read it as YAML")?;
-    let Value::Object(mut score) = value else { bail!("found no mapping; a Score file is one") };
+    let Value::Object(mut score) = value else {
+        bail!("found no mapping; a Score file is one")
+    };
     match score.remove("apiVersion").as_ref().and_then(Value::as_str) {
         Some(SCORE_VERSION) => {}
         Some(other) => bail!("apiVersion: found {other}; {SCORE_VERSION} is understood"),
         None => bail!("apiVersion: found nothing; {SCORE_VERSION} is needed"),
     }
-    let Some(Value::Object(mut metadata)) = score.remove("metadata") else { bail!("metadata: a mapping with a name is needed") };
-    let Some(name) = metadata.remove("name").as_ref().and_then(Value::as_str).map(str::to_owned) else { bail!("metadata.name: a text is needed") };
+    let Some(Value::Object(mut metadata)) = score.remove("metadata") else {
+        bail!("metadata: a mapping with a name is needed")
+    };
+    let Some(name) = metadata
+        .remove("name")
+        .as_ref()
+        .and_then(Value::as_str)
+        .map(str::to_owned)
+    else {
+        bail!("metadata.name: a text is needed")
+    };
     if !metadata.is_empty() {
-        score.insert("metadata".to_owned(), Value::Object(metadata.into_iter().filter(|(key, _)| key == "annotations").collect()));
+        score.insert(
+            "metadata".to_owned(),
+            Value::Object(
+                metadata
+                    .into_iter()
+                    .filter(|(key, _)| key == "annotations")
+                    .collect(),
+            ),
+        );
     }
     known_fields(&score)?;
     normalise(&mut score, file.parent().unwrap_or(Path::new(".")), image)?;
     let object = json!({"apiVersion": ScoreWorkload::api_version(&()), "kind": "ScoreWorkload", "metadata": {"name": name}, "spec": score});
-    let workload: ScoreWorkload = serde_json::from_value(object).context("it does not fit Score v1b1")?;
+    let workload: ScoreWorkload =
+        serde_json::from_value(object).context("it does not fit Score v1b1")?;
     if let Err(list) = ScoreWorkloadKind::validate(&workload) {
-        bail!("{}", fairlead_plan::problem::join_invalid(&list).replace("spec.", ""));
+        bail!(
+            "{}",
+            fairlead_plan::problem::join_invalid(&list).replace("spec.", "")
+        );
     }
     Ok(workload)
 }
@@ -116,21 +162,53 @@ pub(crate) fn workload(text: &str, file: &Path, image: Option<&str>) -> anyhow::
 /// Refuses fields that Score does not have, which are mistakes more often than extensions.
 fn known_fields(score: &Map<String, Value>) -> anyhow::Result<()> {
     let check = |path: &str, value: &Value, known: &[&str]| {
-        let Some(map) = value.as_object() else { return Ok(()) };
+        let Some(map) = value.as_object() else {
+            return Ok(());
+        };
         match map.keys().find(|key| !known.contains(&key.as_str())) {
-            Some(key) => bail!("{path}{key}: Score v1b1 has no such field; there are {}", known.join(", ")),
+            Some(key) => bail!(
+                "{path}{key}: Score v1b1 has no such field; there are {}",
+                known.join(", ")
+            ),
             None => Ok(()),
         }
     };
-    check("", &Value::Object(score.clone()), &["metadata", "containers", "service", "resources"])?;
+    check(
+        "",
+        &Value::Object(score.clone()),
+        &["metadata", "containers", "service", "resources"],
+    )?;
     let container = [
-        "image", "command", "args", "variables", "files", "volumes", "resources", "livenessProbe", "readinessProbe", "before",
+        "image",
+        "command",
+        "args",
+        "variables",
+        "files",
+        "volumes",
+        "resources",
+        "livenessProbe",
+        "readinessProbe",
+        "before",
     ];
-    for (name, value) in score.get("containers").and_then(Value::as_object).into_iter().flatten() {
+    for (name, value) in score
+        .get("containers")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
         check(&format!("containers.{name}."), value, &container)?;
     }
-    for (name, value) in score.get("resources").and_then(Value::as_object).into_iter().flatten() {
-        check(&format!("resources.{name}."), value, &["type", "class", "id", "metadata", "params"])?;
+    for (name, value) in score
+        .get("resources")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        check(
+            &format!("resources.{name}."),
+            value,
+            &["type", "class", "id", "metadata", "params"],
+        )?;
     }
     if let Some(service) = score.get("service") {
         check("service.", service, &["ports"])?;
@@ -139,10 +217,18 @@ fn known_fields(score: &Map<String, Value>) -> anyhow::Result<()> {
 }
 
 /// Brings the forms that Score allows into the one that is stored: files and volumes as lists, sources read, images filled in.
-fn normalise(score: &mut Map<String, Value>, folder: &Path, image: Option<&str>) -> anyhow::Result<()> {
-    let Some(containers) = score.get_mut("containers").and_then(Value::as_object_mut) else { return Ok(()) };
+fn normalise(
+    score: &mut Map<String, Value>,
+    folder: &Path,
+    image: Option<&str>,
+) -> anyhow::Result<()> {
+    let Some(containers) = score.get_mut("containers").and_then(Value::as_object_mut) else {
+        return Ok(());
+    };
     for (name, container) in containers.iter_mut() {
-        let Some(container) = container.as_object_mut() else { continue };
+        let Some(container) = container.as_object_mut() else {
+            continue;
+        };
         if let (Some("."), Some(image)) = (container.get("image").and_then(Value::as_str), image) {
             container.insert("image".to_owned(), image.into());
         }
@@ -155,10 +241,23 @@ fn normalise(score: &mut Map<String, Value>, folder: &Path, image: Option<&str>)
                 container.insert(field.to_owned(), entries.collect());
             }
         }
-        for file in container.get_mut("files").and_then(Value::as_array_mut).into_iter().flatten() {
-            let Some(source) = file.get("source").and_then(Value::as_str).map(str::to_owned) else { continue };
+        for file in container
+            .get_mut("files")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            let Some(source) = file
+                .get("source")
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+            else {
+                continue;
+            };
             let path = folder.join(&source);
-            let content = std::fs::read_to_string(&path).with_context(|| format!("containers.{name}.files: failed to read {}", path.display()))?;
+            let content = std::fs::read_to_string(&path).with_context(|| {
+                format!("containers.{name}.files: failed to read {}", path.display())
+            })?;
             if let Some(map) = file.as_object_mut() {
                 map.remove("source");
                 map.insert("content".to_owned(), content.into());
@@ -181,19 +280,34 @@ mod tests {
         let text = "apiVersion: score.dev/v1b1\nmetadata: {name: web}\ncontainers:\n  main:\n    image: .\n    files:\n      /etc/web.conf: {content: hello}\n";
         let found = read(text).expect("the file is good");
         let main = &found.spec.score.containers["main"];
-        assert_eq!((main.image.as_str(), main.files[0].target.as_str()), ("localhost/built:1", "/etc/web.conf"));
+        assert_eq!(
+            (main.image.as_str(), main.files[0].target.as_str()),
+            ("localhost/built:1", "/etc/web.conf")
+        );
     }
 
     #[test]
     fn an_unknown_field_names_what_there_is() {
         let text = "apiVersion: score.dev/v1b1\nmetadata: {name: web}\ncontainers:\n  main: {image: a, replicas: 3}\n";
-        let message = read(text).expect_err("replicas is no field of Score").to_string();
-        assert!(message.starts_with("containers.main.replicas: Score v1b1 has no such field; there are image"), "{message}");
+        let message = read(text)
+            .expect_err("replicas is no field of Score")
+            .to_string();
+        assert!(
+            message.starts_with(
+                "containers.main.replicas: Score v1b1 has no such field; there are image"
+            ),
+            "{message}"
+        );
     }
 
     #[test]
     fn another_version_is_refused() {
-        let message = read("apiVersion: score.dev/v2\nmetadata: {name: web}\n").expect_err("the version is wrong").to_string();
-        assert_eq!(message, "apiVersion: found score.dev/v2; score.dev/v1b1 is understood");
+        let message = read("apiVersion: score.dev/v2\nmetadata: {name: web}\n")
+            .expect_err("the version is wrong")
+            .to_string();
+        assert_eq!(
+            message,
+            "apiVersion: found score.dev/v2; score.dev/v1b1 is understood"
+        );
     }
 }

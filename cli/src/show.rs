@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fairlead_crds::platform::ReleaseWorkload;
-use fairlead_plan::view::{self, EnvironmentView, State};
 use fairlead_plan::Cache;
+use fairlead_plan::view::{self, EnvironmentView, State};
 use kube::ResourceExt;
 
 use crate::Ended;
@@ -15,7 +15,12 @@ use crate::files;
 use crate::output::{self, Format};
 
 /// Shows the environments of the application as trees.
-pub(crate) async fn status(target: &Target, format: Format, environment: Option<&str>, watch: bool) -> anyhow::Result<Ended> {
+pub(crate) async fn status(
+    target: &Target,
+    format: Format,
+    environment: Option<&str>,
+    watch: bool,
+) -> anyhow::Result<Ended> {
     let mut cluster = target.connect().await?;
     let mut shown = String::new();
     loop {
@@ -40,9 +45,15 @@ pub(crate) async fn status(target: &Target, format: Format, environment: Option<
 fn views(cluster: &Cluster, environment: Option<&str>) -> anyhow::Result<Vec<EnvironmentView>> {
     let environments = match environment {
         Some(name) => vec![cluster.environment(name)?],
-        None => cluster.cache.environments.in_namespace(&cluster.application),
+        None => cluster
+            .cache
+            .environments
+            .in_namespace(&cluster.application),
     };
-    Ok(environments.iter().map(|environment| view::environment(&cluster.cache, environment)).collect())
+    Ok(environments
+        .iter()
+        .map(|environment| view::environment(&cluster.cache, environment))
+        .collect())
 }
 
 fn mark(state: &State) -> &'static str {
@@ -56,12 +67,21 @@ fn mark(state: &State) -> &'static str {
 
 fn text(cluster: &Cluster, views: &[EnvironmentView]) -> String {
     if views.is_empty() {
-        return format!("the application {} has no environments (choose the application with -n)\n", cluster.application);
+        return format!(
+            "the application {} has no environments (choose the application with -n)\n",
+            cluster.application
+        );
     }
     let mut out = format!("application {}\n", cluster.application);
     for view in views {
         let release = view.release.as_deref().unwrap_or("nothing released");
-        out.push_str(&format!("{} environment {} ({}) in {}: {release}\n", mark(&view.state), view.name, view.type_, view.namespace));
+        out.push_str(&format!(
+            "{} environment {} ({}) in {}: {release}\n",
+            mark(&view.state),
+            view.name,
+            view.type_,
+            view.namespace
+        ));
         if view.state.ready != "True" && !view.state.message.is_empty() {
             out.push_str(&format!("    {}\n", view.state.message));
         }
@@ -69,8 +89,16 @@ fn text(cluster: &Cluster, views: &[EnvironmentView]) -> String {
             .nodes
             .iter()
             .map(|node| {
-                let message = if node.state.ready == "True" { String::new() } else { node.state.message.clone() };
-                vec![format!("  {} {}", mark(&node.state), node.name), node.revision.clone().unwrap_or_default(), message]
+                let message = if node.state.ready == "True" {
+                    String::new()
+                } else {
+                    node.state.message.clone()
+                };
+                vec![
+                    format!("  {} {}", mark(&node.state), node.name),
+                    node.revision.clone().unwrap_or_default(),
+                    message,
+                ]
             })
             .collect();
         out.push_str(&output::table(&rows));
@@ -79,11 +107,19 @@ fn text(cluster: &Cluster, views: &[EnvironmentView]) -> String {
 }
 
 /// Tells which definition provides a resource, and why the others do not.
-pub(crate) async fn explain(target: &Target, format: Format, environment: &str, resource: &str) -> anyhow::Result<Ended> {
-    let (workload, name) = resource.split_once('.').with_context(|| format!("found {resource}; WORKLOAD.RESOURCE is needed, such as catalog.db"))?;
+pub(crate) async fn explain(
+    target: &Target,
+    format: Format,
+    environment: &str,
+    resource: &str,
+) -> anyhow::Result<Ended> {
+    let (workload, name) = resource.split_once('.').with_context(|| {
+        format!("found {resource}; WORKLOAD.RESOURCE is needed, such as catalog.db")
+    })?;
     let cluster = target.connect().await?;
     let environment = cluster.environment(environment)?;
-    let found = view::explain(&cluster.cache, &environment, workload, name).with_context(|| unknown_resource(&cluster, workload, name))?;
+    let found = view::explain(&cluster.cache, &environment, workload, name)
+        .with_context(|| unknown_resource(&cluster, workload, name))?;
     if output::print(format, &found)? {
         return Ok(Ended::Done);
     }
@@ -94,8 +130,17 @@ pub(crate) async fn explain(target: &Target, format: Format, environment: &str, 
     if found.candidates.is_empty() {
         say!("no ResourceDefinition is of this type");
     }
-    let rows: Vec<Vec<String>> =
-        found.candidates.iter().map(|one| vec![format!("  {}", one.definition), one.criterion.clone(), one.verdict.clone()]).collect();
+    let rows: Vec<Vec<String>> = found
+        .candidates
+        .iter()
+        .map(|one| {
+            vec![
+                format!("  {}", one.definition),
+                one.criterion.clone(),
+                one.verdict.clone(),
+            ]
+        })
+        .collect();
     put!("{}", output::table(&rows));
     Ok(Ended::Done)
 }
@@ -103,18 +148,42 @@ pub(crate) async fn explain(target: &Target, format: Format, environment: &str, 
 fn unknown_resource(cluster: &Cluster, workload: &str, resource: &str) -> String {
     match cluster.cache.workloads.get(&cluster.application, workload) {
         None => {
-            let known: Vec<String> = cluster.cache.workloads.in_namespace(&cluster.application).iter().map(|found| found.name_any()).collect();
-            format!("there is no workload {workload}; there are {}", known.join(", "))
+            let known: Vec<String> = cluster
+                .cache
+                .workloads
+                .in_namespace(&cluster.application)
+                .iter()
+                .map(|found| found.name_any())
+                .collect();
+            format!(
+                "there is no workload {workload}; there are {}",
+                known.join(", ")
+            )
         }
         Some(found) => {
-            let known: Vec<&str> = found.spec.score.resources.keys().map(String::as_str).collect();
-            format!("the workload {workload} has no resource {resource}; there are {}", known.join(", "))
+            let known: Vec<&str> = found
+                .spec
+                .score
+                .resources
+                .keys()
+                .map(String::as_str)
+                .collect();
+            format!(
+                "the workload {workload} has no resource {resource}; there are {}",
+                known.join(", ")
+            )
         }
     }
 }
 
 /// Shows what a release would do.
-pub(crate) async fn plan(target: &Target, format: Format, environment: &str, paths: &[PathBuf], offline: bool) -> anyhow::Result<Ended> {
+pub(crate) async fn plan(
+    target: &Target,
+    format: Format,
+    environment: &str,
+    paths: &[PathBuf],
+    offline: bool,
+) -> anyhow::Result<Ended> {
     let found = files::read(paths)?;
     if !found.broken.is_empty() {
         for broken in &found.broken {
@@ -123,7 +192,11 @@ pub(crate) async fn plan(target: &Target, format: Format, environment: &str, pat
         return Ok(Ended::Invalid);
     }
     if offline {
-        let application = target.namespace.clone().or_else(|| found.application(environment)).context("the files hold no such environment; name the application with -n")?;
+        let application = target
+            .namespace
+            .clone()
+            .or_else(|| found.application(environment))
+            .context("the files hold no such environment; name the application with -n")?;
         let cache = found.cache(&application);
         let workloads = described(&cache, &application);
         return show_plan(format, &cache, &application, environment, &workloads);
@@ -134,15 +207,32 @@ pub(crate) async fn plan(target: &Target, format: Format, environment: &str, pat
         workloads.retain(|old| old.name != new.name);
         workloads.push(new);
     }
-    show_plan(format, &cluster.cache, &cluster.application, environment, &workloads)
+    show_plan(
+        format,
+        &cluster.cache,
+        &cluster.application,
+        environment,
+        &workloads,
+    )
 }
 
 fn described(cache: &Cache, application: &str) -> Vec<ReleaseWorkload> {
     let all = cache.workloads.in_namespace(application);
-    all.iter().map(|workload| ReleaseWorkload { name: workload.name_any(), spec: workload.spec.score.clone() }).collect()
+    all.iter()
+        .map(|workload| ReleaseWorkload {
+            name: workload.name_any(),
+            spec: workload.spec.score.clone(),
+        })
+        .collect()
 }
 
-fn show_plan(format: Format, cache: &Cache, application: &str, environment: &str, workloads: &[ReleaseWorkload]) -> anyhow::Result<Ended> {
+fn show_plan(
+    format: Format,
+    cache: &Cache,
+    application: &str,
+    environment: &str,
+    workloads: &[ReleaseWorkload],
+) -> anyhow::Result<Ended> {
     let environment = find_environment(cache, application, environment)?;
     let planned = match view::plan(cache, &environment, workloads) {
         Ok(planned) => planned,
@@ -154,8 +244,20 @@ fn show_plan(format: Format, cache: &Cache, application: &str, environment: &str
     if output::print(format, &planned)? {
         return Ok(Ended::Done);
     }
-    let mut rows = vec![vec!["STEP".to_owned(), "RESOURCE".to_owned(), "REVISION".to_owned(), "AFTER".to_owned()]];
-    rows.extend(planned.iter().map(|node| vec![node.step.to_owned(), node.name.clone(), node.revision.clone().unwrap_or_default(), node.needs.join(", ")]));
+    let mut rows = vec![vec![
+        "STEP".to_owned(),
+        "RESOURCE".to_owned(),
+        "REVISION".to_owned(),
+        "AFTER".to_owned(),
+    ]];
+    rows.extend(planned.iter().map(|node| {
+        vec![
+            node.step.to_owned(),
+            node.name.clone(),
+            node.revision.clone().unwrap_or_default(),
+            node.needs.join(", "),
+        ]
+    }));
     put!("{}", output::table(&rows));
     Ok(Ended::Done)
 }

@@ -60,7 +60,11 @@ macro_rules! reported {
                 status.observed_generation
             }
 
-            fn stamp(status: &mut $status, observed_generation: i64, conditions: Vec<$crate::Condition>) {
+            fn stamp(
+                status: &mut $status,
+                observed_generation: i64,
+                conditions: Vec<$crate::Condition>,
+            ) {
                 status.observed_generation = observed_generation;
                 status.conditions = conditions;
             }

@@ -25,13 +25,26 @@ pub fn any_value(_: &mut SchemaGenerator) -> Schema {
 #[must_use]
 pub fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
-        let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
+        let Some(root) = version
+            .schema
+            .as_mut()
+            .and_then(|schema| schema.open_api_v3_schema.as_mut())
+        else {
             continue;
         };
-        if let Some(description) = root.properties.as_ref().and_then(|all| all.get("spec")).and_then(|spec| spec.description.clone()) {
+        if let Some(description) = root
+            .properties
+            .as_ref()
+            .and_then(|all| all.get("spec"))
+            .and_then(|spec| spec.description.clone())
+        {
             root.description = Some(description);
         }
-        if let Some(status) = root.properties.as_mut().and_then(|all| all.get_mut("status")) {
+        if let Some(status) = root
+            .properties
+            .as_mut()
+            .and_then(|all| all.get_mut("status"))
+        {
             status.nullable = None;
         }
     }

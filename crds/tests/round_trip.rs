@@ -4,7 +4,8 @@ use std::fmt::Debug;
 
 use fairlead_crds::install::Fairlead;
 use fairlead_crds::platform::{
-    Environment, Release, ResourceClass, ResourceDefinition, ResourceDefinitionRevision, ResourceInstance, ScoreWorkload,
+    Environment, Release, ResourceClass, ResourceDefinition, ResourceDefinitionRevision,
+    ResourceInstance, ScoreWorkload,
 };
 use kube::CustomResourceExt;
 use serde::Serialize;
@@ -18,11 +19,18 @@ fn sample(schema: &Value, whole: bool) -> Value {
     }
     if let Some(words) = schema["enum"].as_array() {
         // The last word is seldom the default.
-        return words.iter().rev().find(|word| !word.is_null()).cloned().unwrap_or_default();
+        return words
+            .iter()
+            .rev()
+            .find(|word| !word.is_null())
+            .cloned()
+            .unwrap_or_default();
     }
     match schema["type"].as_str() {
         Some("object") => object(schema, whole),
-        Some("array") if whole || schema["minItems"].as_u64() > Some(0) => json!([sample(&schema["items"], whole)]),
+        Some("array") if whole || schema["minItems"].as_u64() > Some(0) => {
+            json!([sample(&schema["items"], whole)])
+        }
         Some("array") => json!([]),
         Some("string") if schema["format"] == "date-time" => json!("2026-01-02T03:04:05Z"),
         Some("string") => json!("word"),
@@ -33,7 +41,12 @@ fn sample(schema: &Value, whole: bool) -> Value {
 }
 
 fn object(schema: &Value, whole: bool) -> Value {
-    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     let mut map = Map::new();
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         if whole || required.contains(&name.as_str()) {
@@ -41,7 +54,10 @@ fn object(schema: &Value, whole: bool) -> Value {
         }
     }
     if schema["additionalProperties"].is_object() && whole {
-        map.insert("key".to_owned(), sample(&schema["additionalProperties"], whole));
+        map.insert(
+            "key".to_owned(),
+            sample(&schema["additionalProperties"], whole),
+        );
     }
     Value::Object(map)
 }
@@ -60,7 +76,8 @@ fn round_trip<K: CustomResourceExt + Serialize + DeserializeOwned + PartialEq + 
         if whole {
             value["status"] = sample(&schema["properties"]["status"], true);
         }
-        let read: K = serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{kind}: {error}\n{value:#}"));
+        let read: K = serde_json::from_value(value.clone())
+            .unwrap_or_else(|error| panic!("{kind}: {error}\n{value:#}"));
         let written = serde_json::to_value(&read).expect("an object is JSON");
         if whole {
             assert_eq!(written, value, "{kind}");

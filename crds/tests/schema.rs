@@ -6,16 +6,46 @@ use serde_json::Value;
 
 /// Fields that hold what their kind cannot know the shape of; each is checked by code.
 const ANY: &[(&str, &str)] = &[
-    ("ResourceClass.spec.parameters", "a JSON schema, which has no bounded shape"),
-    ("ResourceDefinition.spec.requires[].params", "parameters fit the schema of their class"),
-    ("ResourceDefinition.spec.manifests[].object", "any Kubernetes object"),
-    ("ResourceDefinitionRevision.spec.template.requires[].params", "as in the ResourceDefinition"),
-    ("ResourceDefinitionRevision.spec.template.manifests[].object", "as in the ResourceDefinition"),
-    ("ResourceInstance.spec.params", "parameters fit the schema of their class"),
-    ("ResourceInstance.spec.workload.score.resources.*.params", "as in the ScoreWorkload"),
-    ("ResourceInstance.status.outputs.*", "an output is any JSON value"),
-    ("ScoreWorkload.spec.resources.*.params", "parameters fit the schema of their class"),
-    ("Release.spec.workloads[].spec.resources.*.params", "as in the ScoreWorkload"),
+    (
+        "ResourceClass.spec.parameters",
+        "a JSON schema, which has no bounded shape",
+    ),
+    (
+        "ResourceDefinition.spec.requires[].params",
+        "parameters fit the schema of their class",
+    ),
+    (
+        "ResourceDefinition.spec.manifests[].object",
+        "any Kubernetes object",
+    ),
+    (
+        "ResourceDefinitionRevision.spec.template.requires[].params",
+        "as in the ResourceDefinition",
+    ),
+    (
+        "ResourceDefinitionRevision.spec.template.manifests[].object",
+        "as in the ResourceDefinition",
+    ),
+    (
+        "ResourceInstance.spec.params",
+        "parameters fit the schema of their class",
+    ),
+    (
+        "ResourceInstance.spec.workload.score.resources.*.params",
+        "as in the ScoreWorkload",
+    ),
+    (
+        "ResourceInstance.status.outputs.*",
+        "an output is any JSON value",
+    ),
+    (
+        "ScoreWorkload.spec.resources.*.params",
+        "parameters fit the schema of their class",
+    ),
+    (
+        "Release.spec.workloads[].spec.resources.*.params",
+        "as in the ScoreWorkload",
+    ),
 ];
 
 /// Visits a schema and everything below it, with the path of each.
@@ -46,9 +76,13 @@ fn every_schema(broken: impl Fn(&str, &Value) -> Option<&'static str>) {
     let mut found = Vec::new();
     for (kind, root) in roots() {
         for part in ["spec", "status"] {
-            walk(&format!("{kind}.{part}"), &root["properties"][part], &mut |path, schema| {
-                found.extend(broken(path, schema).map(|how| format!("{path}: {how}")));
-            });
+            walk(
+                &format!("{kind}.{part}"),
+                &root["properties"][part],
+                &mut |path, schema| {
+                    found.extend(broken(path, schema).map(|how| format!("{path}: {how}")));
+                },
+            );
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
@@ -78,11 +112,25 @@ fn lists_are_bounded_and_say_how_they_merge() {
         match schema["x-kubernetes-list-type"].as_str() {
             Some("atomic" | "set") => None,
             Some("map") => {
-                let required: Vec<&Value> = schema["items"]["required"].as_array().into_iter().flatten().collect();
+                let required: Vec<&Value> = schema["items"]["required"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .collect();
                 let item = &schema["items"]["properties"];
-                let keys = schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten();
-                let sure = |key: &Value| required.contains(&key) || key.as_str().is_some_and(|key| has(&item[key], "default"));
-                if keys.clone().count() > 0 && keys.clone().all(sure) { None } else { Some("a key of a map-list must be required or have a default") }
+                let keys = schema["x-kubernetes-list-map-keys"]
+                    .as_array()
+                    .into_iter()
+                    .flatten();
+                let sure = |key: &Value| {
+                    required.contains(&key)
+                        || key.as_str().is_some_and(|key| has(&item[key], "default"))
+                };
+                if keys.clone().count() > 0 && keys.clone().all(sure) {
+                    None
+                } else {
+                    Some("a key of a map-list must be required or have a default")
+                }
             }
             _ => Some("a list needs x-kubernetes-list-type"),
         }
@@ -129,9 +177,18 @@ fn numbers_are_whole_and_those_of_users_have_a_least_value() {
 fn times_are_in_conditions_and_durations_are_numbers_of_seconds() {
     every_schema(|path, schema| {
         let name = path.rsplit('.').next().unwrap_or_default();
-        let words = ["Timeout", "Interval", "Duration", "Period", "Time", "Timestamp"];
-        let timed = schema["type"] == "string" && (schema["format"] == "date-time" || words.iter().any(|word| name.ends_with(word)));
-        (timed && !path.contains(".conditions[]")).then_some("a time belongs to a condition, a duration is a number that ends in Seconds")
+        let words = [
+            "Timeout",
+            "Interval",
+            "Duration",
+            "Period",
+            "Time",
+            "Timestamp",
+        ];
+        let timed = schema["type"] == "string"
+            && (schema["format"] == "date-time" || words.iter().any(|word| name.ends_with(word)));
+        (timed && !path.contains(".conditions[]"))
+            .then_some("a time belongs to a condition, a duration is a number that ends in Seconds")
     });
 }
 
@@ -149,11 +206,15 @@ fn fields_of_any_shape_are_known() {
     let mut found = Vec::new();
     for (kind, root) in roots() {
         for part in ["spec", "status"] {
-            walk(&format!("{kind}.{part}"), &root["properties"][part], &mut |path, schema| {
-                if schema["x-kubernetes-preserve-unknown-fields"] == true {
-                    found.push(path.to_owned());
-                }
-            });
+            walk(
+                &format!("{kind}.{part}"),
+                &root["properties"][part],
+                &mut |path, schema| {
+                    if schema["x-kubernetes-preserve-unknown-fields"] == true {
+                        found.push(path.to_owned());
+                    }
+                },
+            );
         }
     }
     found.sort();
@@ -173,12 +234,24 @@ fn everything_else_has_a_type() {
 #[test]
 fn a_spec_is_required_and_a_status_is_not() {
     for (kind, root) in roots() {
-        let required: Vec<&str> = root["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<&str> = root["required"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         assert_eq!(required, ["spec"], "{kind}");
         let status = &root["properties"]["status"];
-        assert!(!has(status, "required"), "{kind}: a field of the status is required");
+        assert!(
+            !has(status, "required"),
+            "{kind}: a field of the status is required"
+        );
         assert!(!has(status, "nullable"), "{kind}: the status may be null");
-        assert!(has(&status["properties"], "observedGeneration") && has(&status["properties"], "conditions"), "{kind}");
+        assert!(
+            has(&status["properties"], "observedGeneration")
+                && has(&status["properties"], "conditions"),
+            "{kind}"
+        );
     }
 }
 
@@ -186,8 +259,15 @@ fn a_spec_is_required_and_a_status_is_not() {
 fn rules_explain_themselves() {
     for (kind, root) in roots() {
         walk(&kind, &root, &mut |path, schema| {
-            for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
-                assert!(rule["message"].as_str().is_some_and(|text| text.len() > 10), "{path}: {rule} needs a message");
+            for rule in schema["x-kubernetes-validations"]
+                .as_array()
+                .into_iter()
+                .flatten()
+            {
+                assert!(
+                    rule["message"].as_str().is_some_and(|text| text.len() > 10),
+                    "{path}: {rule} needs a message"
+                );
             }
         });
     }
@@ -200,9 +280,27 @@ fn definitions_have_what_people_rely_on() {
         let (names, version) = (&crd.spec.names, &crd.spec.versions[0]);
         let kind = &names.kind;
         assert_eq!(version.name, fairlead_crds::VERSION, "{kind}");
-        assert!(names.categories.iter().flatten().any(|category| category == "fairlead"), "{kind}: category");
-        assert!(version.subresources.as_ref().is_some_and(|sub| sub.status.is_some()), "{kind}: status subresource");
-        let columns: Vec<&str> = version.additional_printer_columns.iter().flatten().map(|column| column.name.as_str()).collect();
+        assert!(
+            names
+                .categories
+                .iter()
+                .flatten()
+                .any(|category| category == "fairlead"),
+            "{kind}: category"
+        );
+        assert!(
+            version
+                .subresources
+                .as_ref()
+                .is_some_and(|sub| sub.status.is_some()),
+            "{kind}: status subresource"
+        );
+        let columns: Vec<&str> = version
+            .additional_printer_columns
+            .iter()
+            .flatten()
+            .map(|column| column.name.as_str())
+            .collect();
         assert_eq!(columns.last(), Some(&"Age"), "{kind}");
         short.extend(names.short_names.iter().flatten().cloned());
     }

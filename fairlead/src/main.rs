@@ -64,7 +64,10 @@ struct WebhookArguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    rustls::crypto::aws_lc_rs::default_provider().install_default().ok().context("failed to choose the TLS provider")?;
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .ok()
+        .context("failed to choose the TLS provider")?;
     let stop = stop_on_signal().context("failed to listen for signals")?;
     match arguments.component {
         Component::Operator(arguments) => {
@@ -78,12 +81,20 @@ async fn main() -> anyhow::Result<()> {
                 concurrency: arguments.concurrency,
                 resync_seconds: arguments.resync_seconds,
             };
-            fairlead_operator::run(config, stop).await.context("the operator ended")
+            fairlead_operator::run(config, stop)
+                .await
+                .context("the operator ended")
         }
         Component::Webhook(arguments) => {
             let _telemetry = telemetry::start("fairlead-webhook");
-            let config = fairlead_webhook::Config { listen: arguments.listen, admin: arguments.admin, tls: arguments.tls };
-            fairlead_webhook::run(config, stop).await.context("the webhook ended")
+            let config = fairlead_webhook::Config {
+                listen: arguments.listen,
+                admin: arguments.admin,
+                tls: arguments.tls,
+            };
+            fairlead_webhook::run(config, stop)
+                .await
+                .context("the webhook ended")
         }
     }
 }

@@ -18,12 +18,31 @@ pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub async fn serve(address: SocketAddr, metrics: Metrics, ready: Ready, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    address: SocketAddr,
+    metrics: Metrics,
+    ready: Ready,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
-    let text = ("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let text = (
+        "content-type",
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    );
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(move || async move { if ready() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "starting\n") } }))
+        .route(
+            "/readyz",
+            get(move || async move {
+                if ready() {
+                    (StatusCode::OK, "ok\n")
+                } else {
+                    (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+                }
+            }),
+        )
         .route("/metrics", get(move || async move { ([text], metrics()) }));
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
 }

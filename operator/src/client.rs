@@ -17,7 +17,11 @@ use crate::metrics::Metrics;
 /// When there is neither, or its TLS settings are unusable.
 pub async fn connect(metrics: &Arc<Metrics>) -> Result<Client, kube::Error> {
     let config = Config::infer().await.map_err(kube::Error::InferConfig)?;
-    Ok(ClientBuilder::try_from(config)?.with_layer(&Counted { metrics: Arc::clone(metrics) }).build())
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(&Counted {
+            metrics: Arc::clone(metrics),
+        })
+        .build())
 }
 
 #[derive(Clone)]
@@ -29,7 +33,10 @@ impl<S> Layer<S> for Counted {
     type Service = CountedService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CountedService { inner, metrics: Arc::clone(&self.metrics) }
+        CountedService {
+            inner,
+            metrics: Arc::clone(&self.metrics),
+        }
     }
 }
 
@@ -56,12 +63,22 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let metrics = Arc::clone(&self.metrics);
-        let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-        let verb = if watch { "WATCH".to_owned() } else { request.method().as_str().to_owned() };
+        let watch = request
+            .uri()
+            .query()
+            .is_some_and(|query| query.contains("watch=true"));
+        let verb = if watch {
+            "WATCH".to_owned()
+        } else {
+            request.method().as_str().to_owned()
+        };
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
-            let code = answer.as_ref().map_or_else(|_| "error".to_owned(), |answer| answer.status().as_u16().to_string());
+            let code = answer.as_ref().map_or_else(
+                |_| "error".to_owned(),
+                |answer| answer.status().as_u16().to_string(),
+            );
             metrics.request(&verb, &code);
             answer
         })

@@ -4,8 +4,8 @@
 //! [`DURATION`]. A leader that cannot renew in time stops writing before another may take over, by its own clock, and the process
 //! ends, so that no state outlives the loss. Every renewal replaces the Lease at the version that was read: two cannot both succeed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -33,14 +33,20 @@ pub struct Lead {
 
 impl Default for Lead {
     fn default() -> Self {
-        Self { start: Instant::now(), until: Arc::default() }
+        Self {
+            start: Instant::now(),
+            until: Arc::default(),
+        }
     }
 }
 
 impl Lead {
     fn extend(&self, from: Instant) {
         let until = (from + DURATION - MARGIN).saturating_duration_since(self.start);
-        self.until.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        self.until.store(
+            u64::try_from(until.as_millis()).unwrap_or(u64::MAX),
+            Ordering::SeqCst,
+        );
     }
 
     fn end(&self) {
@@ -73,8 +79,14 @@ pub fn decide(spec: Option<&LeaseSpec>, identity: &str, unchanged: Duration) -> 
         None | Some("") => Step::Take,
         Some(holder) if holder == identity => Step::Renew,
         Some(_) => {
-            let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-            if unchanged > seconds.map_or(DURATION, Duration::from_secs) { Step::Take } else { Step::Wait }
+            let seconds = spec
+                .lease_duration_seconds
+                .and_then(|seconds| u64::try_from(seconds).ok());
+            if unchanged > seconds.map_or(DURATION, Duration::from_secs) {
+                Step::Take
+            } else {
+                Step::Wait
+            }
         }
     }
 }
@@ -92,7 +104,13 @@ impl Candidate {
     /// A candidate for the lease `name` in a namespace.
     #[must_use]
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str, lead: Lead) -> Self {
-        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity: identity.to_owned(), lead, seen: None }
+        Self {
+            api: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            identity: identity.to_owned(),
+            lead,
+            seen: None,
+        }
     }
 
     /// Waits until this replica leads.
@@ -139,13 +157,19 @@ impl Candidate {
     /// Gives the lease back.
     pub async fn release(&mut self) {
         self.lead.end();
-        let Ok(Some(mut lease)) = self.api.get_opt(&self.name).await else { return };
+        let Ok(Some(mut lease)) = self.api.get_opt(&self.name).await else {
+            return;
+        };
         let spec = lease.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() != Some(self.identity.as_str()) {
             return;
         }
         spec.holder_identity = None;
-        if let Err(error) = self.api.replace(&self.name, &PostParams::default(), &lease).await {
+        if let Err(error) = self
+            .api
+            .replace(&self.name, &PostParams::default(), &lease)
+            .await
+        {
             tracing::warn!(%error, "failed to give the lease back");
         }
     }
@@ -154,13 +178,21 @@ impl Candidate {
     async fn attempt(&mut self) -> Result<bool, Error> {
         let found = self.api.get_opt(&self.name).await?;
         let unchanged = self.unchanged(found.as_ref());
-        let step = decide(found.as_ref().and_then(|lease| lease.spec.as_ref()), &self.identity, unchanged);
+        let step = decide(
+            found.as_ref().and_then(|lease| lease.spec.as_ref()),
+            &self.identity,
+            unchanged,
+        );
         if step == Step::Wait {
             return Ok(false);
         }
         let wanted = self.wanted(found.clone(), step == Step::Take);
         let written = match found {
-            Some(_) => self.api.replace(&self.name, &PostParams::default(), &wanted).await,
+            Some(_) => {
+                self.api
+                    .replace(&self.name, &PostParams::default(), &wanted)
+                    .await
+            }
             None => self.api.create(&PostParams::default(), &wanted).await,
         };
         match written {
@@ -186,7 +218,10 @@ impl Candidate {
     fn wanted(&self, found: Option<Lease>, takes: bool) -> Lease {
         let now = Some(MicroTime(Timestamp::now()));
         let mut lease = found.unwrap_or_else(|| Lease {
-            metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                ..ObjectMeta::default()
+            },
             ..Lease::default()
         });
         let spec = lease.spec.get_or_insert_default();
@@ -206,16 +241,32 @@ mod tests {
     use super::*;
 
     fn held_by(holder: &str) -> LeaseSpec {
-        LeaseSpec { holder_identity: Some(holder.to_owned()), lease_duration_seconds: Some(10), ..LeaseSpec::default() }
+        LeaseSpec {
+            holder_identity: Some(holder.to_owned()),
+            lease_duration_seconds: Some(10),
+            ..LeaseSpec::default()
+        }
     }
 
     #[test]
     fn a_free_lease_is_taken_and_a_held_one_waited_for() {
         assert_eq!(decide(None, "a", Duration::ZERO), Step::Take);
-        assert_eq!(decide(Some(&LeaseSpec::default()), "a", Duration::ZERO), Step::Take);
-        assert_eq!(decide(Some(&held_by("b")), "a", Duration::from_secs(9)), Step::Wait);
-        assert_eq!(decide(Some(&held_by("b")), "a", Duration::from_secs(11)), Step::Take);
-        assert_eq!(decide(Some(&held_by("a")), "a", Duration::ZERO), Step::Renew);
+        assert_eq!(
+            decide(Some(&LeaseSpec::default()), "a", Duration::ZERO),
+            Step::Take
+        );
+        assert_eq!(
+            decide(Some(&held_by("b")), "a", Duration::from_secs(9)),
+            Step::Wait
+        );
+        assert_eq!(
+            decide(Some(&held_by("b")), "a", Duration::from_secs(11)),
+            Step::Take
+        );
+        assert_eq!(
+            decide(Some(&held_by("a")), "a", Duration::ZERO),
+            Step::Renew
+        );
     }
 
     #[tokio::test(start_paused = true)]

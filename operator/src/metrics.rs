@@ -11,17 +11,67 @@ use prometheus_client::registry::Registry;
 
 /// Every metric: name, type, labels, help.
 pub const REFERENCE: &[(&str, &str, &str, &str)] = &[
-    ("fairlead_reconcile_duration_seconds", "histogram", "kind", "How long passes took"),
-    ("fairlead_reconcile_total", "counter", "kind, result", "Passes by result: ok, or the class of the problem"),
-    ("fairlead_queue_depth", "gauge", "", "Objects that are due and wait for a pass"),
-    ("fairlead_api_requests_total", "counter", "verb, code", "Requests to the API server by HTTP method and status code"),
-    ("fairlead_writes_total", "counter", "verb, result", "Writes by verb (apply, create, delete, status) and result (written, unchanged, failed)"),
-    ("fairlead_writes_skipped_total", "counter", "kind", "Writes that were skipped because nothing had changed"),
-    ("fairlead_watch_restarts_total", "counter", "kind", "Watches that had to list again"),
-    ("fairlead_watch_errors_total", "counter", "kind", "Watches that failed and were tried again"),
-    ("fairlead_invalid_objects_total", "counter", "kind", "Objects that could not be read and were left out"),
+    (
+        "fairlead_reconcile_duration_seconds",
+        "histogram",
+        "kind",
+        "How long passes took",
+    ),
+    (
+        "fairlead_reconcile_total",
+        "counter",
+        "kind, result",
+        "Passes by result: ok, or the class of the problem",
+    ),
+    (
+        "fairlead_queue_depth",
+        "gauge",
+        "",
+        "Objects that are due and wait for a pass",
+    ),
+    (
+        "fairlead_api_requests_total",
+        "counter",
+        "verb, code",
+        "Requests to the API server by HTTP method and status code",
+    ),
+    (
+        "fairlead_writes_total",
+        "counter",
+        "verb, result",
+        "Writes by verb (apply, create, delete, status) and result (written, unchanged, failed)",
+    ),
+    (
+        "fairlead_writes_skipped_total",
+        "counter",
+        "kind",
+        "Writes that were skipped because nothing had changed",
+    ),
+    (
+        "fairlead_watch_restarts_total",
+        "counter",
+        "kind",
+        "Watches that had to list again",
+    ),
+    (
+        "fairlead_watch_errors_total",
+        "counter",
+        "kind",
+        "Watches that failed and were tried again",
+    ),
+    (
+        "fairlead_invalid_objects_total",
+        "counter",
+        "kind",
+        "Objects that could not be read and were left out",
+    ),
     ("fairlead_leader", "gauge", "", "1 while this replica leads"),
-    ("fairlead_cached_objects", "gauge", "kind", "Objects in the cache"),
+    (
+        "fairlead_cached_objects",
+        "gauge",
+        "kind",
+        "Objects in the cache",
+    ),
 ];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -66,11 +116,16 @@ pub struct Metrics {
 }
 
 fn durations() -> Histogram {
-    Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+    Histogram::new([
+        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    ])
 }
 
 fn help(name: &str) -> &'static str {
-    REFERENCE.iter().find(|(found, ..)| *found == name).map_or("", |(.., help)| help)
+    REFERENCE
+        .iter()
+        .find(|(found, ..)| *found == name)
+        .map_or("", |(.., help)| help)
 }
 
 impl Default for Metrics {
@@ -91,40 +146,103 @@ impl Default for Metrics {
         };
         // Counters get their `_total` from the encoder.
         let registry = &mut metrics.registry;
-        registry.register("fairlead_reconcile_duration_seconds", help("fairlead_reconcile_duration_seconds"), metrics.durations.clone());
-        registry.register("fairlead_reconcile", help("fairlead_reconcile_total"), metrics.results.clone());
-        registry.register("fairlead_queue_depth", help("fairlead_queue_depth"), metrics.queue_depth.clone());
-        registry.register("fairlead_api_requests", help("fairlead_api_requests_total"), metrics.requests.clone());
-        registry.register("fairlead_writes", help("fairlead_writes_total"), metrics.writes.clone());
-        registry.register("fairlead_writes_skipped", help("fairlead_writes_skipped_total"), metrics.skipped.clone());
-        registry.register("fairlead_watch_restarts", help("fairlead_watch_restarts_total"), metrics.restarts.clone());
-        registry.register("fairlead_watch_errors", help("fairlead_watch_errors_total"), metrics.watch_errors.clone());
-        registry.register("fairlead_invalid_objects", help("fairlead_invalid_objects_total"), metrics.invalid.clone());
-        registry.register("fairlead_leader", help("fairlead_leader"), metrics.leader.clone());
-        registry.register("fairlead_cached_objects", help("fairlead_cached_objects"), metrics.cached.clone());
+        registry.register(
+            "fairlead_reconcile_duration_seconds",
+            help("fairlead_reconcile_duration_seconds"),
+            metrics.durations.clone(),
+        );
+        registry.register(
+            "fairlead_reconcile",
+            help("fairlead_reconcile_total"),
+            metrics.results.clone(),
+        );
+        registry.register(
+            "fairlead_queue_depth",
+            help("fairlead_queue_depth"),
+            metrics.queue_depth.clone(),
+        );
+        registry.register(
+            "fairlead_api_requests",
+            help("fairlead_api_requests_total"),
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "fairlead_writes",
+            help("fairlead_writes_total"),
+            metrics.writes.clone(),
+        );
+        registry.register(
+            "fairlead_writes_skipped",
+            help("fairlead_writes_skipped_total"),
+            metrics.skipped.clone(),
+        );
+        registry.register(
+            "fairlead_watch_restarts",
+            help("fairlead_watch_restarts_total"),
+            metrics.restarts.clone(),
+        );
+        registry.register(
+            "fairlead_watch_errors",
+            help("fairlead_watch_errors_total"),
+            metrics.watch_errors.clone(),
+        );
+        registry.register(
+            "fairlead_invalid_objects",
+            help("fairlead_invalid_objects_total"),
+            metrics.invalid.clone(),
+        );
+        registry.register(
+            "fairlead_leader",
+            help("fairlead_leader"),
+            metrics.leader.clone(),
+        );
+        registry.register(
+            "fairlead_cached_objects",
+            help("fairlead_cached_objects"),
+            metrics.cached.clone(),
+        );
         metrics
     }
 }
 
 fn kind_label(kind: &str) -> KindLabel {
-    KindLabel { kind: kind.to_owned() }
+    KindLabel {
+        kind: kind.to_owned(),
+    }
 }
 
 impl Metrics {
     /// Counts a pass.
     pub fn pass(&self, kind: &str, result: &str, seconds: f64) {
-        self.durations.get_or_create(&kind_label(kind)).observe(seconds);
-        self.results.get_or_create(&ResultLabels { kind: kind.to_owned(), result: result.to_owned() }).inc();
+        self.durations
+            .get_or_create(&kind_label(kind))
+            .observe(seconds);
+        self.results
+            .get_or_create(&ResultLabels {
+                kind: kind.to_owned(),
+                result: result.to_owned(),
+            })
+            .inc();
     }
 
     /// Counts a request to the API server.
     pub fn request(&self, verb: &str, code: &str) {
-        self.requests.get_or_create(&RequestLabels { verb: verb.to_owned(), code: code.to_owned() }).inc();
+        self.requests
+            .get_or_create(&RequestLabels {
+                verb: verb.to_owned(),
+                code: code.to_owned(),
+            })
+            .inc();
     }
 
     /// Counts a write.
     pub fn write(&self, verb: &str, result: &str) {
-        self.writes.get_or_create(&WriteLabels { verb: verb.to_owned(), result: result.to_owned() }).inc();
+        self.writes
+            .get_or_create(&WriteLabels {
+                verb: verb.to_owned(),
+                result: result.to_owned(),
+            })
+            .inc();
     }
 
     /// Counts a skipped write.
@@ -149,7 +267,9 @@ impl Metrics {
 
     /// Says how many objects the cache holds.
     pub fn cached(&self, kind: &str, count: usize) {
-        self.cached.get_or_create(&kind_label(kind)).set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.cached
+            .get_or_create(&kind_label(kind))
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Says whether this replica leads.
@@ -159,7 +279,8 @@ impl Metrics {
 
     /// Says how long the queue is.
     pub fn queue_depth(&self, depth: usize) {
-        self.queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+        self.queue_depth
+            .set(i64::try_from(depth).unwrap_or(i64::MAX));
     }
 
     /// All metrics as text.

@@ -66,7 +66,10 @@ impl Queue {
                 }
                 match state.take(Instant::now()) {
                     Ok(key) => {
-                        let more = state.by_time.first().is_some_and(|(at, _)| *at <= Instant::now());
+                        let more = state
+                            .by_time
+                            .first()
+                            .is_some_and(|(at, _)| *at <= Instant::now());
                         drop(state);
                         if more {
                             self.changed.notify_one();
@@ -112,7 +115,11 @@ impl Queue {
     pub(crate) fn depth(&self) -> usize {
         let state = self.lock();
         let now = Instant::now();
-        state.by_time.iter().take_while(|(at, _)| *at <= now).count()
+        state
+            .by_time
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .count()
     }
 
     /// Ends the queue: nobody gets another object.
@@ -138,7 +145,9 @@ impl State {
                 break;
             }
         }
-        let Some((at, key)) = found else { return Err(wait) };
+        let Some((at, key)) = found else {
+            return Err(wait);
+        };
         self.by_time.remove(&(at, key.clone()));
         self.due.remove(&key);
         self.running.insert(key.clone());
@@ -151,7 +160,10 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> Key {
-        Key { kind: KindName::Release, id: ObjectId::new("a", name) }
+        Key {
+            kind: KindName::Release,
+            id: ObjectId::new("a", name),
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -170,7 +182,10 @@ mod tests {
         assert_eq!(queue.next().await, Some(key("x")));
         queue.add(key("x"), Duration::ZERO);
         let second = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
-        assert!(second.is_err(), "a second worker got the object during the pass");
+        assert!(
+            second.is_err(),
+            "a second worker got the object during the pass"
+        );
         queue.done(&key("x"));
         assert_eq!(queue.next().await, Some(key("x")));
     }

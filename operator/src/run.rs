@@ -54,10 +54,20 @@ pub enum RunError {
 /// When it cannot start, or loses the lease: the process must end then.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::default());
-    let client = client::connect(&metrics).await.map_err(|source| RunError::Connect { source: Box::new(source) })?;
+    let client = client::connect(&metrics)
+        .await
+        .map_err(|source| RunError::Connect {
+            source: Box::new(source),
+        })?;
     let cache = Arc::new(Cache::default());
     let (events, received) = mpsc::unbounded_channel();
-    let feed = Feed::new(client.clone(), Arc::clone(&cache), Arc::clone(&metrics), events, stop.clone());
+    let feed = Feed::new(
+        client.clone(),
+        Arc::clone(&cache),
+        Arc::clone(&metrics),
+        events,
+        stop.clone(),
+    );
     feed.start_own();
     feed.start_others();
     let mut admin = {
@@ -70,8 +80,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         tokio::spawn(admin::serve(config.admin, text, ready, stop.clone()))
     };
     let lead = Lead::default();
-    let mut candidate = Candidate::new(client.clone(), &config.namespace, LEASE, &config.identity, lead.clone());
-    let reporter = Reporter { controller: "fairlead".to_owned(), instance: Some(config.identity.clone()) };
+    let mut candidate = Candidate::new(
+        client.clone(),
+        &config.namespace,
+        LEASE,
+        &config.identity,
+        lead.clone(),
+    );
+    let reporter = Reporter {
+        controller: "fairlead".to_owned(),
+        instance: Some(config.identity.clone()),
+    };
     let operator = Operator {
         namespace: config.namespace.clone(),
         image: config.image.clone(),
@@ -80,8 +99,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         ca_bundle: None,
     };
     let recorder = Recorder::new(client.clone(), reporter);
-    let world = Arc::new(World::new(client, cache, feed, metrics, recorder, lead, operator));
-    let work = Arc::new(Work { world, kinds: kinds(), queue: Queue::default(), resync: Duration::from_secs(config.resync_seconds) });
+    let world = Arc::new(World::new(
+        client, cache, feed, metrics, recorder, lead, operator,
+    ));
+    let work = Arc::new(Work {
+        world,
+        kinds: kinds(),
+        queue: Queue::default(),
+        resync: Duration::from_secs(config.resync_seconds),
+    });
 
     let waiting = async {
         work.world.feed.synced().await;
@@ -111,13 +137,19 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     result
 }
 
-fn admin_error(config: &Config, ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> RunError {
+fn admin_error(
+    config: &Config,
+    ended: Result<std::io::Result<()>, tokio::task::JoinError>,
+) -> RunError {
     let source = match ended {
         Ok(Err(error)) => error,
         Ok(Ok(())) => std::io::Error::other("it ended"),
         Err(error) => std::io::Error::other(error),
     };
-    RunError::Admin { address: config.admin, source }
+    RunError::Admin {
+        address: config.admin,
+        source,
+    }
 }
 
 /// What the workers share.
@@ -128,11 +160,23 @@ struct Work {
     resync: Duration,
 }
 
-fn start(work: &Arc<Work>, received: mpsc::UnboundedReceiver<Event>, concurrency: usize, config: &Config, stop: &CancellationToken) -> JoinSet<()> {
+fn start(
+    work: &Arc<Work>,
+    received: mpsc::UnboundedReceiver<Event>,
+    concurrency: usize,
+    config: &Config,
+    stop: &CancellationToken,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for kind in &work.kinds {
         for id in kind.ids(&work.world.cache) {
-            work.queue.add(Key { kind: kind.name(), id }, Duration::ZERO);
+            work.queue.add(
+                Key {
+                    kind: kind.name(),
+                    id,
+                },
+                Duration::ZERO,
+            );
         }
     }
     tokio::spawn(listen(Arc::clone(work), received, stop.clone()));
@@ -141,7 +185,13 @@ fn start(work: &Arc<Work>, received: mpsc::UnboundedReceiver<Event>, concurrency
         let work = Arc::clone(work);
         move || {
             for id in work.world.cache.fairleads.ids() {
-                work.queue.add(Key { kind: KindName::Fairlead, id }, Duration::ZERO);
+                work.queue.add(
+                    Key {
+                        kind: KindName::Fairlead,
+                        id,
+                    },
+                    Duration::ZERO,
+                );
             }
         }
     });
@@ -159,7 +209,11 @@ fn start(work: &Arc<Work>, received: mpsc::UnboundedReceiver<Event>, concurrency
 }
 
 /// Turns events into work.
-async fn listen(work: Arc<Work>, mut received: mpsc::UnboundedReceiver<Event>, stop: CancellationToken) {
+async fn listen(
+    work: Arc<Work>,
+    mut received: mpsc::UnboundedReceiver<Event>,
+    stop: CancellationToken,
+) {
     loop {
         let event = tokio::select! {
             event = received.recv() => event,
@@ -167,11 +221,23 @@ async fn listen(work: Arc<Work>, mut received: mpsc::UnboundedReceiver<Event>, s
         };
         let Some(event) = event else { return };
         if let Event::Own(kind, id) = &event {
-            work.queue.add(Key { kind: *kind, id: id.clone() }, Duration::ZERO);
+            work.queue.add(
+                Key {
+                    kind: *kind,
+                    id: id.clone(),
+                },
+                Duration::ZERO,
+            );
         }
         for kind in &work.kinds {
             for id in kind.triggers(&event, &work.world.cache) {
-                work.queue.add(Key { kind: kind.name(), id }, GATHER);
+                work.queue.add(
+                    Key {
+                        kind: kind.name(),
+                        id,
+                    },
+                    GATHER,
+                );
             }
         }
     }
@@ -181,7 +247,9 @@ async fn measure(work: Arc<Work>, stop: CancellationToken) {
     loop {
         work.world.metrics.queue_depth(work.queue.depth());
         for kind in &work.kinds {
-            work.world.metrics.cached(kind.name().as_str(), kind.count(&work.world.cache));
+            work.world
+                .metrics
+                .cached(kind.name().as_str(), kind.count(&work.world.cache));
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(5)) => {}
@@ -192,14 +260,18 @@ async fn measure(work: Arc<Work>, stop: CancellationToken) {
 
 async fn worker(work: Arc<Work>) {
     while let Some(key) = work.queue.next().await {
-        let Some(kind) = work.kinds.iter().find(|kind| kind.name() == key.kind) else { continue };
+        let Some(kind) = work.kinds.iter().find(|kind| kind.name() == key.kind) else {
+            continue;
+        };
         let started = std::time::Instant::now();
         let next = kind.pass(&work.world, &key.id).await;
         let result = match next {
             Next::Problem(class) => class.as_str(),
             _ => "ok",
         };
-        work.world.metrics.pass(key.kind.as_str(), result, started.elapsed().as_secs_f64());
+        work.world
+            .metrics
+            .pass(key.kind.as_str(), result, started.elapsed().as_secs_f64());
         let pause = pause(&work, &key, next);
         work.queue.done(&key);
         if let Some(pause) = pause {
@@ -213,16 +285,23 @@ fn pause(work: &Work, key: &Key, next: Next) -> Option<Duration> {
     if !matches!(next, Next::Problem(Class::Transient)) {
         work.queue.succeeded(key);
     }
-    let jitter = |duration: Duration, share: f64| duration.mul_f64(1.0 - share + 2.0 * share * rand::random::<f64>());
+    let jitter = |duration: Duration, share: f64| {
+        duration.mul_f64(1.0 - share + 2.0 * share * rand::random::<f64>())
+    };
     Some(match next {
         Next::Never => return None,
         Next::After(pause) => pause,
         Next::Resync | Next::Problem(Class::Waiting | Class::Invalid) => jitter(work.resync, 0.1),
         Next::Problem(Class::Conflict) => Duration::from_secs(1),
-        Next::Problem(Class::Denied | Class::Bug) => jitter(Duration::from_secs(300).min(work.resync), 0.1),
+        Next::Problem(Class::Denied | Class::Bug) => {
+            jitter(Duration::from_secs(300).min(work.resync), 0.1)
+        }
         Next::Problem(Class::Transient) => {
             let doublings = work.queue.failed(key).saturating_sub(1).min(9);
-            jitter(Duration::from_secs(1 << doublings).min(Duration::from_secs(300)), 0.3)
+            jitter(
+                Duration::from_secs(1 << doublings).min(Duration::from_secs(300)),
+                0.3,
+            )
         }
     })
 }

@@ -25,16 +25,31 @@ impl Drop for Telemetry {
 /// Sets logs and traces up. Must be called once, within the runtime.
 #[must_use]
 pub fn start(service: &'static str) -> Telemetry {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=warn,kube_runtime=warn"));
-    let logs = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=warn,kube_runtime=warn"));
+    let logs = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(true)
+        .with_span_list(false);
     let traces = std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").and_then(|_| provider(service));
-    let layer = traces.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
-    tracing_subscriber::registry().with(layer.with_filter(EnvFilter::new("info"))).with(logs.with_filter(filter)).init();
+    let layer = traces
+        .as_ref()
+        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
+    tracing_subscriber::registry()
+        .with(layer.with_filter(EnvFilter::new("info")))
+        .with(logs.with_filter(filter))
+        .init();
     Telemetry { traces }
 }
 
 fn provider(service: &'static str) -> Option<SdkTracerProvider> {
     let exporter = SpanExporter::builder().with_tonic().build().ok()?;
     let resource = Resource::builder().with_service_name(service).build();
-    Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+    Some(
+        SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_resource(resource)
+            .build(),
+    )
 }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use fairlead_crds::condition::Reason;
 use fairlead_plan::kind::Operator;
 use fairlead_plan::{Cache, ObjectKey, Problem, Read};
-use fairlead_crds::condition::Reason;
 use kube::Client;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::discovery::{self, Scope};
@@ -47,7 +47,15 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(client: Client, cache: Arc<Cache>, feed: Arc<Feed>, metrics: Arc<Metrics>, recorder: Recorder, lead: Lead, operator: Operator) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        cache: Arc<Cache>,
+        feed: Arc<Feed>,
+        metrics: Arc<Metrics>,
+        recorder: Recorder,
+        lead: Lead,
+        operator: Operator,
+    ) -> Self {
         Self {
             client,
             cache,
@@ -63,51 +71,89 @@ impl World {
     }
 
     /// The API for objects like `key`.
-    pub(crate) async fn api(&self, key: &ObjectKey) -> Result<(Api<DynamicObject>, ApiResource), Problem> {
+    pub(crate) async fn api(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<(Api<DynamicObject>, ApiResource), Problem> {
         let (resource, scope) = self.resource(key).await?;
         let api = match (&scope, &key.namespace) {
-            (Scope::Namespaced, Some(namespace)) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            (Scope::Namespaced, Some(namespace)) => {
+                Api::namespaced_with(self.client.clone(), namespace, &resource)
+            }
             (Scope::Cluster, None) => Api::all_with(self.client.clone(), &resource),
             (Scope::Cluster, Some(_)) => {
-                let message = format!("{} is cluster-scoped, and definitions make objects in the environment's namespace only", key.kind);
+                let message = format!(
+                    "{} is cluster-scoped, and definitions make objects in the environment's namespace only",
+                    key.kind
+                );
                 return Err(Problem::invalid(Reason::Rejected, message));
             }
-            (Scope::Namespaced, None) => return Err(Problem::invalid(Reason::Rejected, format!("{} needs a namespace", key.kind))),
+            (Scope::Namespaced, None) => {
+                return Err(Problem::invalid(
+                    Reason::Rejected,
+                    format!("{} needs a namespace", key.kind),
+                ));
+            }
         };
         Ok((api, resource))
     }
 
     async fn resource(&self, key: &ObjectKey) -> Result<(ApiResource, Scope), Problem> {
         let name = (key.api_version.clone(), key.kind.clone());
-        if let Some(found) = self.resources.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
+        if let Some(found) = self
+            .resources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&name)
+        {
             return Ok(found.clone());
         }
         let version = key.api_version.rsplit('/').next().unwrap_or_default();
         let gvk = GroupVersionKind::gvk(key.group(), version, &key.kind);
-        let found = discovery::pinned_kind(&self.client, &gvk).await.map_err(|error| match &error {
-            Error::Api(status) if status.code == 404 => unknown_kind(key),
-            Error::Discovery(_) => unknown_kind(key),
-            _ => problem_of(&error, key, None),
-        })?;
+        let found =
+            discovery::pinned_kind(&self.client, &gvk)
+                .await
+                .map_err(|error| match &error {
+                    Error::Api(status) if status.code == 404 => unknown_kind(key),
+                    Error::Discovery(_) => unknown_kind(key),
+                    _ => problem_of(&error, key, None),
+                })?;
         let found = (found.0, found.1.scope);
-        self.resources.lock().unwrap_or_else(PoisonError::into_inner).insert(name, found.clone());
+        self.resources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name, found.clone());
         Ok(found)
     }
 
     pub(crate) fn applied(&self, key: &ObjectKey) -> Option<Applied> {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.applied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
     }
 
     pub(crate) fn remember(&self, key: &ObjectKey, applied: Applied) {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), applied);
+        self.applied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key.clone(), applied);
     }
 
     pub(crate) fn forget(&self, key: &ObjectKey) {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.applied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
     }
 
     pub(crate) fn line(&self, read: &Read) -> Option<Option<String>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).get(read).cloned()
+        self.lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(read)
+            .cloned()
     }
 
     pub(crate) fn remember_line(&self, read: &Read, line: Option<String>) {
@@ -120,5 +166,12 @@ impl World {
 }
 
 fn unknown_kind(key: &ObjectKey) -> Problem {
-    Problem { class: fairlead_plan::Class::Transient, reason: Reason::Rejected, message: format!("the cluster has no kind {} in {}", key.kind, key.api_version) }
+    Problem {
+        class: fairlead_plan::Class::Transient,
+        reason: Reason::Rejected,
+        message: format!(
+            "the cluster has no kind {} in {}",
+            key.kind, key.api_version
+        ),
+    }
 }

@@ -3,7 +3,10 @@
 //! A missing object is never a reason to refuse, since it may come a moment later; what would be ambiguous, dangerous or lossy is.
 
 use fairlead_crds::condition::Reason;
-use fairlead_crds::platform::{DEFAULT_CLASS, Environment, Release, ReleaseWorkload, ResourceClass, ResourceDefinition, ResourceDefinitionRevision, ScoreWorkload};
+use fairlead_crds::platform::{
+    DEFAULT_CLASS, Environment, Release, ReleaseWorkload, ResourceClass, ResourceDefinition,
+    ResourceDefinitionRevision, ScoreWorkload,
+};
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -38,7 +41,10 @@ pub struct Answer {
 
 impl Answer {
     fn refused(message: impl Into<String>) -> Self {
-        Self { refusal: Some(message.into()), warnings: Vec::new() }
+        Self {
+            refusal: Some(message.into()),
+            warnings: Vec::new(),
+        }
     }
 }
 
@@ -49,7 +55,11 @@ const CLEANERS: &str = "system:serviceaccount:kube-system:";
 #[must_use]
 pub fn review(question: &Question<'_>, cache: &Cache) -> Answer {
     if question.deletion {
-        return if question.user.starts_with(CLEANERS) { Answer::default() } else { deletion(question, cache) };
+        return if question.user.starts_with(CLEANERS) {
+            Answer::default()
+        } else {
+            deletion(question, cache)
+        };
     }
     if let Some(message) = invalid(question) {
         return Answer::refused(message);
@@ -63,7 +73,10 @@ pub fn review(question: &Question<'_>, cache: &Cache) -> Answer {
     }
 }
 
-fn parsed<T: DeserializeOwned>(question: &Question<'_>, answer: impl FnOnce(T) -> Answer) -> Answer {
+fn parsed<T: DeserializeOwned>(
+    question: &Question<'_>,
+    answer: impl FnOnce(T) -> Answer,
+) -> Answer {
     match serde_json::from_value(question.object.clone()) {
         Ok(object) => answer(object),
         Err(error) => Answer::refused(format!("{} cannot be read: {error}", question.kind)),
@@ -87,7 +100,10 @@ fn invalid(question: &Question<'_>) -> Option<String> {
             };
         }
     }
-    let mut check = Check { question, message: None };
+    let mut check = Check {
+        question,
+        message: None,
+    };
     registry::visit(&mut check);
     check.message
 }
@@ -108,7 +124,11 @@ fn definition(object: &ResourceDefinition, cache: &Cache) -> Answer {
         }
     }
     for criterion in &object.spec.criteria {
-        let class = format!("{}.{}", object.spec.type_, criterion.class.as_deref().unwrap_or(DEFAULT_CLASS));
+        let class = format!(
+            "{}.{}",
+            object.spec.type_,
+            criterion.class.as_deref().unwrap_or(DEFAULT_CLASS)
+        );
         match cache.classes.get("", &class) {
             Some(class) => {
                 let broken = platform::check_definition(&object.spec, &class);
@@ -116,7 +136,9 @@ fn definition(object: &ResourceDefinition, cache: &Cache) -> Answer {
                     return Answer::refused(join_invalid(&broken));
                 }
             }
-            None => answer.warnings.push(format!("there is no ResourceClass {class} yet")),
+            None => answer
+                .warnings
+                .push(format!("there is no ResourceClass {class} yet")),
         }
     }
     answer.warnings.dedup();
@@ -125,8 +147,14 @@ fn definition(object: &ResourceDefinition, cache: &Cache) -> Answer {
 
 fn environment(object: &Environment, cache: &Cache) -> Answer {
     let namespace = releases::target_namespace(object);
-    let mine = |other: &Environment| other.name_any() == object.name_any() && other.namespace() == object.namespace();
-    let taken = cache.environments.with_term(&namespace).into_iter().find(|other| !mine(other));
+    let mine = |other: &Environment| {
+        other.name_any() == object.name_any() && other.namespace() == object.namespace()
+    };
+    let taken = cache
+        .environments
+        .with_term(&namespace)
+        .into_iter()
+        .find(|other| !mine(other));
     match taken {
         Some(other) => Answer::refused(format!(
             "spec.namespace: found {namespace}, into which the environment {} of {} deploys already",
@@ -138,28 +166,48 @@ fn environment(object: &Environment, cache: &Cache) -> Answer {
 }
 
 fn workload(object: &ScoreWorkload, cache: &Cache) -> Answer {
-    let view = ReleaseWorkload { name: object.name_any(), spec: object.spec.score.clone() };
+    let view = ReleaseWorkload {
+        name: object.name_any(),
+        spec: object.spec.score.clone(),
+    };
     match placeholders::check_workload(cache, &view) {
         Err(problem) if problem.reason == Reason::SecretExposed => Answer::refused(problem.message),
-        Err(problem) => Answer { refusal: None, warnings: vec![problem.message] },
+        Err(problem) => Answer {
+            refusal: None,
+            warnings: vec![problem.message],
+        },
         Ok(()) => Answer::default(),
     }
 }
 
 fn release(object: &Release, cache: &Cache) -> Answer {
     let application = object.namespace().unwrap_or_default();
-    let Some(environment) = cache.environments.get(&application, &object.spec.environment) else {
-        return Answer { refusal: None, warnings: vec![format!("there is no Environment {} in {application} yet", object.spec.environment)] };
+    let Some(environment) = cache
+        .environments
+        .get(&application, &object.spec.environment)
+    else {
+        return Answer {
+            refusal: None,
+            warnings: vec![format!(
+                "there is no Environment {} in {application} yet",
+                object.spec.environment
+            )],
+        };
     };
     let place = platform::place(&environment, Some(object));
     let problem = graph::resolve(cache, &place, &object.spec.workloads).err();
-    Answer { refusal: None, warnings: problem.map(|problem| problem.message).into_iter().collect() }
+    Answer {
+        refusal: None,
+        warnings: problem.map(|problem| problem.message).into_iter().collect(),
+    }
 }
 
 fn deletion(question: &Question<'_>, cache: &Cache) -> Answer {
     match question.kind {
         "Release" => parsed(question, |object: Release| active_release(&object, cache)),
-        "ResourceDefinitionRevision" => parsed(question, |object: ResourceDefinitionRevision| used_revision(&object, cache)),
+        "ResourceDefinitionRevision" => parsed(question, |object: ResourceDefinitionRevision| {
+            used_revision(&object, cache)
+        }),
         "ResourceClass" => parsed(question, |object: ResourceClass| used_class(&object, cache)),
         _ => Answer::default(),
     }
@@ -167,8 +215,14 @@ fn deletion(question: &Question<'_>, cache: &Cache) -> Answer {
 
 fn active_release(object: &Release, cache: &Cache) -> Answer {
     let application = object.namespace().unwrap_or_default();
-    let environment = cache.environments.get(&application, &object.spec.environment);
-    let Some(environment) = environment.filter(|environment| environment.metadata.deletion_timestamp.is_none()) else { return Answer::default() };
+    let environment = cache
+        .environments
+        .get(&application, &object.spec.environment);
+    let Some(environment) =
+        environment.filter(|environment| environment.metadata.deletion_timestamp.is_none())
+    else {
+        return Answer::default();
+    };
     if releases::active(cache, &environment).is_some_and(|active| active.uid() == object.uid()) {
         let message = format!(
             "the environment {0} runs this release; release something else first (kubectl fairlead rollback {0}), or delete the environment",
@@ -181,17 +235,31 @@ fn active_release(object: &Release, cache: &Cache) -> Answer {
 
 fn used_revision(object: &ResourceDefinitionRevision, cache: &Cache) -> Answer {
     let term = releases::revision_term(&object.name_any());
-    let (by_releases, by_instances) = (cache.releases.count_term(&term), cache.instances.count_term(&term));
+    let (by_releases, by_instances) = (
+        cache.releases.count_term(&term),
+        cache.instances.count_term(&term),
+    );
     if by_releases + by_instances == 0 {
         return Answer::default();
     }
-    Answer::refused(format!("{by_releases} releases and {by_instances} resources use this revision; it goes by itself when none does"))
+    Answer::refused(format!(
+        "{by_releases} releases and {by_instances} resources use this revision; it goes by itself when none does"
+    ))
 }
 
 fn used_class(object: &ResourceClass, cache: &Cache) -> Answer {
     let uses = |type_: &str, class: &str| type_ == object.spec.type_ && class == object.spec.class;
-    let count = cache.instances.all().iter().filter(|instance| uses(&instance.spec.type_, &instance.spec.class)).count();
-    if count == 0 { Answer::default() } else { Answer::refused(format!("{count} resources are of this class")) }
+    let count = cache
+        .instances
+        .all()
+        .iter()
+        .filter(|instance| uses(&instance.spec.type_, &instance.spec.class))
+        .count();
+    if count == 0 {
+        Answer::default()
+    } else {
+        Answer::refused(format!("{count} resources are of this class"))
+    }
 }
 
 /// The name of a kind that admission answers for.

@@ -22,7 +22,10 @@ impl Plan {
     /// A plan that does nothing because of a problem.
     #[must_use]
     pub fn blocked(problem: Problem) -> Self {
-        Self { problem: Some(problem), ..Self::default() }
+        Self {
+            problem: Some(problem),
+            ..Self::default()
+        }
     }
 }
 
@@ -60,7 +63,11 @@ pub struct Body(pub Value);
 impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = self.0.get("kind").and_then(Value::as_str).unwrap_or("?");
-        let name = self.0.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("?");
+        let name = self
+            .0
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or("?");
         write!(f, "{kind} {name}")
     }
 }
@@ -68,16 +75,36 @@ impl std::fmt::Debug for Body {
 impl Change {
     /// A server-side apply of an object.
     pub fn apply(object: Value, reason: &'static str, note: impl Into<String>) -> Self {
-        Self { key: ObjectKey::of(&object), verb: Verb::Apply(Body(object)), reason, note: note.into() }
+        Self {
+            key: ObjectKey::of(&object),
+            verb: Verb::Apply(Body(object)),
+            reason,
+            note: note.into(),
+        }
     }
 
     /// A creation that leaves an existing object alone.
     pub fn create(object: Value, reason: &'static str, note: impl Into<String>) -> Self {
-        Self { key: ObjectKey::of(&object), verb: Verb::Create(Body(object)), reason, note: note.into() }
+        Self {
+            key: ObjectKey::of(&object),
+            verb: Verb::Create(Body(object)),
+            reason,
+            note: note.into(),
+        }
     }
 
     /// A deletion of the object with this uid.
-    pub fn delete(key: ObjectKey, uid: impl Into<String>, reason: &'static str, note: impl Into<String>) -> Self {
-        Self { key, verb: Verb::Delete { uid: uid.into() }, reason, note: note.into() }
+    pub fn delete(
+        key: ObjectKey,
+        uid: impl Into<String>,
+        reason: &'static str,
+        note: impl Into<String>,
+    ) -> Self {
+        Self {
+            key,
+            verb: Verb::Delete { uid: uid.into() },
+            reason,
+            note: note.into(),
+        }
     }
 }

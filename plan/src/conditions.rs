@@ -21,15 +21,37 @@ impl Conditions {
     #[must_use]
     pub fn new(own: &[ConditionType]) -> Self {
         let mut wanted = Vec::with_capacity(own.len() + 3);
-        for type_ in [ConditionType::Ready, ConditionType::Accepted].iter().chain(own) {
-            wanted.push((*type_, ConditionStatus::Unknown, Reason::NotYetReported, String::new()));
+        for type_ in [ConditionType::Ready, ConditionType::Accepted]
+            .iter()
+            .chain(own)
+        {
+            wanted.push((
+                *type_,
+                ConditionStatus::Unknown,
+                Reason::NotYetReported,
+                String::new(),
+            ));
         }
-        wanted.push((ConditionType::Stalled, ConditionStatus::False, Reason::Ok, String::new()));
-        Self { wanted, problem: None }
+        wanted.push((
+            ConditionType::Stalled,
+            ConditionStatus::False,
+            Reason::Ok,
+            String::new(),
+        ));
+        Self {
+            wanted,
+            problem: None,
+        }
     }
 
     /// Sets one condition.
-    pub fn set(&mut self, type_: ConditionType, status: ConditionStatus, reason: Reason, message: impl Into<String>) {
+    pub fn set(
+        &mut self,
+        type_: ConditionType,
+        status: ConditionStatus,
+        reason: Reason,
+        message: impl Into<String>,
+    ) {
         let row = (type_, status, reason, bounded(message.into()));
         match self.wanted.iter_mut().find(|(have, ..)| *have == type_) {
             Some(have) => *have = row,
@@ -52,9 +74,17 @@ impl Conditions {
         if self.problem.is_some() {
             return;
         }
-        self.no(ConditionType::Ready, problem.reason, problem.message.clone());
+        self.no(
+            ConditionType::Ready,
+            problem.reason,
+            problem.message.clone(),
+        );
         if problem.class.is_stalled() {
-            self.yes(ConditionType::Stalled, problem.reason, problem.message.clone());
+            self.yes(
+                ConditionType::Stalled,
+                problem.reason,
+                problem.message.clone(),
+            );
         }
         self.problem = Some(problem.clone());
     }
@@ -75,17 +105,21 @@ impl Conditions {
     /// The conditions to write: transition times carried over from `previous` where the status is the same.
     #[must_use]
     pub fn finish(self, previous: &[Condition], generation: i64, now: Timestamp) -> Vec<Condition> {
-        let build = |(type_, status, reason, message): (ConditionType, ConditionStatus, Reason, String)| {
-            let old = previous.iter().find(|old| old.type_ == type_.as_str() && old.status == status);
-            Condition {
-                type_: type_.as_str().to_owned(),
-                status,
-                observed_generation: generation,
-                last_transition_time: old.map_or(Time(now), |old| old.last_transition_time.clone()),
-                reason: reason.as_str().to_owned(),
-                message,
-            }
-        };
+        let build =
+            |(type_, status, reason, message): (ConditionType, ConditionStatus, Reason, String)| {
+                let old = previous
+                    .iter()
+                    .find(|old| old.type_ == type_.as_str() && old.status == status);
+                Condition {
+                    type_: type_.as_str().to_owned(),
+                    status,
+                    observed_generation: generation,
+                    last_transition_time: old
+                        .map_or(Time(now), |old| old.last_transition_time.clone()),
+                    reason: reason.as_str().to_owned(),
+                    message,
+                }
+            };
         self.wanted.into_iter().map(build).collect()
     }
 }
@@ -93,13 +127,17 @@ impl Conditions {
 /// The condition of a type within a list.
 #[must_use]
 pub fn find(conditions: &[Condition], type_: ConditionType) -> Option<&Condition> {
-    conditions.iter().find(|condition| condition.type_ == type_.as_str())
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == type_.as_str())
 }
 
 /// True when a condition holds for this generation.
 #[must_use]
 pub fn holds(conditions: &[Condition], type_: ConditionType, generation: i64) -> bool {
-    find(conditions, type_).is_some_and(|found| found.status == ConditionStatus::True && found.observed_generation == generation)
+    find(conditions, type_).is_some_and(|found| {
+        found.status == ConditionStatus::True && found.observed_generation == generation
+    })
 }
 
 /// A message cut to [`MESSAGE_MAX`] characters.

@@ -33,7 +33,11 @@ impl Child {
     /// Such as `apps/v1`.
     #[must_use]
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 }
 
@@ -66,7 +70,14 @@ pub struct Operator {
 /// The pure half of a kind. Nothing here awaits, reads a clock or fails late.
 pub trait Kind: Sized + Send + Sync + 'static {
     /// The API type.
-    type Object: Reported + Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync;
+    type Object: Reported
+        + Resource<DynamicType = ()>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug
+        + Send
+        + Sync;
     /// The spec, checked: cannot hold an illegal value.
     type Valid: Send + Sync;
     /// What was read from the cache.
@@ -94,12 +105,23 @@ pub trait Kind: Sized + Send + Sync + 'static {
     fn observe(object: &Self::Object, valid: &Self::Valid, cache: &Cache) -> Self::Seen;
 
     /// Further reads from the API server; asked again with the answers until it returns no new one.
-    fn reads(_object: &Self::Object, _valid: &Self::Valid, _seen: &Self::Seen, _live: &Live) -> Vec<Read> {
+    fn reads(
+        _object: &Self::Object,
+        _valid: &Self::Valid,
+        _seen: &Self::Seen,
+        _live: &Live,
+    ) -> Vec<Read> {
         Vec::new()
     }
 
     /// Decides and builds: everything that the pass wants done.
-    fn plan(object: &Self::Object, valid: &Self::Valid, seen: &Self::Seen, live: &Live, context: &Context) -> Plan;
+    fn plan(
+        object: &Self::Object,
+        valid: &Self::Valid,
+        seen: &Self::Seen,
+        live: &Live,
+        context: &Context,
+    ) -> Plan;
 
     /// Reports: the kind's own status fields and conditions. `planned` is `None` when the pass ended before its plan; then
     /// fields keep what `previous` says.

@@ -25,8 +25,8 @@ pub mod problem;
 pub mod readiness;
 pub mod registry;
 pub mod report;
-pub mod view;
 pub mod rights;
+pub mod view;
 
 pub use cache::{Cache, Event, KindName, ObjectId};
 pub use change::{Body, Change, Plan, Verb};

@@ -21,22 +21,45 @@ pub struct ObjectKey {
 
 impl ObjectKey {
     /// A key.
-    pub fn new(api_version: impl Into<String>, kind: impl Into<String>, namespace: Option<&str>, name: impl Into<String>) -> Self {
-        Self { api_version: api_version.into(), kind: kind.into(), namespace: namespace.map(str::to_owned), name: name.into() }
+    pub fn new(
+        api_version: impl Into<String>,
+        kind: impl Into<String>,
+        namespace: Option<&str>,
+        name: impl Into<String>,
+    ) -> Self {
+        Self {
+            api_version: api_version.into(),
+            kind: kind.into(),
+            namespace: namespace.map(str::to_owned),
+            name: name.into(),
+        }
     }
 
     /// The key of an object as JSON; parts that it lacks are empty.
     #[must_use]
     pub fn of(object: &Value) -> Self {
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |pointer: &str| {
+            object
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let namespace = Some(text("/metadata/namespace")).filter(|namespace| !namespace.is_empty());
-        Self { api_version: text("/apiVersion"), kind: text("/kind"), namespace, name: text("/metadata/name") }
+        Self {
+            api_version: text("/apiVersion"),
+            kind: text("/kind"),
+            namespace,
+            name: text("/metadata/name"),
+        }
     }
 
     /// The API group; empty for the core one.
     #[must_use]
     pub fn group(&self) -> &str {
-        self.api_version.split_once('/').map_or("", |(group, _)| group)
+        self.api_version
+            .split_once('/')
+            .map_or("", |(group, _)| group)
     }
 }
 
@@ -125,7 +148,10 @@ impl Live {
     /// The pods of a workload, if they were read.
     #[must_use]
     pub fn pods(&self, namespace: &str, workload: &str) -> Option<&[Value]> {
-        let read = Read::Pods { namespace: namespace.to_owned(), workload: workload.to_owned() };
+        let read = Read::Pods {
+            namespace: namespace.to_owned(),
+            workload: workload.to_owned(),
+        };
         match self.answers.get(&read) {
             Some(Answer::Pods(pods)) => Some(pods),
             _ => None,

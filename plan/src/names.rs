@@ -74,7 +74,10 @@ pub fn label_value(text: &str) -> String {
 pub fn natural_cmp(a: &str, b: &str) -> std::cmp::Ordering {
     let (head_a, number_a) = split_number(a);
     let (head_b, number_b) = split_number(b);
-    head_a.cmp(head_b).then(number_a.cmp(&number_b)).then_with(|| a.cmp(b))
+    head_a
+        .cmp(head_b)
+        .then(number_a.cmp(&number_b))
+        .then_with(|| a.cmp(b))
 }
 
 /// A name's text before its trailing number, and that number.

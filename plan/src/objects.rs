@@ -39,7 +39,9 @@ pub fn labelled(more: &[(&str, &str)]) -> Map<String, Value> {
 /// The `data` of a Secret.
 #[must_use]
 pub fn secret_data(values: &BTreeMap<String, String>) -> Value {
-    let encoded = values.iter().map(|(key, value)| (key.clone(), Value::String(STANDARD.encode(value))));
+    let encoded = values
+        .iter()
+        .map(|(key, value)| (key.clone(), Value::String(STANDARD.encode(value))));
     Value::Object(encoded.collect())
 }
 
@@ -52,11 +54,15 @@ pub fn secret_value(secret: &Value, key: &str) -> Option<String> {
 
 /// Moves `stringData` of a Secret into `data`, where every writer can own each key.
 pub fn fold_string_data(object: &mut Value) {
-    let Some(map) = object.as_object_mut() else { return };
+    let Some(map) = object.as_object_mut() else {
+        return;
+    };
     if map.get("kind").and_then(Value::as_str) != Some("Secret") {
         return;
     }
-    let Some(Value::Object(plain)) = map.remove("stringData") else { return };
+    let Some(Value::Object(plain)) = map.remove("stringData") else {
+        return;
+    };
     let data = map.entry("data").or_insert_with(|| json!({}));
     for (key, value) in plain {
         let text = match &value {
@@ -70,10 +76,18 @@ pub fn fold_string_data(object: &mut Value) {
 /// Deletions of what the owner controls and no longer wants.
 #[must_use]
 pub fn prune(cache_owned: &[std::sync::Arc<ChildMeta>], wanted: &[ObjectKey]) -> Vec<Change> {
-    let gone = |child: &&std::sync::Arc<ChildMeta>| child.key.as_ref().is_some_and(|key| !wanted.iter().any(|want| same_object(want, key)));
+    let gone = |child: &&std::sync::Arc<ChildMeta>| {
+        child
+            .key
+            .as_ref()
+            .is_some_and(|key| !wanted.iter().any(|want| same_object(want, key)))
+    };
     let delete = |child: &std::sync::Arc<ChildMeta>| {
         let key = child.key.clone()?;
-        let note = format!("deletes {} {}, which is no longer wanted", key.kind, key.name);
+        let note = format!(
+            "deletes {} {}, which is no longer wanted",
+            key.kind, key.name
+        );
         Some(Change::delete(key, child.uid.clone(), "Prune", note))
     };
     cache_owned.iter().filter(gone).filter_map(delete).collect()

@@ -15,7 +15,10 @@ pub struct Invalid {
 impl Invalid {
     /// A broken rule at a field.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -25,7 +28,11 @@ pub fn join_invalid(list: &[Invalid]) -> String {
     let shown: Vec<String> = list.iter().take(8).map(ToString::to_string).collect();
     let more = list.len().saturating_sub(8);
     let text = shown.join("; ");
-    if more > 0 { format!("{text}; and {more} more") } else { text }
+    if more > 0 {
+        format!("{text}; and {more} more")
+    } else {
+        text
+    }
 }
 
 /// What a failure means. The class alone decides the requeue and the metric label.
@@ -81,11 +88,19 @@ pub struct Problem {
 impl Problem {
     /// Something else must happen first.
     pub fn waiting(reason: Reason, message: impl Into<String>) -> Self {
-        Self { class: Class::Waiting, reason, message: message.into() }
+        Self {
+            class: Class::Waiting,
+            reason,
+            message: message.into(),
+        }
     }
 
     /// The object, or something that it refers to, must be changed.
     pub fn invalid(reason: Reason, message: impl Into<String>) -> Self {
-        Self { class: Class::Invalid, reason, message: message.into() }
+        Self {
+            class: Class::Invalid,
+            reason,
+            message: message.into(),
+        }
     }
 }

@@ -22,8 +22,12 @@ impl Readiness {
 /// How a live object is.
 #[must_use]
 pub fn of(object: &Value) -> Readiness {
-    let generation = object.pointer("/metadata/generation").and_then(Value::as_i64);
-    let observed = object.pointer("/status/observedGeneration").and_then(Value::as_i64);
+    let generation = object
+        .pointer("/metadata/generation")
+        .and_then(Value::as_i64);
+    let observed = object
+        .pointer("/status/observedGeneration")
+        .and_then(Value::as_i64);
     if object.pointer("/metadata/deletionTimestamp").is_some() {
         return Readiness::progressing("it is being deleted");
     }
@@ -32,23 +36,40 @@ pub fn of(object: &Value) -> Readiness {
     {
         return Readiness::progressing("its controller has not seen the change yet");
     }
-    match object.get("kind").and_then(Value::as_str).unwrap_or_default() {
+    match object
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+    {
         "Deployment" => deployment(object),
         "StatefulSet" => stateful_set(object),
-        "DaemonSet" => counts(object, "desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable"),
+        "DaemonSet" => counts(
+            object,
+            "desiredNumberScheduled",
+            "updatedNumberScheduled",
+            "numberAvailable",
+        ),
         "Job" => job(object),
         "Pod" => conditions(object, &["Ready"]),
-        "PersistentVolumeClaim" | "Service" | "ConfigMap" | "Secret" | "ServiceAccount" => Readiness::Ready,
+        "PersistentVolumeClaim" | "Service" | "ConfigMap" | "Secret" | "ServiceAccount" => {
+            Readiness::Ready
+        }
         _ => conditions(object, &["Ready", "Available"]),
     }
 }
 
 fn count(object: &Value, field: &str) -> i64 {
-    object.pointer(&format!("/status/{field}")).and_then(Value::as_i64).unwrap_or_default()
+    object
+        .pointer(&format!("/status/{field}"))
+        .and_then(Value::as_i64)
+        .unwrap_or_default()
 }
 
 fn wanted_replicas(object: &Value) -> i64 {
-    object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1)
+    object
+        .pointer("/spec/replicas")
+        .and_then(Value::as_i64)
+        .unwrap_or(1)
 }
 
 fn deployment(object: &Value) -> Readiness {
@@ -61,7 +82,11 @@ fn deployment(object: &Value) -> Readiness {
         return Readiness::Failed("the rollout made no progress within its deadline".to_owned());
     }
     let wanted = wanted_replicas(object);
-    let (updated, available, all) = (count(object, "updatedReplicas"), count(object, "availableReplicas"), count(object, "replicas"));
+    let (updated, available, all) = (
+        count(object, "updatedReplicas"),
+        count(object, "availableReplicas"),
+        count(object, "replicas"),
+    );
     if updated < wanted {
         return Readiness::Progressing(format!("{updated} of {wanted} replicas are updated"));
     }
@@ -80,28 +105,53 @@ fn stateful_set(object: &Value) -> Readiness {
     if ready < wanted {
         return Readiness::Progressing(format!("{ready} of {wanted} replicas are ready"));
     }
-    let revision = |field: &str| object.pointer(&format!("/status/{field}")).and_then(Value::as_str).unwrap_or_default().to_owned();
-    if revision("currentRevision") != revision("updateRevision") && count(object, "updatedReplicas") < wanted {
+    let revision = |field: &str| {
+        object
+            .pointer(&format!("/status/{field}"))
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    if revision("currentRevision") != revision("updateRevision")
+        && count(object, "updatedReplicas") < wanted
+    {
         return Readiness::progressing("replicas are being updated");
     }
     Readiness::Ready
 }
 
 fn counts(object: &Value, wanted: &str, updated: &str, available: &str) -> Readiness {
-    let (wanted, updated, available) = (count(object, wanted), count(object, updated), count(object, available));
-    if object.pointer("/status/observedGeneration").is_none() || updated < wanted || available < wanted {
+    let (wanted, updated, available) = (
+        count(object, wanted),
+        count(object, updated),
+        count(object, available),
+    );
+    if object.pointer("/status/observedGeneration").is_none()
+        || updated < wanted
+        || available < wanted
+    {
         return Readiness::Progressing(format!("{available} of {wanted} are available"));
     }
     Readiness::Ready
 }
 
 fn job(object: &Value) -> Readiness {
-    let holds = |type_| condition(object, type_).is_some_and(|found| found.get("status").and_then(Value::as_str) == Some("True"));
+    let holds = |type_| {
+        condition(object, type_)
+            .is_some_and(|found| found.get("status").and_then(Value::as_str) == Some("True"))
+    };
     if holds("Failed") {
-        let message = condition(object, "Failed").and_then(|found| found.get("message")).and_then(Value::as_str).unwrap_or("it failed");
+        let message = condition(object, "Failed")
+            .and_then(|found| found.get("message"))
+            .and_then(Value::as_str)
+            .unwrap_or("it failed");
         return Readiness::Failed(message.to_owned());
     }
-    if holds("Complete") { Readiness::Ready } else { Readiness::progressing("it has not completed yet") }
+    if holds("Complete") {
+        Readiness::Ready
+    } else {
+        Readiness::progressing("it has not completed yet")
+    }
 }
 
 fn conditions(object: &Value, types: &[&str]) -> Readiness {
@@ -110,17 +160,28 @@ fn conditions(object: &Value, types: &[&str]) -> Readiness {
     {
         return Readiness::Failed(text(found, "message"));
     }
-    let Some(found) = types.iter().find_map(|type_| condition(object, type_)) else { return Readiness::Ready };
-    if found.get("status").and_then(Value::as_str) == Some("True") { Readiness::Ready } else { Readiness::Progressing(text(found, "message")) }
+    let Some(found) = types.iter().find_map(|type_| condition(object, type_)) else {
+        return Readiness::Ready;
+    };
+    if found.get("status").and_then(Value::as_str) == Some("True") {
+        Readiness::Ready
+    } else {
+        Readiness::Progressing(text(found, "message"))
+    }
 }
 
 fn text(value: &Value, field: &str) -> String {
-    value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+    value
+        .get(field)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn condition<'a>(object: &'a Value, type_: &str) -> Option<&'a Value> {
     let all = object.pointer("/status/conditions")?.as_array()?;
-    all.iter().find(|found| found.get("type").and_then(Value::as_str) == Some(type_))
+    all.iter()
+        .find(|found| found.get("type").and_then(Value::as_str) == Some(type_))
 }
 
 #[cfg(test)]
@@ -137,20 +198,29 @@ mod tests {
     #[test]
     fn a_deployment_is_not_ready_on_an_unobserved_generation() {
         let full = json!({"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2});
-        assert!(matches!(of(&deployment_with(2, 1, full.clone())), Readiness::Progressing(_)));
+        assert!(matches!(
+            of(&deployment_with(2, 1, full.clone())),
+            Readiness::Progressing(_)
+        ));
         assert_eq!(of(&deployment_with(2, 2, full)), Readiness::Ready);
     }
 
     #[test]
     fn old_replicas_keep_a_deployment_from_being_ready() {
         let status = json!({"replicas": 3, "updatedReplicas": 2, "availableReplicas": 3});
-        assert_eq!(of(&deployment_with(1, 1, status)), Readiness::Progressing("1 old replicas are still to end".to_owned()));
+        assert_eq!(
+            of(&deployment_with(1, 1, status)),
+            Readiness::Progressing("1 old replicas are still to end".to_owned())
+        );
     }
 
     #[test]
     fn a_failed_job_says_why() {
         let object = json!({"kind": "Job", "status": {"conditions": [{"type": "Failed", "status": "True", "message": "backoff limit reached"}]}});
-        assert_eq!(of(&object), Readiness::Failed("backoff limit reached".to_owned()));
+        assert_eq!(
+            of(&object),
+            Readiness::Failed("backoff limit reached".to_owned())
+        );
     }
 
     #[test]

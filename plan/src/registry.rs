@@ -3,8 +3,8 @@
 use crate::install::FairleadKind;
 use crate::kind::Kind;
 use crate::platform::{
-    EnvironmentKind, ReleaseKind, ResourceClassKind, ResourceDefinitionKind, ResourceDefinitionRevisionKind, ResourceInstanceKind,
-    ScoreWorkloadKind,
+    EnvironmentKind, ReleaseKind, ResourceClassKind, ResourceDefinitionKind,
+    ResourceDefinitionRevisionKind, ResourceInstanceKind, ScoreWorkloadKind,
 };
 
 /// Something to be done for every kind.

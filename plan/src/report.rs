@@ -30,7 +30,11 @@ pub struct Note {
 }
 
 /// Makes the report of a pass.
-pub fn report<K: Kind>(object: &K::Object, outcome: &Outcome<K>, now: Timestamp) -> Report<<K::Object as Reported>::Status> {
+pub fn report<K: Kind>(
+    object: &K::Object,
+    outcome: &Outcome<K>,
+    now: Timestamp,
+) -> Report<<K::Object as Reported>::Status> {
     let previous = object.status().cloned().unwrap_or_default();
     let generation = object.meta().generation.unwrap_or_default();
     let old = <K::Object as Reported>::conditions(&previous).to_vec();
@@ -38,7 +42,12 @@ pub fn report<K: Kind>(object: &K::Object, outcome: &Outcome<K>, now: Timestamp)
     let mut observed = generation;
     let planned = match outcome {
         Outcome::Paused => {
-            built.set(ConditionType::Ready, ConditionStatus::Unknown, Reason::Paused, "paused by the annotation fairlead.dev/paused");
+            built.set(
+                ConditionType::Ready,
+                ConditionStatus::Unknown,
+                Reason::Paused,
+                "paused by the annotation fairlead.dev/paused",
+            );
             observed = <K::Object as Reported>::observed_generation(&previous);
             None
         }
@@ -72,26 +81,55 @@ pub fn report<K: Kind>(object: &K::Object, outcome: &Outcome<K>, now: Timestamp)
     Report { status, events }
 }
 
-fn events<K: Kind>(old: &[fairlead_crds::Condition], new: &[fairlead_crds::Condition], outcome: &Outcome<K>) -> Vec<Note> {
+fn events<K: Kind>(
+    old: &[fairlead_crds::Condition],
+    new: &[fairlead_crds::Condition],
+    outcome: &Outcome<K>,
+) -> Vec<Note> {
     let mut notes = Vec::new();
     if let Outcome::Planned(planned) = outcome {
-        let written = planned.plan.changes.iter().filter(|change| planned.written.contains(&change.key));
-        notes.extend(written.filter(|change| !matches!(&change.verb, Verb::Apply(_)) || !change.note.is_empty()).map(|change| Note {
-            warning: false,
-            reason: change.reason.to_owned(),
-            message: change.note.clone(),
-        }));
+        let written = planned
+            .plan
+            .changes
+            .iter()
+            .filter(|change| planned.written.contains(&change.key));
+        notes.extend(
+            written
+                .filter(|change| !matches!(&change.verb, Verb::Apply(_)) || !change.note.is_empty())
+                .map(|change| Note {
+                    warning: false,
+                    reason: change.reason.to_owned(),
+                    message: change.note.clone(),
+                }),
+        );
     }
-    let Some(ready) = conditions::find(new, ConditionType::Ready) else { return notes };
+    let Some(ready) = conditions::find(new, ConditionType::Ready) else {
+        return notes;
+    };
     let before = conditions::find(old, ConditionType::Ready);
-    let same = before.is_some_and(|before| before.status == ready.status && before.reason == ready.reason);
-    let quiet = [Reason::NotYetReported, Reason::WaitingForDependencies, Reason::Progressing];
+    let same =
+        before.is_some_and(|before| before.status == ready.status && before.reason == ready.reason);
+    let quiet = [
+        Reason::NotYetReported,
+        Reason::WaitingForDependencies,
+        Reason::Progressing,
+    ];
     if !same && !quiet.iter().any(|reason| reason.as_str() == ready.reason) {
         let is_ready = ready.status == ConditionStatus::True;
         notes.push(Note {
-            warning: !is_ready && ready.reason != Reason::Paused.as_str() && ready.reason != Reason::Superseded.as_str(),
-            reason: if is_ready { "Ready".to_owned() } else { ready.reason.clone() },
-            message: if is_ready && ready.message.is_empty() { "ready".to_owned() } else { ready.message.clone() },
+            warning: !is_ready
+                && ready.reason != Reason::Paused.as_str()
+                && ready.reason != Reason::Superseded.as_str(),
+            reason: if is_ready {
+                "Ready".to_owned()
+            } else {
+                ready.reason.clone()
+            },
+            message: if is_ready && ready.message.is_empty() {
+                "ready".to_owned()
+            } else {
+                ready.message.clone()
+            },
         });
     }
     notes

@@ -18,7 +18,16 @@ const WRITE: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
 /// What definitions may create unless the platform team says otherwise: group and plural names.
 const PROVISION: &[(&str, &[&str])] = &[
-    ("", &["configmaps", "persistentvolumeclaims", "secrets", "serviceaccounts", "services"]),
+    (
+        "",
+        &[
+            "configmaps",
+            "persistentvolumeclaims",
+            "secrets",
+            "serviceaccounts",
+            "services",
+        ],
+    ),
     ("apps", &["deployments", "statefulsets"]),
     ("batch", &["cronjobs", "jobs"]),
     ("gateway.networking.k8s.io", &["httproutes"]),
@@ -32,7 +41,10 @@ struct Rights(BTreeMap<(String, String), Vec<&'static str>>);
 
 impl Rights {
     fn add(&mut self, group: &str, resource: &str, verbs: &[&'static str]) {
-        let have = self.0.entry((group.to_owned(), resource.to_owned())).or_default();
+        let have = self
+            .0
+            .entry((group.to_owned(), resource.to_owned()))
+            .or_default();
         for verb in verbs {
             if !have.contains(verb) {
                 have.push(verb);
@@ -44,25 +56,42 @@ impl Rights {
     fn rules(self) -> Vec<PolicyRule> {
         let mut merged: BTreeMap<(String, Vec<&str>), Vec<String>> = BTreeMap::new();
         for ((group, resource), verbs) in self.0 {
-            merged.entry((group, ordered(verbs))).or_default().push(resource);
+            merged
+                .entry((group, ordered(verbs)))
+                .or_default()
+                .push(resource);
         }
-        merged.into_iter().map(|((group, verbs), resources)| rule(&group, resources, &verbs, &[])).collect()
+        merged
+            .into_iter()
+            .map(|((group, verbs), resources)| rule(&group, resources, &verbs, &[]))
+            .collect()
     }
 }
 
 /// Verbs in the order in which people read them.
 fn ordered(mut verbs: Vec<&'static str>) -> Vec<&'static str> {
-    const ORDER: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete"];
+    const ORDER: &[&str] = &[
+        "get", "list", "watch", "create", "update", "patch", "delete",
+    ];
     verbs.sort_by_key(|verb| ORDER.iter().position(|known| known == verb));
     verbs
 }
 
 fn rule(group: &str, resources: Vec<String>, verbs: &[&str], names: &[&str]) -> PolicyRule {
-    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let owned = |words: &[&str]| {
+        words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect::<Vec<_>>()
+    };
     PolicyRule {
         api_groups: Some(vec![group.to_owned()]),
         resources: Some(resources),
-        resource_names: if names.is_empty() { None } else { Some(owned(names)) },
+        resource_names: if names.is_empty() {
+            None
+        } else {
+            Some(owned(names))
+        },
         verbs: owned(verbs),
         non_resource_urls: None,
     }
@@ -72,7 +101,11 @@ impl Visitor for Rights {
     fn visit<K: Kind>(&mut self) {
         let (group, plural) = (K::Object::group(&()), K::Object::plural(&()));
         self.add(&group, &plural, READ);
-        self.add(&group, &format!("{plural}/status"), &["get", "update", "patch"]);
+        self.add(
+            &group,
+            &format!("{plural}/status"),
+            &["get", "update", "patch"],
+        );
         // Owner references with blockOwnerDeletion need the right to set finalizers.
         self.add(&group, &format!("{plural}/finalizers"), &["update"]);
         if K::FINALIZER.is_some() {
@@ -106,9 +139,19 @@ pub fn operator() -> Vec<PolicyRule> {
 #[must_use]
 pub fn operator_namespaced() -> Vec<PolicyRule> {
     vec![
-        rule("coordination.k8s.io", vec!["leases".to_owned()], &["get", "create", "update"], &[]),
+        rule(
+            "coordination.k8s.io",
+            vec!["leases".to_owned()],
+            &["get", "create", "update"],
+            &[],
+        ),
         rule("", vec!["secrets".to_owned()], &["create"], &[]),
-        rule("", vec!["secrets".to_owned()], &["get", "update"], OWN_SECRETS),
+        rule(
+            "",
+            vec!["secrets".to_owned()],
+            &["get", "update"],
+            OWN_SECRETS,
+        ),
     ]
 }
 
@@ -144,13 +187,16 @@ pub fn people(audience: Audience) -> Vec<PolicyRule> {
     struct All(Rights);
     impl Visitor for All {
         fn visit<K: Kind>(&mut self) {
-            self.0.add(&K::Object::group(&()), &K::Object::plural(&()), READ);
+            self.0
+                .add(&K::Object::group(&()), &K::Object::plural(&()), READ);
         }
     }
     match audience {
         Audience::Everybody => {
             let mut rights = Rights::default();
-            let catalogue = |crd: &CustomResourceDefinition| crd.spec.group == fairlead_crds::platform::GROUP && crd.spec.scope == "Cluster";
+            let catalogue = |crd: &CustomResourceDefinition| {
+                crd.spec.group == fairlead_crds::platform::GROUP && crd.spec.scope == "Cluster"
+            };
             for crd in fairlead_crds::all().into_iter().filter(catalogue) {
                 rights.add(&crd.spec.group, &crd.spec.names.plural, READ);
             }
@@ -164,7 +210,11 @@ pub fn people(audience: Audience) -> Vec<PolicyRule> {
         Audience::Edit => {
             let mut rights = Rights::default();
             for plural in TEAM {
-                rights.add(fairlead_crds::platform::GROUP, plural, &["create", "update", "patch", "delete"]);
+                rights.add(
+                    fairlead_crds::platform::GROUP,
+                    plural,
+                    &["create", "update", "patch", "delete"],
+                );
             }
             rights.rules()
         }
@@ -178,8 +228,12 @@ mod tests {
     /// True when the rules allow the verb.
     fn allows(rules: &[PolicyRule], group: &str, resource: &str, verb: &str) -> bool {
         rules.iter().any(|rule| {
-            let has = |list: &Option<Vec<String>>, word: &str| list.iter().flatten().any(|have| have == word);
-            has(&rule.api_groups, group) && has(&rule.resources, resource) && rule.verbs.iter().any(|have| have == verb)
+            let has = |list: &Option<Vec<String>>, word: &str| {
+                list.iter().flatten().any(|have| have == word)
+            };
+            has(&rule.api_groups, group)
+                && has(&rule.resources, resource)
+                && rule.verbs.iter().any(|have| have == verb)
         })
     }
 
@@ -220,26 +274,71 @@ mod tests {
 
     #[test]
     fn no_rule_is_a_wildcard() {
-        let all = [operator(), operator_namespaced(), provision(), people(Audience::Everybody), people(Audience::View), people(Audience::Edit)].concat();
+        let all = [
+            operator(),
+            operator_namespaced(),
+            provision(),
+            people(Audience::Everybody),
+            people(Audience::View),
+            people(Audience::Edit),
+        ]
+        .concat();
         for rule in all {
-            let words = rule.verbs.iter().chain(rule.resources.iter().flatten()).chain(rule.api_groups.iter().flatten());
-            assert!(words.into_iter().all(|word| !word.contains('*')), "{rule:?}");
+            let words = rule
+                .verbs
+                .iter()
+                .chain(rule.resources.iter().flatten())
+                .chain(rule.api_groups.iter().flatten());
+            assert!(
+                words.into_iter().all(|word| !word.contains('*')),
+                "{rule:?}"
+            );
         }
     }
 
     #[test]
     fn everybody_reads_the_catalogue_and_no_more() {
         let rules = people(Audience::Everybody);
-        assert!(allows(&rules, "platform.fairlead.dev", "resourceclasses", "list"));
-        assert!(!allows(&rules, "platform.fairlead.dev", "environments", "list"));
-        assert!(!allows(&rules, "platform.fairlead.dev", "resourceclasses", "create"));
+        assert!(allows(
+            &rules,
+            "platform.fairlead.dev",
+            "resourceclasses",
+            "list"
+        ));
+        assert!(!allows(
+            &rules,
+            "platform.fairlead.dev",
+            "environments",
+            "list"
+        ));
+        assert!(!allows(
+            &rules,
+            "platform.fairlead.dev",
+            "resourceclasses",
+            "create"
+        ));
     }
 
     #[test]
     fn nobody_but_the_operator_makes_resource_instances() {
         let rules = people(Audience::Edit);
-        assert!(allows(&rules, "platform.fairlead.dev", "scoreworkloads", "create"));
-        assert!(!allows(&rules, "platform.fairlead.dev", "resourceinstances", "create"));
-        assert!(allows(&people(Audience::View), "platform.fairlead.dev", "resourceinstances", "watch"));
+        assert!(allows(
+            &rules,
+            "platform.fairlead.dev",
+            "scoreworkloads",
+            "create"
+        ));
+        assert!(!allows(
+            &rules,
+            "platform.fairlead.dev",
+            "resourceinstances",
+            "create"
+        ));
+        assert!(allows(
+            &people(Audience::View),
+            "platform.fairlead.dev",
+            "resourceinstances",
+            "watch"
+        ));
     }
 }

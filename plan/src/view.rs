@@ -63,13 +63,21 @@ pub fn state<K>(object: &K) -> State
 where
     K: Reported + Resource<DynamicType = ()>,
 {
-    let found = object.status().and_then(|status| conditions::find(K::conditions(status), ConditionType::Ready));
+    let found = object
+        .status()
+        .and_then(|status| conditions::find(K::conditions(status), ConditionType::Ready));
     let generation = object.meta().generation.unwrap_or_default();
     match found {
-        Some(ready) if ready.observed_generation == generation || generation == 0 => {
-            State { ready: ready.status.as_str(), reason: ready.reason.clone(), message: ready.message.clone() }
-        }
-        _ => State { ready: ConditionStatus::Unknown.as_str(), reason: "NotYetReported".to_owned(), message: "not looked at yet".to_owned() },
+        Some(ready) if ready.observed_generation == generation || generation == 0 => State {
+            ready: ready.status.as_str(),
+            reason: ready.reason.clone(),
+            message: ready.message.clone(),
+        },
+        _ => State {
+            ready: ConditionStatus::Unknown.as_str(),
+            reason: "NotYetReported".to_owned(),
+            message: "not looked at yet".to_owned(),
+        },
     }
 }
 
@@ -78,7 +86,10 @@ where
 pub fn environment(cache: &Cache, environment: &Environment) -> EnvironmentView {
     let release = releases::active(cache, environment);
     let namespace = releases::target_namespace(environment);
-    let mut nodes = release.as_deref().map(|release| nodes(cache, &namespace, release)).unwrap_or_default();
+    let mut nodes = release
+        .as_deref()
+        .map(|release| nodes(cache, &namespace, release))
+        .unwrap_or_default();
     nodes.sort_by_key(|node| (!node.name.starts_with("workload "), node.name.clone()));
     EnvironmentView {
         name: environment.name_any(),
@@ -93,9 +104,18 @@ pub fn environment(cache: &Cache, environment: &Environment) -> EnvironmentView 
 fn nodes(cache: &Cache, namespace: &str, release: &Release) -> Vec<NodeView> {
     let recorded = release.status.iter().flat_map(|status| &status.resources);
     let view = |resource: &fairlead_crds::platform::ResolvedResource| {
-        let key = NodeKey { type_: resource.type_.clone(), class: resource.class.clone(), id: resource.id.clone() };
-        let instance: Option<Arc<ResourceInstance>> = cache.instances.get(namespace, &resource.instance);
-        let missing = || State { ready: "False", reason: "Progressing".to_owned(), message: "it is being made".to_owned() };
+        let key = NodeKey {
+            type_: resource.type_.clone(),
+            class: resource.class.clone(),
+            id: resource.id.clone(),
+        };
+        let instance: Option<Arc<ResourceInstance>> =
+            cache.instances.get(namespace, &resource.instance);
+        let missing = || State {
+            ready: "False",
+            reason: "Progressing".to_owned(),
+            message: "it is being made".to_owned(),
+        };
         NodeView {
             name: key.to_string(),
             revision: Some(resource.revision.clone()).filter(|revision| !revision.is_empty()),
@@ -131,11 +151,23 @@ pub struct CandidateView {
 
 /// Explains the resource of a workload in an environment; none where the workload has no such resource.
 #[must_use]
-pub fn explain(cache: &Cache, environment: &Environment, workload: &str, resource: &str) -> Option<Explanation> {
+pub fn explain(
+    cache: &Cache,
+    environment: &Environment,
+    workload: &str,
+    resource: &str,
+) -> Option<Explanation> {
     let application = environment.namespace().unwrap_or_default();
     let release = releases::active(cache, environment);
-    let described = cache.workloads.get(&application, workload).map(|found| found.spec.score.clone());
-    let released = release.iter().flat_map(|release| &release.spec.workloads).find(|found| found.name == workload).map(|found| found.spec.clone());
+    let described = cache
+        .workloads
+        .get(&application, workload)
+        .map(|found| found.spec.score.clone());
+    let released = release
+        .iter()
+        .flat_map(|release| &release.spec.workloads)
+        .find(|found| found.name == workload)
+        .map(|found| found.spec.clone());
     let score = described.or(released)?;
     let request = score.resources.get(resource)?;
     let key = graph::request_key(workload, resource, request);
@@ -149,13 +181,22 @@ pub fn explain(cache: &Cache, environment: &Environment, workload: &str, resourc
             Verdict::Chosen => "chosen".to_owned(),
             Verdict::LessSpecific => format!("less specific: it sets {}", candidate.specificity),
             Verdict::Tied => "tied: another is equally specific, so none is chosen".to_owned(),
-            Verdict::Differs { field, wanted, found } => format!("differs: {field} is {found}, and it wants {wanted}"),
+            Verdict::Differs {
+                field,
+                wanted,
+                found,
+            } => format!("differs: {field} is {found}, and it wants {wanted}"),
         },
     };
     Some(Explanation {
         request: format!(
             "type {}, class {}, id {}, application {}, environment {}, environment type {}",
-            asked.type_, asked.class, asked.id, asked.application, asked.environment, asked.environment_type
+            asked.type_,
+            asked.class,
+            asked.id,
+            asked.application,
+            asked.environment,
+            asked.environment_type
         ),
         held: at.held.get(&key).cloned(),
         candidates: candidates.iter().map(view).collect(),
@@ -187,30 +228,61 @@ pub fn plan(
 ) -> Result<Vec<PlannedNode>, crate::problem::Problem> {
     let at = place(environment, None);
     let graph = graph::resolve(cache, &at, workloads)?;
-    let names: std::collections::BTreeMap<String, String> = graph.nodes.keys().map(|key| (key.instance(), key.to_string())).collect();
+    let names: std::collections::BTreeMap<String, String> = graph
+        .nodes
+        .keys()
+        .map(|key| (key.instance(), key.to_string()))
+        .collect();
     let existing = cache.instances.in_namespace(&at.namespace);
     let mut planned = Vec::new();
     for key in &graph.order {
         let node = &graph.nodes[key];
         let revision = node.revision.as_ref().map(|revision| revision.name_any());
-        let found = existing.iter().find(|instance| instance.name_any() == key.instance());
+        let found = existing
+            .iter()
+            .find(|instance| instance.name_any() == key.instance());
         let same = found.is_some_and(|found| {
             let score = found.spec.workload.as_ref().map(|workload| &workload.score);
-            found.spec.revision == revision && found.spec.params == node.params && score == node.workload.as_ref()
+            found.spec.revision == revision
+                && found.spec.params == node.params
+                && score == node.workload.as_ref()
         });
-        let needs = node.dependencies.iter().filter_map(|dependency| names.get(&dependency.instance).cloned()).collect();
+        let needs = node
+            .dependencies
+            .iter()
+            .filter_map(|dependency| names.get(&dependency.instance).cloned())
+            .collect();
         let step = match found {
             None => "make",
             Some(_) if same => "keep",
             Some(_) => "change",
         };
-        planned.push(PlannedNode { name: key.to_string(), step, revision, needs });
+        planned.push(PlannedNode {
+            name: key.to_string(),
+            step,
+            revision,
+            needs,
+        });
     }
-    for instance in existing.iter().filter(|instance| !names.contains_key(&instance.name_any())) {
-        let key = NodeKey { type_: instance.spec.type_.clone(), class: instance.spec.class.clone(), id: instance.spec.id.clone() };
-        let keeps = instance.spec.deletion_policy == fairlead_crds::platform::DeletionPolicy::Retain && instance.spec.workload.is_none();
+    for instance in existing
+        .iter()
+        .filter(|instance| !names.contains_key(&instance.name_any()))
+    {
+        let key = NodeKey {
+            type_: instance.spec.type_.clone(),
+            class: instance.spec.class.clone(),
+            id: instance.spec.id.clone(),
+        };
+        let keeps = instance.spec.deletion_policy
+            == fairlead_crds::platform::DeletionPolicy::Retain
+            && instance.spec.workload.is_none();
         let step = if keeps { "keep data" } else { "delete" };
-        planned.push(PlannedNode { name: key.to_string(), step, revision: instance.spec.revision.clone(), needs: Vec::new() });
+        planned.push(PlannedNode {
+            name: key.to_string(),
+            step,
+            revision: instance.spec.revision.clone(),
+            needs: Vec::new(),
+        });
     }
     Ok(planned)
 }

@@ -67,15 +67,31 @@ pub enum RunError {
 /// When it cannot start.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
     let client_metrics = Arc::new(ClientMetrics::default());
-    let client = client::connect(&client_metrics).await.map_err(|source| RunError::Connect { source: Box::new(source) })?;
+    let client = client::connect(&client_metrics)
+        .await
+        .map_err(|source| RunError::Connect {
+            source: Box::new(source),
+        })?;
     let cache = Arc::new(Cache::default());
     let (events, mut received) = mpsc::unbounded_channel();
     // Nobody acts on events here: the cache is all that is needed.
     tokio::spawn(async move { while received.recv().await.is_some() {} });
-    let feed = Feed::new(client, Arc::clone(&cache), Arc::clone(&client_metrics), events, stop.clone());
+    let feed = Feed::new(
+        client,
+        Arc::clone(&cache),
+        Arc::clone(&client_metrics),
+        events,
+        stop.clone(),
+    );
     feed.start_own();
-    let certificates = Certificates::load(&config.tls).await.map_err(|source| RunError::Certificate { source })?;
-    tokio::spawn(tls::keep(certificates.clone(), config.tls.clone(), stop.clone()));
+    let certificates = Certificates::load(&config.tls)
+        .await
+        .map_err(|source| RunError::Certificate { source })?;
+    tokio::spawn(tls::keep(
+        certificates.clone(),
+        config.tls.clone(),
+        stop.clone(),
+    ));
     let metrics = Arc::new(Metrics::default());
     let mut admin = {
         let ready: admin::Ready = {

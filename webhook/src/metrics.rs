@@ -21,20 +21,43 @@ pub(crate) struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let seconds = Histogram::new([0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0]);
-        let mut metrics = Self { registry: Registry::default(), requests: Family::default(), seconds };
+        let seconds = Histogram::new([
+            0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0,
+        ]);
+        let mut metrics = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            seconds,
+        };
         let registry = &mut metrics.registry;
-        registry.register("fairlead_admission_requests", "Admission requests by kind and verdict", metrics.requests.clone());
-        registry.register("fairlead_admission_duration_seconds", "How long admission took", metrics.seconds.clone());
+        registry.register(
+            "fairlead_admission_requests",
+            "Admission requests by kind and verdict",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "fairlead_admission_duration_seconds",
+            "How long admission took",
+            metrics.seconds.clone(),
+        );
         metrics
     }
 }
 
 impl Metrics {
     pub(crate) fn answered(&self, kind: &str, allowed: bool, seconds: f64) {
-        let known = if fairlead_plan::admission::is_known(kind) { kind } else { "other" };
+        let known = if fairlead_plan::admission::is_known(kind) {
+            kind
+        } else {
+            "other"
+        };
         let verdict = if allowed { "allowed" } else { "refused" };
-        self.requests.get_or_create(&Labels { kind: known.to_owned(), verdict: verdict.to_owned() }).inc();
+        self.requests
+            .get_or_create(&Labels {
+                kind: known.to_owned(),
+                verdict: verdict.to_owned(),
+            })
+            .inc();
         self.seconds.observe(seconds);
     }
 

@@ -43,11 +43,16 @@ pub(crate) async fn serve(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(certificates));
+    let mut config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind(address).await?;
-    let router = Router::new().route("/validate", post(validate)).layer(DefaultBodyLimit::max(BODY_MAX)).with_state(Shared { cache, metrics });
+    let router = Router::new()
+        .route("/validate", post(validate))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(Shared { cache, metrics });
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -56,7 +61,12 @@ pub(crate) async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                connections.spawn(connection(stream, acceptor.clone(), router.clone(), stop.clone()));
+                connections.spawn(connection(
+                    stream,
+                    acceptor.clone(),
+                    router.clone(),
+                    stop.clone(),
+                ));
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to accept a connection");
@@ -65,13 +75,21 @@ pub(crate) async fn serve(
         }
     }
     connections.close();
-    if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
+    if tokio::time::timeout(GRACE, connections.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!("requests did not end in time");
     }
     Ok(())
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, stop: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    router: Router,
+    stop: CancellationToken,
+) {
     // A request that waits for Nagle's algorithm would be slow; where the option fails it is only slower.
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -97,9 +115,14 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, st
     }
 }
 
-async fn validate(State(shared): State<Shared>, Json(review): Json<AdmissionReview<DynamicObject>>) -> Json<AdmissionReview<DynamicObject>> {
+async fn validate(
+    State(shared): State<Shared>,
+    Json(review): Json<AdmissionReview<DynamicObject>>,
+) -> Json<AdmissionReview<DynamicObject>> {
     let started = Instant::now();
     let (review, kind, allowed) = answer(review, &shared.cache);
-    shared.metrics.answered(&kind, allowed, started.elapsed().as_secs_f64());
+    shared
+        .metrics
+        .answered(&kind, allowed, started.elapsed().as_secs_f64());
     Json(review)
 }

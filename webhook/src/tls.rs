@@ -56,7 +56,10 @@ impl Certificates {
     pub(crate) async fn load(folder: &Path) -> Result<Self, TlsError> {
         let content = read(folder).await?;
         let key = parse(folder, &content)?;
-        Ok(Self { current: Arc::new(ArcSwap::from_pointee(key)), content: Arc::new(ArcSwap::from_pointee(content)) })
+        Ok(Self {
+            current: Arc::new(ArcSwap::from_pointee(key)),
+            content: Arc::new(ArcSwap::from_pointee(content)),
+        })
     }
 
     /// Reads it again; true when it changed.
@@ -88,7 +91,9 @@ pub(crate) async fn keep(certificates: Certificates, folder: PathBuf, stop: Canc
         match certificates.reload(&folder).await {
             Ok(true) => tracing::info!("the certificate was renewed"),
             Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the new certificate cannot be used; the last one stays"),
+            Err(error) => {
+                tracing::warn!(%error, "the new certificate cannot be used; the last one stays")
+            }
         }
     }
 }
@@ -96,18 +101,32 @@ pub(crate) async fn keep(certificates: Certificates, folder: PathBuf, stop: Canc
 async fn read(folder: &Path) -> Result<(Vec<u8>, Vec<u8>), TlsError> {
     let file = |name: &str| {
         let path = folder.join(name);
-        async move { tokio::fs::read(&path).await.map_err(|source| TlsError::Read { path, source }) }
+        async move {
+            tokio::fs::read(&path)
+                .await
+                .map_err(|source| TlsError::Read { path, source })
+        }
     };
     Ok((file("tls.crt").await?, file("tls.key").await?))
 }
 
 fn parse(folder: &Path, (certificate, key): &(Vec<u8>, Vec<u8>)) -> Result<CertifiedKey, TlsError> {
-    let fail = |name: &str, what: &'static str, source: Box<dyn std::error::Error + Send + Sync>| TlsError::Content { path: folder.join(name), what, source };
-    let chain: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+    let fail =
+        |name: &str, what: &'static str, source: Box<dyn std::error::Error + Send + Sync>| {
+            TlsError::Content {
+                path: folder.join(name),
+                what,
+                source,
+            }
+        };
+    let chain: Result<Vec<CertificateDer<'static>>, _> =
+        CertificateDer::pem_slice_iter(certificate).collect();
     let chain = chain.map_err(|error| fail("tls.crt", "certificate", Box::new(error)))?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| fail("tls.key", "key", Box::new(error)))?;
+    let key = PrivateKeyDer::from_pem_slice(key)
+        .map_err(|error| fail("tls.key", "key", Box::new(error)))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
-    CertifiedKey::from_der(chain, key, &provider).map_err(|error| fail("tls.key", "key for the certificate", Box::new(error)))
+    CertifiedKey::from_der(chain, key, &provider)
+        .map_err(|error| fail("tls.key", "key for the certificate", Box::new(error)))
 }
 
 #[cfg(test)]
@@ -115,9 +134,11 @@ mod tests {
     use super::*;
 
     fn write(folder: &Path, name: &str) {
-        let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a certificate can be made");
+        let made = rcgen::generate_simple_self_signed(vec![name.to_owned()])
+            .expect("a certificate can be made");
         std::fs::write(folder.join("tls.crt"), made.cert.pem()).expect("the folder is writable");
-        std::fs::write(folder.join("tls.key"), made.signing_key.serialize_pem()).expect("the folder is writable");
+        std::fs::write(folder.join("tls.key"), made.signing_key.serialize_pem())
+            .expect("the folder is writable");
     }
 
     #[tokio::test]
@@ -125,11 +146,18 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("fairlead-webhook-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("the folder can be made");
         write(&folder, "one");
-        let certificates = Certificates::load(&folder).await.expect("the certificate is good");
+        let certificates = Certificates::load(&folder)
+            .await
+            .expect("the certificate is good");
         let first = certificates.current.load_full();
         assert!(!certificates.reload(&folder).await.expect("nothing changed"));
         write(&folder, "two");
-        assert!(certificates.reload(&folder).await.expect("the certificate is good"));
+        assert!(
+            certificates
+                .reload(&folder)
+                .await
+                .expect("the certificate is good")
+        );
         let second = certificates.current.load_full();
         assert_ne!(first.cert, second.cert);
         std::fs::write(folder.join("tls.crt"), "nonsense").expect("the folder is writable");

@@ -2,7 +2,10 @@
 
 mod fairlead;
 
-pub use fairlead::{Component, ComponentResources, Components, Fairlead, FairleadSpec, FairleadStatus, HighAvailability};
+pub use fairlead::{
+    Component, ComponentResources, Components, Fairlead, FairleadSpec, FairleadStatus,
+    HighAvailability,
+};
 
 /// The API group of this area.
 pub const GROUP: &str = "fairlead.dev";

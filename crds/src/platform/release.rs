@@ -53,7 +53,10 @@ pub struct ReleaseSpec {
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseWorkload {
     /// The workload's name.
-    #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 40),
+        regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$")
+    )]
     pub name: String,
     /// The workload as it was.
     pub spec: ScoreSpec,

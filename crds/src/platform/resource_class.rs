@@ -66,7 +66,10 @@ fn default_class() -> String {
 #[serde(rename_all = "camelCase")]
 pub struct ClassOutput {
     /// The name that placeholders use.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z_][A-Za-z0-9_-]*$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = "^[A-Za-z_][A-Za-z0-9_-]*$")
+    )]
     pub name: String,
     /// What it holds.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -130,7 +130,10 @@ pub struct RequiredResource {
 #[serde(rename_all = "camelCase")]
 pub struct GeneratedValue {
     /// The name that placeholders use.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z_][A-Za-z0-9_-]*$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = "^[A-Za-z_][A-Za-z0-9_-]*$")
+    )]
     pub name: String,
     /// How many characters.
     #[schemars(range(min = 8, max = 128))]
@@ -142,7 +145,10 @@ pub struct GeneratedValue {
 #[serde(rename_all = "camelCase")]
 pub struct ManifestTemplate {
     /// The name by which expressions find the live object: ${objects.<name>}.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z_][A-Za-z0-9_-]*$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = "^[A-Za-z_][A-Za-z0-9_-]*$")
+    )]
     pub name: String,
     /// The object; any string in it may hold ${CEL}. A string that is one placeholder takes the type of its value.
     #[schemars(schema_with = "schema::any_object")]
@@ -155,7 +161,10 @@ pub struct ManifestTemplate {
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.value) != has(self.secretKeyRef)", "message": "set exactly one of value and secretKeyRef"}]))]
 pub struct Output {
     /// The output's name, as the class lists it.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z_][A-Za-z0-9_-]*$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = "^[A-Za-z_][A-Za-z0-9_-]*$")
+    )]
     pub name: String,
     /// The value; may hold ${CEL} over params, context, resources, generated and objects.
     #[serde(default, skip_serializing_if = "Option::is_none")]

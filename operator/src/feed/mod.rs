@@ -38,15 +38,32 @@ pub struct Feed {
 
 impl Feed {
     /// A feed into `cache` that tells its changes to `events` until `stop`.
-    pub fn new(client: Client, cache: Arc<Cache>, metrics: Arc<Metrics>, events: mpsc::UnboundedSender<Event>, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        client: Client,
+        cache: Arc<Cache>,
+        metrics: Arc<Metrics>,
+        events: mpsc::UnboundedSender<Event>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         let synced = watch::Sender::new(false);
-        let feed = Self { client, cache, metrics, events, pending: AtomicUsize::new(0), synced, watched: Mutex::default(), stop };
+        let feed = Self {
+            client,
+            cache,
+            metrics,
+            events,
+            pending: AtomicUsize::new(0),
+            synced,
+            watched: Mutex::default(),
+            stop,
+        };
         Arc::new(feed)
     }
 
     /// Starts the watches of Fairlead's own kinds.
     pub fn start_own(self: &Arc<Self>) {
-        let mut starter = Starter { feed: Arc::clone(self) };
+        let mut starter = Starter {
+            feed: Arc::clone(self),
+        };
         self.pending.fetch_add(1, Ordering::SeqCst);
         registry::visit(&mut starter);
         self.one_synced();
@@ -55,9 +72,21 @@ impl Feed {
     /// Starts the watches of everything that the kinds make, of namespaces and of pods.
     pub fn start_others(self: &Arc<Self>) {
         self.pending.fetch_add(1, Ordering::SeqCst);
-        let namespaces = ApiResource { group: String::new(), version: "v1".into(), api_version: "v1".into(), kind: "Namespace".into(), plural: "namespaces".into() };
+        let namespaces = ApiResource {
+            group: String::new(),
+            version: "v1".into(),
+            api_version: "v1".into(),
+            kind: "Namespace".into(),
+            plural: "namespaces".into(),
+        };
         self.watch_other(&namespaces, None);
-        let pods = ApiResource { group: String::new(), version: "v1".into(), api_version: "v1".into(), kind: "Pod".into(), plural: "pods".into() };
+        let pods = ApiResource {
+            group: String::new(),
+            version: "v1".into(),
+            api_version: "v1".into(),
+            kind: "Pod".into(),
+            plural: "pods".into(),
+        };
         self.watch_other(&pods, Some(fairlead_crds::labels::WORKLOAD.to_owned()));
         let mut children = Children::default();
         registry::visit(&mut children);
@@ -69,16 +98,27 @@ impl Feed {
 
     /// Watches the objects of a kind that Fairlead makes, unless they are watched already or are its own.
     pub fn ensure(self: &Arc<Self>, resource: &ApiResource) {
-        if resource.group.ends_with("fairlead.dev") || (resource.group.is_empty() && resource.kind == "Namespace") {
+        if resource.group.ends_with("fairlead.dev")
+            || (resource.group.is_empty() && resource.kind == "Namespace")
+        {
             return;
         }
-        let selector = format!("{}={}", fairlead_crds::labels::MANAGED_BY, fairlead_crds::labels::MANAGER);
+        let selector = format!(
+            "{}={}",
+            fairlead_crds::labels::MANAGED_BY,
+            fairlead_crds::labels::MANAGER
+        );
         self.watch_other(resource, Some(selector));
     }
 
     fn watch_other(self: &Arc<Self>, resource: &ApiResource, selector: Option<String>) {
         let name = (resource.group.clone(), resource.kind.clone());
-        if !self.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(name) {
+        if !self
+            .watched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name)
+        {
             return;
         }
         // A kind that is met later must not make the process unready again.
@@ -86,7 +126,12 @@ impl Feed {
         if counts {
             self.pending.fetch_add(1, Ordering::SeqCst);
         }
-        tokio::spawn(others::run(Arc::clone(self), resource.clone(), selector, counts));
+        tokio::spawn(others::run(
+            Arc::clone(self),
+            resource.clone(),
+            selector,
+            counts,
+        ));
     }
 
     /// Waits until every watch has listed once.
@@ -140,7 +185,8 @@ impl Visitor for Children {
                 kind: child.kind.into(),
                 plural: child.plural.into(),
             };
-            self.resources.insert((child.group.to_owned(), child.kind.to_owned()), resource);
+            self.resources
+                .insert((child.group.to_owned(), child.kind.to_owned()), resource);
         }
     }
 }

@@ -13,7 +13,12 @@ use kube::runtime::{WatchStreamExt, watcher};
 use super::{Feed, strip};
 
 /// Watches until the feed stops. `counts`: the process is ready only once this watch has listed.
-pub(super) async fn run(feed: Arc<Feed>, resource: ApiResource, selector: Option<String>, counts: bool) {
+pub(super) async fn run(
+    feed: Arc<Feed>,
+    resource: ApiResource,
+    selector: Option<String>,
+    counts: bool,
+) {
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(feed.client.clone(), &resource);
     let mut config = watcher::Config::default().page_size(500);
     if let Some(selector) = &selector {
@@ -69,10 +74,19 @@ pub(super) async fn run(feed: Arc<Feed>, resource: ApiResource, selector: Option
 
 fn key(resource: &ApiResource, object: &PartialObjectMeta<DynamicObject>) -> ObjectKey {
     let meta = &object.metadata;
-    ObjectKey::new(resource.api_version.clone(), resource.kind.clone(), meta.namespace.as_deref(), meta.name.clone().unwrap_or_default())
+    ObjectKey::new(
+        resource.api_version.clone(),
+        resource.kind.clone(),
+        meta.namespace.as_deref(),
+        meta.name.clone().unwrap_or_default(),
+    )
 }
 
-fn put(feed: &Feed, resource: &ApiResource, mut object: PartialObjectMeta<DynamicObject>) -> ObjectKey {
+fn put(
+    feed: &Feed,
+    resource: &ApiResource,
+    mut object: PartialObjectMeta<DynamicObject>,
+) -> ObjectKey {
     strip(&mut object.metadata);
     let key = key(resource, &object);
     let meta = ChildMeta::of(&resource.api_version, &resource.kind, &object.metadata);

@@ -41,7 +41,10 @@ pub(super) async fn run<K: Kind>(feed: Arc<Feed>) {
                 put::<K>(&feed, object);
             }
             Some(Ok(watcher::Event::InitDone)) => {
-                let gone = K::table(&feed.cache).ids().into_iter().filter(|id| !listed.contains(id));
+                let gone = K::table(&feed.cache)
+                    .ids()
+                    .into_iter()
+                    .filter(|id| !listed.contains(id));
                 for id in gone {
                     remove::<K>(&feed, id);
                 }
@@ -49,10 +52,13 @@ pub(super) async fn run<K: Kind>(feed: Arc<Feed>) {
                 if std::mem::take(&mut first) {
                     feed.one_synced();
                 }
-                feed.metrics.cached(K::NAME.as_str(), K::table(&feed.cache).len());
+                feed.metrics
+                    .cached(K::NAME.as_str(), K::table(&feed.cache).len());
             }
             Some(Ok(watcher::Event::Apply(object))) => put::<K>(&feed, object),
-            Some(Ok(watcher::Event::Delete(object))) => remove::<K>(&feed, ObjectId::of(object.meta())),
+            Some(Ok(watcher::Event::Delete(object))) => {
+                remove::<K>(&feed, ObjectId::of(object.meta()))
+            }
         }
     }
 }

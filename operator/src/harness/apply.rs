@@ -19,11 +19,20 @@ use super::{problem_of, read};
 use crate::world::{Applied, World};
 
 /// Applies changes; returns what was really written, and the problem at which it ended.
-pub(super) async fn apply(world: &Arc<World>, kind: KindName, changes: &[Change], live: &Live) -> (Vec<ObjectKey>, Option<Problem>) {
+pub(super) async fn apply(
+    world: &Arc<World>,
+    kind: KindName,
+    changes: &[Change],
+    live: &Live,
+) -> (Vec<ObjectKey>, Option<Problem>) {
     let mut written = Vec::new();
     for change in changes {
         if !world.lead.holds() {
-            let problem = Problem { class: Class::Transient, reason: Reason::Unavailable, message: "this replica no longer leads".to_owned() };
+            let problem = Problem {
+                class: Class::Transient,
+                reason: Reason::Unavailable,
+                message: "this replica no longer leads".to_owned(),
+            };
             return (written, Some(problem));
         }
         let verb = verb(&change.verb);
@@ -66,7 +75,12 @@ impl From<Problem> for Skipped {
     }
 }
 
-async fn one(world: &Arc<World>, kind: KindName, change: &Change, live: &Live) -> Result<bool, Skipped> {
+async fn one(
+    world: &Arc<World>,
+    kind: KindName,
+    change: &Change,
+    live: &Live,
+) -> Result<bool, Skipped> {
     let (api, resource) = world.api(&change.key).await?;
     match &change.verb {
         Verb::Apply(body) => {
@@ -75,11 +89,15 @@ async fn one(world: &Arc<World>, kind: KindName, change: &Change, live: &Live) -
         }
         Verb::Create(body) => {
             world.feed.ensure(&resource);
-            create_one(&change.key, &body.0, kind, (&api, &resource)).await.map_err(Skipped::Failed)
+            create_one(&change.key, &body.0, kind, (&api, &resource))
+                .await
+                .map_err(Skipped::Failed)
         }
         Verb::Delete { uid } => {
             world.forget(&change.key);
-            delete_one(&change.key, uid, (&api, &resource)).await.map_err(Skipped::Failed)
+            delete_one(&change.key, uid, (&api, &resource))
+                .await
+                .map_err(Skipped::Failed)
         }
     }
 }
@@ -98,7 +116,9 @@ fn state(meta: &ChildMeta) -> String {
 
 fn hash(body: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
-    serde_json::to_vec(body).unwrap_or_default().hash(&mut hasher);
+    serde_json::to_vec(body)
+        .unwrap_or_default()
+        .hash(&mut hasher);
     hasher.finish()
 }
 
@@ -122,25 +142,47 @@ async fn apply_one(
     }
     let found = match live.object(key) {
         Some(found) => Some(found.clone()),
-        None if cached.is_none() && body.pointer("/metadata/ownerReferences").is_some() && !live.has(&Read::Object(key.clone())) => {
+        None if cached.is_none()
+            && body.pointer("/metadata/ownerReferences").is_some()
+            && !live.has(&Read::Object(key.clone())) =>
+        {
             read::object(world, key).await?
         }
         None => None,
     };
-    let version_before = found.as_ref().map(|found| meta_of(found)).and_then(|meta| meta.resource_version);
-    let version_before = version_before.or_else(|| cached.as_ref().map(|cached| cached.resource_version.clone()));
+    let version_before = found
+        .as_ref()
+        .map(|found| meta_of(found))
+        .and_then(|meta| meta.resource_version);
+    let version_before = version_before.or_else(|| {
+        cached
+            .as_ref()
+            .map(|cached| cached.resource_version.clone())
+    });
     if let Some(found) = &found {
         check_owner(key, body, found)?;
     }
     let params = PatchParams::apply(&manager(kind)).force();
-    let after = api.patch(&key.name, &params, &Patch::Apply(body)).await.map_err(|error| problem_of(&error, key, Some(resource)))?;
+    let after = api
+        .patch(&key.name, &params, &Patch::Apply(body))
+        .await
+        .map_err(|error| problem_of(&error, key, Some(resource)))?;
     let meta = ChildMeta::of(&key.api_version, &key.kind, &stripped(after));
     let changed = version_before.as_ref() != Some(&meta.resource_version);
-    world.remember(key, Applied { wanted, before, after: state(&meta) });
+    world.remember(
+        key,
+        Applied {
+            wanted,
+            before,
+            after: state(&meta),
+        },
+    );
     Ok(changed)
 }
 
-fn stripped(mut object: DynamicObject) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+fn stripped(
+    mut object: DynamicObject,
+) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
     object.metadata.managed_fields = None;
     object.metadata
 }
@@ -149,33 +191,68 @@ fn stripped(mut object: DynamicObject) -> k8s_openapi::apimachinery::pkg::apis::
 fn check_owner(key: &ObjectKey, wanted: &Value, found: &Value) -> Result<(), Problem> {
     let controller = |object: &Value| {
         let owners = meta_of(object).owner_references.unwrap_or_default();
-        owners.into_iter().find(|owner| owner.controller == Some(true))
+        owners
+            .into_iter()
+            .find(|owner| owner.controller == Some(true))
     };
-    let Some(owner) = controller(wanted) else { return Ok(()) };
+    let Some(owner) = controller(wanted) else {
+        return Ok(());
+    };
     let message = match controller(found) {
         Some(other) if other.uid == owner.uid => return Ok(()),
-        Some(other) => format!("{key} exists and belongs to {} {}; it is not taken over", other.kind, other.name),
+        Some(other) => format!(
+            "{key} exists and belongs to {} {}; it is not taken over",
+            other.kind, other.name
+        ),
         None => format!("{key} exists and somebody else made it; it is not taken over"),
     };
-    Err(Problem { class: Class::Denied, reason: Reason::Conflict, message })
+    Err(Problem {
+        class: Class::Denied,
+        reason: Reason::Conflict,
+        message,
+    })
 }
 
-async fn create_one(key: &ObjectKey, body: &Value, kind: KindName, (api, resource): (&Api<DynamicObject>, &ApiResource)) -> Result<bool, Problem> {
-    let object: DynamicObject = serde_json::from_value(body.clone())
-        .map_err(|error| Problem { class: Class::Bug, reason: Reason::Bug, message: format!("{key}: failed to build the object: {error}") })?;
-    let params = PostParams { field_manager: Some(manager(kind)), ..PostParams::default() };
+async fn create_one(
+    key: &ObjectKey,
+    body: &Value,
+    kind: KindName,
+    (api, resource): (&Api<DynamicObject>, &ApiResource),
+) -> Result<bool, Problem> {
+    let object: DynamicObject = serde_json::from_value(body.clone()).map_err(|error| Problem {
+        class: Class::Bug,
+        reason: Reason::Bug,
+        message: format!("{key}: failed to build the object: {error}"),
+    })?;
+    let params = PostParams {
+        field_manager: Some(manager(kind)),
+        ..PostParams::default()
+    };
     match api.create(&params, &object).await {
         Ok(_) => Ok(true),
-        Err(Error::Api(status)) if status.code == 409 && status.reason == "AlreadyExists" => Ok(false),
+        Err(Error::Api(status)) if status.code == 409 && status.reason == "AlreadyExists" => {
+            Ok(false)
+        }
         Err(error) => Err(problem_of(&error, key, Some(resource))),
     }
 }
 
-async fn delete_one(key: &ObjectKey, uid: &str, (api, resource): (&Api<DynamicObject>, &ApiResource)) -> Result<bool, Problem> {
-    let policy = if key.kind == KindName::ResourceInstance.as_str() { PropagationPolicy::Foreground } else { PropagationPolicy::Background };
+async fn delete_one(
+    key: &ObjectKey,
+    uid: &str,
+    (api, resource): (&Api<DynamicObject>, &ApiResource),
+) -> Result<bool, Problem> {
+    let policy = if key.kind == KindName::ResourceInstance.as_str() {
+        PropagationPolicy::Foreground
+    } else {
+        PropagationPolicy::Background
+    };
     let params = DeleteParams {
         propagation_policy: Some(policy),
-        preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+        preconditions: Some(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        }),
         ..DeleteParams::default()
     };
     match api.delete(&key.name, &params).await {

@@ -93,7 +93,9 @@ impl<K: Kind> AnyKind for Typed<K> {
 }
 
 async fn pass<K: Kind>(world: &Arc<World>, id: &ObjectId) -> Next {
-    let Some(object) = K::table(&world.cache).by_id(id) else { return Next::Never };
+    let Some(object) = K::table(&world.cache).by_id(id) else {
+        return Next::Never;
+    };
     if object.meta().deletion_timestamp.is_some() {
         return teardown::<K>(world, &object).await;
     }
@@ -111,7 +113,11 @@ async fn pass<K: Kind>(world: &Arc<World>, id: &ObjectId) -> Next {
 }
 
 async fn run<K: Kind>(world: &Arc<World>, object: &K::Object) -> Outcome<K> {
-    if object.annotations().get(labels::PAUSED).is_some_and(|value| value == "true") {
+    if object
+        .annotations()
+        .get(labels::PAUSED)
+        .is_some_and(|value| value == "true")
+    {
         return Outcome::Paused;
     }
     let valid = match K::validate(object) {
@@ -121,7 +127,10 @@ async fn run<K: Kind>(world: &Arc<World>, object: &K::Object) -> Outcome<K> {
     let seen = K::observe(object, &valid, &world.cache);
     let mut live = fairlead_plan::Live::default();
     for _ in 0..ROUNDS {
-        let wanted: Vec<_> = K::reads(object, &valid, &seen, &live).into_iter().filter(|read| !live.has(read)).collect();
+        let wanted: Vec<_> = K::reads(object, &valid, &seen, &live)
+            .into_iter()
+            .filter(|read| !live.has(read))
+            .collect();
         if wanted.is_empty() {
             break;
         }
@@ -132,20 +141,43 @@ async fn run<K: Kind>(world: &Arc<World>, object: &K::Object) -> Outcome<K> {
             }
         }
     }
-    let context = Context { now: Timestamp::now(), entropy: rand::random(), operator: world.operator.load().as_ref().clone() };
+    let context = Context {
+        now: Timestamp::now(),
+        entropy: rand::random(),
+        operator: world.operator.load().as_ref().clone(),
+    };
     let plan = K::plan(object, &valid, &seen, &live, &context);
     let (written, failed) = apply::apply(world, K::NAME, &plan.changes, &live).await;
-    Outcome::Planned(Box::new(Planned { valid, seen, live, plan, written, failed }))
+    Outcome::Planned(Box::new(Planned {
+        valid,
+        seen,
+        live,
+        plan,
+        written,
+        failed,
+    }))
 }
 
 async fn teardown<K: Kind>(world: &Arc<World>, object: &K::Object) -> Next {
-    let Some(finalizer) = K::FINALIZER.filter(|finalizer| object.finalizers().iter().any(|found| found == finalizer)) else {
+    let Some(finalizer) =
+        K::FINALIZER.filter(|finalizer| object.finalizers().iter().any(|found| found == finalizer))
+    else {
         return Next::Resync;
     };
     let step = K::teardown(object, &world.cache);
-    let (_, failed) = apply::apply(world, K::NAME, &step.changes, &fairlead_plan::Live::default()).await;
+    let (_, failed) = apply::apply(
+        world,
+        K::NAME,
+        &step.changes,
+        &fairlead_plan::Live::default(),
+    )
+    .await;
     if let Some(problem) = failed {
-        tracing::warn!(class = problem.class.as_str(), problem = problem.message, "failed to take the object down");
+        tracing::warn!(
+            class = problem.class.as_str(),
+            problem = problem.message,
+            "failed to take the object down"
+        );
         return Next::Problem(problem.class);
     }
     match step.waiting {

@@ -22,7 +22,11 @@ use crate::world::World;
 const NOTE_MAX: usize = 1000;
 
 /// Reports a pass and says when the next is due.
-pub(super) async fn publish<K: Kind>(world: &Arc<World>, object: &K::Object, outcome: &Outcome<K>) -> Next {
+pub(super) async fn publish<K: Kind>(
+    world: &Arc<World>,
+    object: &K::Object,
+    outcome: &Outcome<K>,
+) -> Next {
     let problem = outcome.problem();
     if let Some(problem) = problem {
         let class = problem.class.as_str();
@@ -34,13 +38,21 @@ pub(super) async fn publish<K: Kind>(world: &Arc<World>, object: &K::Object, out
     let report = report::<K>(object, outcome, Timestamp::now());
     if object.status() != Some(&report.status) {
         let written = write_status::<K>(world, object, report.status).await;
-        world.metrics.write("status", if written.is_ok() { "written" } else { "failed" });
+        world
+            .metrics
+            .write("status", if written.is_ok() { "written" } else { "failed" });
         match written {
             Ok(()) => send(world, object, &report.events).await,
             // The cache is behind; the watch brings the newer object.
-            Err(problem) if problem.class == Class::Conflict => return Next::After(Duration::from_millis(300)),
+            Err(problem) if problem.class == Class::Conflict => {
+                return Next::After(Duration::from_millis(300));
+            }
             Err(problem) => {
-                tracing::warn!(class = problem.class.as_str(), problem = problem.message, "failed to write the status");
+                tracing::warn!(
+                    class = problem.class.as_str(),
+                    problem = problem.message,
+                    "failed to write the status"
+                );
                 return Next::Problem(problem.class);
             }
         }
@@ -54,10 +66,19 @@ pub(super) async fn publish<K: Kind>(world: &Arc<World>, object: &K::Object, out
 }
 
 fn key<K: Kind>(object: &K::Object) -> ObjectKey {
-    ObjectKey::new(K::Object::api_version(&()), K::NAME.as_str(), object.namespace().as_deref(), object.name_any())
+    ObjectKey::new(
+        K::Object::api_version(&()),
+        K::NAME.as_str(),
+        object.namespace().as_deref(),
+        object.name_any(),
+    )
 }
 
-async fn write_status<K: Kind>(world: &Arc<World>, object: &K::Object, status: <K::Object as Reported>::Status) -> Result<(), Problem> {
+async fn write_status<K: Kind>(
+    world: &Arc<World>,
+    object: &K::Object,
+    status: <K::Object as Reported>::Status,
+) -> Result<(), Problem> {
     if !world.lead.holds() {
         return Ok(());
     }
@@ -65,13 +86,22 @@ async fn write_status<K: Kind>(world: &Arc<World>, object: &K::Object, status: <
     let (api, resource) = world.api(&key).await?;
     let mut wanted = object.clone();
     wanted.set_status(status);
-    let mut body = serde_json::to_value(&wanted)
-        .map_err(|error| Problem { class: Class::Bug, reason: fairlead_crds::condition::Reason::Bug, message: format!("{key}: failed to build the status: {error}") })?;
+    let mut body = serde_json::to_value(&wanted).map_err(|error| Problem {
+        class: Class::Bug,
+        reason: fairlead_crds::condition::Reason::Bug,
+        message: format!("{key}: failed to build the status: {error}"),
+    })?;
     body["apiVersion"] = key.api_version.clone().into();
     body["kind"] = key.kind.clone().into();
-    let body: DynamicObject = serde_json::from_value(body)
-        .map_err(|error| Problem { class: Class::Bug, reason: fairlead_crds::condition::Reason::Bug, message: format!("{key}: failed to build the status: {error}") })?;
-    match api.replace_status(&key.name, &PostParams::default(), &body).await {
+    let body: DynamicObject = serde_json::from_value(body).map_err(|error| Problem {
+        class: Class::Bug,
+        reason: fairlead_crds::condition::Reason::Bug,
+        message: format!("{key}: failed to build the status: {error}"),
+    })?;
+    match api
+        .replace_status(&key.name, &PostParams::default(), &body)
+        .await
+    {
         Ok(_) => Ok(()),
         Err(Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(problem_of(&error, &key, Some(&resource))),
@@ -82,7 +112,11 @@ async fn send<O: Resource<DynamicType = ()>>(world: &Arc<World>, object: &O, not
     let reference: ObjectReference = object.object_ref(&());
     for note in notes {
         let event = Event {
-            type_: if note.warning { EventType::Warning } else { EventType::Normal },
+            type_: if note.warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             reason: note.reason.clone(),
             note: Some(note.message.chars().take(NOTE_MAX).collect()),
             action: "Reconcile".to_owned(),
@@ -95,23 +129,43 @@ async fn send<O: Resource<DynamicType = ()>>(world: &Arc<World>, object: &O, not
 }
 
 /// Adds the finalizer at the version that was read.
-pub(super) async fn add_finalizer<K: Kind>(world: &Arc<World>, object: &K::Object, finalizer: &str) -> Result<(), Problem> {
+pub(super) async fn add_finalizer<K: Kind>(
+    world: &Arc<World>,
+    object: &K::Object,
+    finalizer: &str,
+) -> Result<(), Problem> {
     let mut finalizers = object.finalizers().to_vec();
     finalizers.push(finalizer.to_owned());
     set_finalizers::<K>(world, object, finalizers).await
 }
 
 /// Removes the finalizer at the version that was read.
-pub(super) async fn remove_finalizer<K: Kind>(world: &Arc<World>, object: &K::Object, finalizer: &str) -> Result<(), Problem> {
-    let finalizers = object.finalizers().iter().filter(|found| *found != finalizer).cloned().collect();
+pub(super) async fn remove_finalizer<K: Kind>(
+    world: &Arc<World>,
+    object: &K::Object,
+    finalizer: &str,
+) -> Result<(), Problem> {
+    let finalizers = object
+        .finalizers()
+        .iter()
+        .filter(|found| *found != finalizer)
+        .cloned()
+        .collect();
     set_finalizers::<K>(world, object, finalizers).await
 }
 
-async fn set_finalizers<K: Kind>(world: &Arc<World>, object: &K::Object, finalizers: Vec<String>) -> Result<(), Problem> {
+async fn set_finalizers<K: Kind>(
+    world: &Arc<World>,
+    object: &K::Object,
+    finalizers: Vec<String>,
+) -> Result<(), Problem> {
     let key = key::<K>(object);
     let (api, resource) = world.api(&key).await?;
     let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": finalizers}});
-    match api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+    match api
+        .patch(&key.name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+    {
         Ok(_) => Ok(()),
         Err(Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(problem_of(&error, &key, Some(&resource))),

@@ -23,8 +23,17 @@ const LINE_BYTES: i64 = 4096;
 pub(super) async fn read(world: &Arc<World>, read: &Read) -> Result<Answer, Problem> {
     match read {
         Read::Object(key) => object(world, key).await.map(Answer::Object),
-        Read::Pods { namespace, workload } => pods(world, namespace, workload).await.map(Answer::Pods),
-        Read::LastLog { namespace, pod, container, previous, .. } => {
+        Read::Pods {
+            namespace,
+            workload,
+        } => pods(world, namespace, workload).await.map(Answer::Pods),
+        Read::LastLog {
+            namespace,
+            pod,
+            container,
+            previous,
+            ..
+        } => {
             if let Some(line) = world.line(read) {
                 return Ok(Answer::LastLog(line));
             }
@@ -38,7 +47,10 @@ pub(super) async fn read(world: &Arc<World>, read: &Read) -> Result<Answer, Prob
 /// One object, if it exists.
 pub(super) async fn object(world: &Arc<World>, key: &ObjectKey) -> Result<Option<Value>, Problem> {
     let (api, resource) = world.api(key).await?;
-    let found = api.get_opt(&key.name).await.map_err(|error| problem_of(&error, key, Some(&resource)))?;
+    let found = api
+        .get_opt(&key.name)
+        .await
+        .map_err(|error| problem_of(&error, key, Some(&resource)))?;
     Ok(found.map(|found| to_value(found, key)))
 }
 
@@ -52,18 +64,45 @@ pub(super) fn to_value(mut object: DynamicObject, key: &ObjectKey) -> Value {
 }
 
 async fn pods(world: &Arc<World>, namespace: &str, workload: &str) -> Result<Vec<Value>, Problem> {
-    let resource = ApiResource { group: String::new(), version: "v1".into(), api_version: "v1".into(), kind: "Pod".into(), plural: "pods".into() };
+    let resource = ApiResource {
+        group: String::new(),
+        version: "v1".into(),
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        plural: "pods".into(),
+    };
     let api: Api<DynamicObject> = Api::namespaced_with(world.client.clone(), namespace, &resource);
-    let params = ListParams::default().labels(&format!("{}={workload}", labels::WORKLOAD)).limit(PODS_MAX);
+    let params = ListParams::default()
+        .labels(&format!("{}={workload}", labels::WORKLOAD))
+        .limit(PODS_MAX);
     let key = ObjectKey::new("v1", "Pod", Some(namespace), workload);
-    let found = api.list(&params).await.map_err(|error| problem_of(&error, &key, Some(&resource)))?;
-    Ok(found.items.into_iter().map(|pod| to_value(pod, &key)).collect())
+    let found = api
+        .list(&params)
+        .await
+        .map_err(|error| problem_of(&error, &key, Some(&resource)))?;
+    Ok(found
+        .items
+        .into_iter()
+        .map(|pod| to_value(pod, &key))
+        .collect())
 }
 
 /// The last line of a container; none where it cannot be had, since a message without it is better than no message.
-async fn last_line(world: &Arc<World>, namespace: &str, pod: &str, container: &str, previous: bool) -> Option<String> {
+async fn last_line(
+    world: &Arc<World>,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    previous: bool,
+) -> Option<String> {
     let api: Api<Pod> = Api::namespaced(world.client.clone(), namespace);
-    let params = LogParams { container: Some(container.to_owned()), previous, tail_lines: Some(1), limit_bytes: Some(LINE_BYTES), ..LogParams::default() };
+    let params = LogParams {
+        container: Some(container.to_owned()),
+        previous,
+        tail_lines: Some(1),
+        limit_bytes: Some(LINE_BYTES),
+        ..LogParams::default()
+    };
     match api.logs(pod, &params).await {
         Ok(text) => text.lines().last().map(str::to_owned),
         Err(Error::Api(_)) => None,

@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use fairlead_crds::install::Fairlead;
 use fairlead_crds::labels;
-use fairlead_crds::platform::{Environment, Release, ResourceClass, ResourceDefinition, ResourceDefinitionRevision, ResourceInstance, ScoreWorkload};
+use fairlead_crds::platform::{
+    Environment, Release, ResourceClass, ResourceDefinition, ResourceDefinitionRevision,
+    ResourceInstance, ScoreWorkload,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
@@ -69,19 +72,29 @@ pub struct ObjectId {
 impl ObjectId {
     /// An id.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     /// The id in an object's metadata.
     #[must_use]
     pub fn of(meta: &ObjectMeta) -> Self {
-        Self::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+        Self::new(
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        )
     }
 }
 
 impl std::fmt::Display for ObjectId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
     }
 }
 
@@ -113,13 +126,22 @@ impl ChildMeta {
     #[must_use]
     pub fn of(api_version: &str, kind: &str, meta: &ObjectMeta) -> Self {
         use std::hash::{Hash, Hasher};
-        let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+        let owner = meta
+            .owner_references
+            .iter()
+            .flatten()
+            .find(|owner| owner.controller == Some(true));
         let mut hasher = std::hash::DefaultHasher::new();
         meta.labels.hash(&mut hasher);
         meta.annotations.hash(&mut hasher);
         owner.map(|owner| &owner.uid).hash(&mut hasher);
         Self {
-            key: Some(ObjectKey::new(api_version, kind, meta.namespace.as_deref(), meta.name.clone().unwrap_or_default())),
+            key: Some(ObjectKey::new(
+                api_version,
+                kind,
+                meta.namespace.as_deref(),
+                meta.name.clone().unwrap_or_default(),
+            )),
             uid: meta.uid.clone().unwrap_or_default(),
             resource_version: meta.resource_version.clone().unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
@@ -181,7 +203,10 @@ impl Default for Cache {
 
 impl Cache {
     fn other_id(key: &ObjectKey) -> ObjectId {
-        ObjectId::new(key.namespace.clone().unwrap_or_default(), format!("{}/{}/{}", key.group(), key.kind, key.name))
+        ObjectId::new(
+            key.namespace.clone().unwrap_or_default(),
+            format!("{}/{}/{}", key.group(), key.kind, key.name),
+        )
     }
 
     /// The metadata of an object of another kind.
@@ -216,11 +241,17 @@ impl Cache {
 /// True when Fairlead made the object with these labels.
 #[must_use]
 pub fn is_ours(found: &BTreeMap<String, String>) -> bool {
-    found.get(labels::MANAGED_BY).is_some_and(|value| value == labels::MANAGER)
+    found
+        .get(labels::MANAGED_BY)
+        .is_some_and(|value| value == labels::MANAGER)
 }
 
 /// The metadata of an object given as JSON.
 #[must_use]
 pub fn meta_of(object: &Value) -> ObjectMeta {
-    object.get("metadata").cloned().and_then(|meta| serde_json::from_value(meta).ok()).unwrap_or_default()
+    object
+        .get("metadata")
+        .cloned()
+        .and_then(|meta| serde_json::from_value(meta).ok())
+        .unwrap_or_default()
 }

@@ -25,7 +25,13 @@ struct Rows<T> {
 impl<T> Table<T> {
     /// An empty table whose index holds what `index` returns for each object.
     pub fn new(index: Index<T>) -> Self {
-        Self { index, rows: RwLock::new(Rows { by_id: BTreeMap::new(), by_term: BTreeMap::new() }) }
+        Self {
+            index,
+            rows: RwLock::new(Rows {
+                by_id: BTreeMap::new(),
+                by_term: BTreeMap::new(),
+            }),
+        }
     }
 
     /// Puts an object in; returns the one that was there.

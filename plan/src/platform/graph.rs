@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use fairlead_crds::condition::Reason;
 use fairlead_crds::platform::{
-    DEFAULT_CLASS, Dependency, DependencyScope, Pin, ReleaseWorkload, RequiredResource, ResourceClass, ResourceDefinition,
-    ResourceDefinitionRevision, ScoreSpec, WORKLOAD_TYPE,
+    DEFAULT_CLASS, Dependency, DependencyScope, Pin, ReleaseWorkload, RequiredResource,
+    ResourceClass, ResourceDefinition, ResourceDefinitionRevision, ScoreSpec, WORKLOAD_TYPE,
 };
 use fairlead_expr::{Document, Scope};
 use kube::ResourceExt;
@@ -47,13 +47,21 @@ impl NodeKey {
     /// The node of a workload.
     #[must_use]
     pub fn workload(name: &str) -> Self {
-        Self { type_: WORKLOAD_TYPE.to_owned(), class: DEFAULT_CLASS.to_owned(), id: name.to_owned() }
+        Self {
+            type_: WORKLOAD_TYPE.to_owned(),
+            class: DEFAULT_CLASS.to_owned(),
+            id: name.to_owned(),
+        }
     }
 }
 
 impl std::fmt::Display for NodeKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.class == DEFAULT_CLASS { write!(f, "{} {}", self.type_, self.id) } else { write!(f, "{} {} {}", self.type_, self.class, self.id) }
+        if self.class == DEFAULT_CLASS {
+            write!(f, "{} {}", self.type_, self.id)
+        } else {
+            write!(f, "{} {} {}", self.type_, self.class, self.id)
+        }
     }
 }
 
@@ -106,21 +114,33 @@ pub struct Place {
 ///
 /// # Errors
 /// The first reason why it does not resolve, naming the workload and the resource.
-pub fn resolve(cache: &Cache, place: &Place, workloads: &[ReleaseWorkload]) -> Result<Graph, Problem> {
-    let mut resolver = Resolver { cache, place, nodes: BTreeMap::new() };
+pub fn resolve(
+    cache: &Cache,
+    place: &Place,
+    workloads: &[ReleaseWorkload],
+) -> Result<Graph, Problem> {
+    let mut resolver = Resolver {
+        cache,
+        place,
+        nodes: BTreeMap::new(),
+    };
     for workload in workloads {
         resolver.workload(workload)?;
     }
     let nodes = resolver.nodes;
     let order = order(&nodes)?;
     for workload in workloads {
-        placeholders::check_workload(cache, workload).map_err(|problem| in_workload(&workload.name, problem))?;
+        placeholders::check_workload(cache, workload)
+            .map_err(|problem| in_workload(&workload.name, problem))?;
     }
     Ok(Graph { nodes, order })
 }
 
 fn in_workload(name: &str, problem: Problem) -> Problem {
-    Problem { message: format!("workload {name}: {}", problem.message), ..problem }
+    Problem {
+        message: format!("workload {name}: {}", problem.message),
+        ..problem
+    }
 }
 
 struct Resolver<'a> {
@@ -139,26 +159,56 @@ struct Wanted {
 impl Resolver<'_> {
     fn workload(&mut self, workload: &ReleaseWorkload) -> Result<(), Problem> {
         let name = &workload.name;
-        let keys: BTreeMap<&String, NodeKey> =
-            workload.spec.resources.iter().map(|(alias, request)| (alias, request_key(name, alias, request))).collect();
+        let keys: BTreeMap<&String, NodeKey> = workload
+            .spec
+            .resources
+            .iter()
+            .map(|(alias, request)| (alias, request_key(name, alias, request)))
+            .collect();
         let mut dependencies = Vec::new();
         for (alias, request) in &workload.spec.resources {
             let key = keys[alias].clone();
-            let params = request.params.as_ref().map(|params| placeholders::fill_metadata(params, workload)).transpose();
+            let params = request
+                .params
+                .as_ref()
+                .map(|params| placeholders::fill_metadata(params, workload))
+                .transpose();
             let params = params.map_err(|problem| in_workload(name, problem))?;
-            let used = params.as_ref().map(|params| placeholders::aliases(params)).unwrap_or_default();
+            let used = params
+                .as_ref()
+                .map(|params| placeholders::aliases(params))
+                .unwrap_or_default();
             let mut params_dependencies = Vec::new();
             for used_alias in used {
                 let Some(target) = keys.get(&used_alias) else {
                     let known: Vec<&str> = keys.keys().map(|alias| alias.as_str()).collect();
-                    let message = format!("workload {name}: resource {alias}: params refer to resources.{used_alias}, which is not there; there are {}", known.join(", "));
+                    let message = format!(
+                        "workload {name}: resource {alias}: params refer to resources.{used_alias}, which is not there; there are {}",
+                        known.join(", ")
+                    );
                     return Err(Problem::invalid(Reason::UnknownReference, message));
                 };
-                params_dependencies.push(Dependency { name: used_alias, of: DependencyScope::Params, instance: target.instance() });
+                params_dependencies.push(Dependency {
+                    name: used_alias,
+                    of: DependencyScope::Params,
+                    instance: target.instance(),
+                });
             }
-            dependencies.push(Dependency { name: alias.clone(), of: DependencyScope::Definition, instance: key.instance() });
+            dependencies.push(Dependency {
+                name: alias.clone(),
+                of: DependencyScope::Definition,
+                instance: key.instance(),
+            });
             let requested_by = format!("workload {name}: resource {alias}");
-            self.want(Wanted { key, params, params_dependencies, requested_by }, &mut Vec::new())?;
+            self.want(
+                Wanted {
+                    key,
+                    params,
+                    params_dependencies,
+                    requested_by,
+                },
+                &mut Vec::new(),
+            )?;
         }
         let key = NodeKey::workload(name);
         let node = Node {
@@ -180,16 +230,28 @@ impl Resolver<'_> {
             return same_params(existing, &wanted);
         }
         if self.nodes.len() >= MAX_NODES {
-            return Err(Problem::invalid(Reason::Invalid, format!("{by}: the release needs more than {MAX_NODES} resources")));
+            return Err(Problem::invalid(
+                Reason::Invalid,
+                format!("{by}: the release needs more than {MAX_NODES} resources"),
+            ));
         }
         let revision = self.revision(&wanted)?;
         let definition = revision.spec.definition.clone();
         path.push(definition);
         if path.len() > MAX_DEPTH || wanted.key.id.len() > 253 {
-            return Err(Problem::invalid(Reason::Cycle, format!("{by}: definitions require each other in a circle: {}", circle(path))));
+            return Err(Problem::invalid(
+                Reason::Cycle,
+                format!(
+                    "{by}: definitions require each other in a circle: {}",
+                    circle(path)
+                ),
+            ));
         }
         let class = self.class(&wanted)?;
-        parameters::check(&class, wanted.params.as_ref()).map_err(|problem| Problem { message: format!("{by}: {}", problem.message), ..problem })?;
+        parameters::check(&class, wanted.params.as_ref()).map_err(|problem| Problem {
+            message: format!("{by}: {}", problem.message),
+            ..problem
+        })?;
         let mut dependencies = wanted.params_dependencies.clone();
         let node = Node {
             key: wanted.key.clone(),
@@ -203,7 +265,11 @@ impl Resolver<'_> {
         self.nodes.insert(wanted.key.clone(), node);
         for required in &revision.spec.template.requires {
             let child = self.required(&wanted, required)?;
-            dependencies.push(Dependency { name: required.name.clone(), of: DependencyScope::Definition, instance: child.key.instance() });
+            dependencies.push(Dependency {
+                name: required.name.clone(),
+                of: DependencyScope::Definition,
+                instance: child.key.instance(),
+            });
             self.want(child, path)?;
         }
         if let Some(node) = self.nodes.get_mut(&wanted.key) {
@@ -216,34 +282,78 @@ impl Resolver<'_> {
     fn required(&self, parent: &Wanted, required: &RequiredResource) -> Result<Wanted, Problem> {
         let key = NodeKey {
             type_: required.type_.clone(),
-            class: required.class.clone().unwrap_or_else(|| DEFAULT_CLASS.to_owned()),
-            id: required.id.clone().unwrap_or_else(|| format!("{}.{}", parent.key.id, required.name)),
+            class: required
+                .class
+                .clone()
+                .unwrap_or_else(|| DEFAULT_CLASS.to_owned()),
+            id: required
+                .id
+                .clone()
+                .unwrap_or_else(|| format!("{}.{}", parent.key.id, required.name)),
         };
-        let requested_by = format!("{}: required resource {}", parent.requested_by, required.name);
+        let requested_by = format!(
+            "{}: required resource {}",
+            parent.requested_by, required.name
+        );
         let scope = Scope::new()
-            .with("params", Value::Object(parent.params.clone().unwrap_or_default()))
+            .with(
+                "params",
+                Value::Object(parent.params.clone().unwrap_or_default()),
+            )
             .with("context", context(self.place, &parent.key));
         let render = |params: &Map<String, Value>| {
-            let document = Document::parse(&Value::Object(params.clone())).map_err(|error| error.to_string())?;
+            let document = Document::parse(&Value::Object(params.clone()))
+                .map_err(|error| error.to_string())?;
             match document.render(&scope).map_err(|error| error.to_string())? {
                 Value::Object(map) => Ok(map),
                 _ => Err("params must be an object".to_owned()),
             }
         };
         let params = required.params.as_ref().map(render).transpose();
-        let params = params.map_err(|message: String| Problem::invalid(Reason::ExpressionFailed, format!("{requested_by}: {message}")))?;
-        let used = params.as_ref().map(|params| placeholders::aliases(params)).unwrap_or_default();
-        let params_dependencies = parent.params_dependencies.iter().filter(|dependency| used.contains(&dependency.name)).cloned().collect();
-        Ok(Wanted { key, params, params_dependencies, requested_by })
+        let params = params.map_err(|message: String| {
+            Problem::invalid(
+                Reason::ExpressionFailed,
+                format!("{requested_by}: {message}"),
+            )
+        })?;
+        let used = params
+            .as_ref()
+            .map(|params| placeholders::aliases(params))
+            .unwrap_or_default();
+        let params_dependencies = parent
+            .params_dependencies
+            .iter()
+            .filter(|dependency| used.contains(&dependency.name))
+            .cloned()
+            .collect();
+        Ok(Wanted {
+            key,
+            params,
+            params_dependencies,
+            requested_by,
+        })
     }
 
     fn class(&self, wanted: &Wanted) -> Result<Arc<ResourceClass>, Problem> {
         let name = format!("{}.{}", wanted.key.type_, wanted.key.class);
         self.cache.classes.get("", &name).ok_or_else(|| {
-            let mut known: Vec<String> = self.cache.classes.all().iter().map(|class| class.name_any()).collect();
+            let mut known: Vec<String> = self
+                .cache
+                .classes
+                .all()
+                .iter()
+                .map(|class| class.name_any())
+                .collect();
             known.truncate(20);
-            let known = if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
-            let message = format!("{}: there is no ResourceClass {name}; {known}", wanted.requested_by);
+            let known = if known.is_empty() {
+                "there are none".to_owned()
+            } else {
+                format!("there are {}", known.join(", "))
+            };
+            let message = format!(
+                "{}: there is no ResourceClass {name}; {known}",
+                wanted.requested_by
+            );
             Problem::waiting(Reason::NotFound, message)
         })
     }
@@ -259,30 +369,58 @@ impl Resolver<'_> {
             return self.revision_named(&pin.revision, wanted);
         }
         let status = definition.status.as_ref();
-        let current = status.filter(|status| Some(status.observed_generation) == definition.metadata.generation).and_then(|status| status.revision.clone());
+        let current = status
+            .filter(|status| Some(status.observed_generation) == definition.metadata.generation)
+            .and_then(|status| status.revision.clone());
         let Some(current) = current else {
-            let message = format!("{}: the definition {name} is new and its revision is not recorded yet", wanted.requested_by);
+            let message = format!(
+                "{}: the definition {name} is new and its revision is not recorded yet",
+                wanted.requested_by
+            );
             return Err(Problem::waiting(Reason::WaitingForDependencies, message));
         };
         self.revision_named(&current, wanted)
     }
 
-    fn revision_named(&self, name: &str, wanted: &Wanted) -> Result<Arc<ResourceDefinitionRevision>, Problem> {
+    fn revision_named(
+        &self,
+        name: &str,
+        wanted: &Wanted,
+    ) -> Result<Arc<ResourceDefinitionRevision>, Problem> {
         self.cache.revisions.get("", name).ok_or_else(|| {
-            Problem::waiting(Reason::NotFound, format!("{}: there is no ResourceDefinitionRevision {name}", wanted.requested_by))
+            Problem::waiting(
+                Reason::NotFound,
+                format!(
+                    "{}: there is no ResourceDefinitionRevision {name}",
+                    wanted.requested_by
+                ),
+            )
         })
     }
 
     fn definition(&self, wanted: &Wanted) -> Result<Arc<ResourceDefinition>, Problem> {
         let request = request(self.place, &wanted.key);
-        match matching::choose(&self.cache.definitions.with_term(&wanted.key.type_), &request) {
+        match matching::choose(
+            &self.cache.definitions.with_term(&wanted.key.type_),
+            &request,
+        ) {
             Choice::One(definition) => Ok(definition),
             Choice::None => {
-                let message = format!("{}: no ResourceDefinition serves {} in environment {} of type {}; kubectl fairlead explain tells why", wanted.requested_by, wanted.key, self.place.environment, self.place.environment_type);
+                let message = format!(
+                    "{}: no ResourceDefinition serves {} in environment {} of type {}; kubectl fairlead explain tells why",
+                    wanted.requested_by,
+                    wanted.key,
+                    self.place.environment,
+                    self.place.environment_type
+                );
                 Err(Problem::waiting(Reason::NoMatch, message))
             }
             Choice::Ambiguous(names) => {
-                let message = format!("{}: the ResourceDefinitions {} serve it equally specifically", wanted.requested_by, names.join(" and "));
+                let message = format!(
+                    "{}: the ResourceDefinitions {} serve it equally specifically",
+                    wanted.requested_by,
+                    names.join(" and ")
+                );
                 Err(Problem::invalid(Reason::Ambiguous, message))
             }
         }
@@ -319,11 +457,21 @@ pub fn context(place: &Place, key: &NodeKey) -> Value {
 
 /// The node that a workload's request stands for.
 #[must_use]
-pub fn request_key(workload: &str, alias: &str, request: &fairlead_crds::platform::ResourceRequest) -> NodeKey {
+pub fn request_key(
+    workload: &str,
+    alias: &str,
+    request: &fairlead_crds::platform::ResourceRequest,
+) -> NodeKey {
     NodeKey {
         type_: request.type_.clone(),
-        class: request.class.clone().unwrap_or_else(|| DEFAULT_CLASS.to_owned()),
-        id: request.id.clone().unwrap_or_else(|| format!("{workload}.{alias}")),
+        class: request
+            .class
+            .clone()
+            .unwrap_or_else(|| DEFAULT_CLASS.to_owned()),
+        id: request
+            .id
+            .clone()
+            .unwrap_or_else(|| format!("{workload}.{alias}")),
     }
 }
 
@@ -336,19 +484,26 @@ fn same_params(existing: &Node, wanted: &Wanted) -> Result<(), Problem> {
     if !differs {
         return Ok(());
     }
-    let message = format!("{} and {} share {} but give it different params", existing.requested_by, wanted.requested_by, wanted.key);
+    let message = format!(
+        "{} and {} share {} but give it different params",
+        existing.requested_by, wanted.requested_by, wanted.key
+    );
     Err(Problem::invalid(Reason::ParametersConflict, message))
 }
 
 fn circle(path: &[String]) -> String {
     let last = path.last().map(String::as_str).unwrap_or_default();
-    let start = path[..path.len().saturating_sub(1)].iter().rposition(|name| name == last).unwrap_or(0);
+    let start = path[..path.len().saturating_sub(1)]
+        .iter()
+        .rposition(|name| name == last)
+        .unwrap_or(0);
     path[start..].join(" → ")
 }
 
 /// The keys so that each comes after those that it needs.
 fn order(nodes: &BTreeMap<NodeKey, Node>) -> Result<Vec<NodeKey>, Problem> {
-    let by_instance: BTreeMap<String, &NodeKey> = nodes.keys().map(|key| (key.instance(), key)).collect();
+    let by_instance: BTreeMap<String, &NodeKey> =
+        nodes.keys().map(|key| (key.instance(), key)).collect();
     let mut done = BTreeSet::new();
     let mut out = Vec::with_capacity(nodes.len());
     for key in nodes.keys() {
@@ -372,7 +527,13 @@ fn visit<'a>(
     if let Some(start) = path.iter().position(|seen| *seen == key) {
         let mut names: Vec<String> = path[start..].iter().map(ToString::to_string).collect();
         names.push(key.to_string());
-        return Err(Problem::invalid(Reason::Cycle, format!("resources require each other in a circle: {}", names.join(" → "))));
+        return Err(Problem::invalid(
+            Reason::Cycle,
+            format!(
+                "resources require each other in a circle: {}",
+                names.join(" → ")
+            ),
+        ));
     }
     path.push(key);
     for dependency in &nodes[key].dependencies {

@@ -8,7 +8,9 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use fairlead_crds::platform::{Criterion, DEFAULT_CLASS, ResourceDefinition, ResourceDefinitionSpec};
+use fairlead_crds::platform::{
+    Criterion, DEFAULT_CLASS, ResourceDefinition, ResourceDefinitionSpec,
+};
 use kube::ResourceExt;
 
 /// What is asked for.
@@ -48,8 +50,17 @@ impl Specificity {
 impl std::fmt::Display for Specificity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names = ["id", "environment", "application", "environment type"];
-        let set: Vec<&str> = names.iter().zip(self.0).filter(|(_, set)| *set).map(|(name, _)| *name).collect();
-        if set.is_empty() { f.write_str("the class alone") } else { f.write_str(&set.join(", ")) }
+        let set: Vec<&str> = names
+            .iter()
+            .zip(self.0)
+            .filter(|(_, set)| *set)
+            .map(|(name, _)| *name)
+            .collect();
+        if set.is_empty() {
+            f.write_str("the class alone")
+        } else {
+            f.write_str(&set.join(", "))
+        }
     }
 }
 
@@ -101,35 +112,65 @@ pub enum Choice {
 #[must_use]
 pub fn choose(definitions: &[Arc<ResourceDefinition>], request: &Request) -> Choice {
     let candidates = explain(definitions, request);
-    let mut best = candidates.iter().filter(|candidate| matches!(candidate.verdict, Verdict::Chosen | Verdict::Tied));
-    let Some(first) = best.next() else { return Choice::None };
-    let mut names: Vec<String> = best.map(|candidate| candidate.definition.name_any()).collect();
+    let mut best = candidates
+        .iter()
+        .filter(|candidate| matches!(candidate.verdict, Verdict::Chosen | Verdict::Tied));
+    let Some(first) = best.next() else {
+        return Choice::None;
+    };
+    let mut names: Vec<String> = best
+        .map(|candidate| candidate.definition.name_any())
+        .collect();
     if names.is_empty() {
         return Choice::One(Arc::clone(&first.definition));
     }
     names.push(first.definition.name_any());
     names.sort();
     names.dedup();
-    if names.len() == 1 { Choice::One(Arc::clone(&first.definition)) } else { Choice::Ambiguous(names) }
+    if names.len() == 1 {
+        Choice::One(Arc::clone(&first.definition))
+    } else {
+        Choice::Ambiguous(names)
+    }
 }
 
 /// Every criterion of the request's type with its verdict, best first.
 #[must_use]
 pub fn explain(definitions: &[Arc<ResourceDefinition>], request: &Request) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> = Vec::new();
-    for definition in definitions.iter().filter(|definition| definition.spec.type_ == request.type_) {
+    for definition in definitions
+        .iter()
+        .filter(|definition| definition.spec.type_ == request.type_)
+    {
         for (index, criterion) in definition.spec.criteria.iter().enumerate() {
             let verdict = difference(criterion, request).unwrap_or(Verdict::LessSpecific);
             let specificity = Specificity::of(criterion);
-            candidates.push(Candidate { definition: Arc::clone(definition), criterion: index, specificity, verdict });
+            candidates.push(Candidate {
+                definition: Arc::clone(definition),
+                criterion: index,
+                specificity,
+                verdict,
+            });
         }
     }
     let matching = |candidate: &&Candidate| candidate.verdict == Verdict::LessSpecific;
-    let best = candidates.iter().filter(matching).map(|candidate| candidate.specificity).max();
-    let winners = candidates.iter().filter(matching).filter(|candidate| Some(candidate.specificity) == best).count();
+    let best = candidates
+        .iter()
+        .filter(matching)
+        .map(|candidate| candidate.specificity)
+        .max();
+    let winners = candidates
+        .iter()
+        .filter(matching)
+        .filter(|candidate| Some(candidate.specificity) == best)
+        .count();
     for candidate in &mut candidates {
         if candidate.verdict == Verdict::LessSpecific && Some(candidate.specificity) == best {
-            candidate.verdict = if winners == 1 { Verdict::Chosen } else { Verdict::Tied };
+            candidate.verdict = if winners == 1 {
+                Verdict::Chosen
+            } else {
+                Verdict::Tied
+            };
         }
     }
     candidates.sort_by(order);
@@ -153,12 +194,30 @@ fn difference(criterion: &Criterion, request: &Request) -> Option<Verdict> {
     let fields: [(&'static str, Option<&str>, &str); 5] = [
         ("class", Some(class_of(criterion)), &request.class),
         ("id", criterion.id.as_deref(), &request.id),
-        ("environment", criterion.environment.as_deref(), &request.environment),
-        ("application", criterion.application.as_deref(), &request.application),
-        ("environment type", criterion.environment_type.as_deref(), &request.environment_type),
+        (
+            "environment",
+            criterion.environment.as_deref(),
+            &request.environment,
+        ),
+        (
+            "application",
+            criterion.application.as_deref(),
+            &request.application,
+        ),
+        (
+            "environment type",
+            criterion.environment_type.as_deref(),
+            &request.environment_type,
+        ),
     ];
-    let (field, wanted, found) = fields.into_iter().find(|(_, wanted, found)| wanted.is_some_and(|wanted| wanted != *found))?;
-    Some(Verdict::Differs { field, wanted: wanted.unwrap_or_default().to_owned(), found: found.to_owned() })
+    let (field, wanted, found) = fields
+        .into_iter()
+        .find(|(_, wanted, found)| wanted.is_some_and(|wanted| wanted != *found))?;
+    Some(Verdict::Differs {
+        field,
+        wanted: wanted.unwrap_or_default().to_owned(),
+        found: found.to_owned(),
+    })
 }
 
 /// True when two criteria, of one type, serve some request equally specifically.
@@ -177,8 +236,16 @@ pub fn conflict(a: &ResourceDefinitionSpec, b: &ResourceDefinitionSpec) -> Optio
     if a.type_ != b.type_ {
         return None;
     }
-    let pairs = a.criteria.iter().enumerate().flat_map(|(i, x)| b.criteria.iter().enumerate().map(move |(j, y)| (i, x, j, y)));
-    pairs.into_iter().find(|(_, x, _, y)| equal(x, y)).map(|(i, _, j, _)| (i, j))
+    let pairs = a.criteria.iter().enumerate().flat_map(|(i, x)| {
+        b.criteria
+            .iter()
+            .enumerate()
+            .map(move |(j, y)| (i, x, j, y))
+    });
+    pairs
+        .into_iter()
+        .find(|(_, x, _, y)| equal(x, y))
+        .map(|(i, _, j, _)| (i, j))
 }
 
 /// A criterion in words, such as `class default, environment type production`.
@@ -191,7 +258,11 @@ pub fn describe(criterion: &Criterion) -> String {
         ("application", &criterion.application),
         ("environment type", &criterion.environment_type),
     ];
-    parts.extend(fields.into_iter().filter_map(|(name, value)| value.as_ref().map(|value| format!("{name} {value}"))));
+    parts.extend(
+        fields
+            .into_iter()
+            .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name} {value}"))),
+    );
     parts.join(", ")
 }
 

@@ -17,7 +17,9 @@ mod score_workload;
 pub use environment::{EnvironmentKind, release_object};
 pub use release::{ReleaseKind, place};
 pub use resource_class::ResourceClassKind;
-pub use resource_definition::{ResourceDefinitionKind, check_outputs as check_definition, revision_name};
+pub use resource_definition::{
+    ResourceDefinitionKind, check_outputs as check_definition, revision_name,
+};
 pub use resource_definition_revision::ResourceDefinitionRevisionKind;
 pub use resource_instance::ResourceInstanceKind;
 pub use score_workload::ScoreWorkloadKind;

@@ -22,7 +22,11 @@ pub fn check(class: &ResourceClass, params: Option<&Map<String, Value>>) -> Resu
             return Ok(());
         }
         let names: Vec<&str> = params.keys().map(String::as_str).collect();
-        return Err(invalid(format!("params: found {}, but the class {} takes no parameters", names.join(", "), class.name_any())));
+        return Err(invalid(format!(
+            "params: found {}, but the class {} takes no parameters",
+            names.join(", "),
+            class.name_any()
+        )));
     };
     let validator = compile(schema).map_err(invalid)?;
     let instance = Value::Object(params.clone());
@@ -35,7 +39,11 @@ pub fn check(class: &ResourceClass, params: Option<&Map<String, Value>>) -> Resu
             format!("params{path}: {error}")
         })
         .collect();
-    if errors.is_empty() { Ok(()) } else { Err(invalid(errors.join("; "))) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(invalid(errors.join("; ")))
+    }
 }
 
 /// Compiles the schema of a class. References to other documents are not followed.
@@ -43,7 +51,9 @@ pub fn check(class: &ResourceClass, params: Option<&Map<String, Value>>) -> Resu
 /// # Errors
 /// Why it is no schema.
 pub fn compile(schema: &Map<String, Value>) -> Result<jsonschema::Validator, String> {
-    jsonschema::options().build(&Value::Object(schema.clone())).map_err(|error| format!("parameters: not a JSON schema: {error}"))
+    jsonschema::options()
+        .build(&Value::Object(schema.clone()))
+        .map_err(|error| format!("parameters: not a JSON schema: {error}"))
 }
 
 fn invalid(message: String) -> Problem {
@@ -51,5 +61,8 @@ fn invalid(message: String) -> Problem {
 }
 
 fn holds_placeholder(instance: &Value, pointer: &str) -> bool {
-    instance.pointer(pointer).and_then(Value::as_str).is_some_and(|text| text.contains("${"))
+    instance
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .is_some_and(|text| text.contains("${"))
 }

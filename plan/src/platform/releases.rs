@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use fairlead_crds::platform::{Environment, Release, ReleaseWorkload, ResourceInstance, WORKLOAD_TYPE};
 use fairlead_crds::labels;
+use fairlead_crds::platform::{
+    Environment, Release, ReleaseWorkload, ResourceInstance, WORKLOAD_TYPE,
+};
 use kube::ResourceExt;
 
 use crate::cache::Cache;
@@ -13,7 +15,11 @@ use crate::names;
 #[must_use]
 pub fn target_namespace(environment: &Environment) -> String {
     let application = environment.namespace().unwrap_or_default();
-    environment.spec.namespace.clone().unwrap_or_else(|| format!("{application}-{}", environment.name_any()))
+    environment
+        .spec
+        .namespace
+        .clone()
+        .unwrap_or_else(|| format!("{application}-{}", environment.name_any()))
 }
 
 /// The index term of the releases of an environment.
@@ -37,9 +43,19 @@ pub fn dependency_term(namespace: &str, instance: &str) -> String {
 pub(crate) fn index_release(release: &Release) -> Vec<String> {
     let application = release.namespace().unwrap_or_default();
     let mut terms = vec![environment_term(&application, &release.spec.environment)];
-    terms.extend(release.spec.pins.iter().map(|pin| revision_term(&pin.revision)));
+    terms.extend(
+        release
+            .spec
+            .pins
+            .iter()
+            .map(|pin| revision_term(&pin.revision)),
+    );
     let resolved = release.status.iter().flat_map(|status| &status.resources);
-    terms.extend(resolved.filter(|resource| !resource.revision.is_empty()).map(|resource| revision_term(&resource.revision)));
+    terms.extend(
+        resolved
+            .filter(|resource| !resource.revision.is_empty())
+            .map(|resource| revision_term(&resource.revision)),
+    );
     terms.sort_unstable();
     terms.dedup();
     terms
@@ -47,8 +63,19 @@ pub(crate) fn index_release(release: &Release) -> Vec<String> {
 
 pub(crate) fn index_instance(instance: &ResourceInstance) -> Vec<String> {
     let namespace = instance.namespace().unwrap_or_default();
-    let mut terms: Vec<String> = instance.spec.revision.iter().map(|revision| revision_term(revision)).collect();
-    terms.extend(instance.spec.dependencies.iter().map(|dependency| dependency_term(&namespace, &dependency.instance)));
+    let mut terms: Vec<String> = instance
+        .spec
+        .revision
+        .iter()
+        .map(|revision| revision_term(revision))
+        .collect();
+    terms.extend(
+        instance
+            .spec
+            .dependencies
+            .iter()
+            .map(|dependency| dependency_term(&namespace, &dependency.instance)),
+    );
     terms.sort_unstable();
     terms.dedup();
     terms
@@ -59,11 +86,21 @@ pub(crate) fn index_instance(instance: &ResourceInstance) -> Vec<String> {
 /// Age is the creation time; those of one second are ordered by the number at the end of their names.
 #[must_use]
 pub fn of_environment(cache: &Cache, application: &str, environment: &str) -> Vec<Arc<Release>> {
-    let mut releases = cache.releases.with_term(&environment_term(application, environment));
+    let mut releases = cache
+        .releases
+        .with_term(&environment_term(application, environment));
     releases.retain(|release| release.metadata.deletion_timestamp.is_none());
     releases.sort_by(|a, b| {
-        let time = |release: &Release| release.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        time(a).cmp(&time(b)).then_with(|| names::natural_cmp(&a.name_any(), &b.name_any()))
+        let time = |release: &Release| {
+            release
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map(|time| time.0)
+        };
+        time(a)
+            .cmp(&time(b))
+            .then_with(|| names::natural_cmp(&a.name_any(), &b.name_any()))
     });
     releases
 }
@@ -74,15 +111,22 @@ pub fn active(cache: &Cache, environment: &Environment) -> Option<Arc<Release>> 
     let application = environment.namespace().unwrap_or_default();
     let mut releases = of_environment(cache, &application, &environment.name_any());
     match &environment.spec.release {
-        Some(name) => releases.into_iter().find(|release| release.name_any() == *name),
+        Some(name) => releases
+            .into_iter()
+            .find(|release| release.name_any() == *name),
         None => releases.pop(),
     }
 }
 
 /// The environment with this target namespace and these labels' application and name.
 #[must_use]
-pub fn environment_of_instance(cache: &Cache, instance: &ResourceInstance) -> Option<Arc<Environment>> {
-    cache.environments.get(&instance.spec.application, &instance.spec.environment)
+pub fn environment_of_instance(
+    cache: &Cache,
+    instance: &ResourceInstance,
+) -> Option<Arc<Environment>> {
+    cache
+        .environments
+        .get(&instance.spec.application, &instance.spec.environment)
 }
 
 /// The name for the next release of an environment: its name and the next number.
@@ -90,7 +134,11 @@ pub fn environment_of_instance(cache: &Cache, instance: &ResourceInstance) -> Op
 pub fn next_name(existing: &[Arc<Release>], environment: &str) -> String {
     let numbers = existing.iter().filter_map(|release| {
         let name = release.name_any();
-        let number = name.strip_prefix(environment)?.strip_prefix('-')?.parse::<u64>().ok()?;
+        let number = name
+            .strip_prefix(environment)?
+            .strip_prefix('-')?
+            .parse::<u64>()
+            .ok()?;
         Some(number)
     });
     format!("{environment}-{}", numbers.max().unwrap_or(0) + 1)
@@ -105,11 +153,19 @@ pub fn content(workloads: &[ReleaseWorkload]) -> String {
 /// The content hash of a release.
 #[must_use]
 pub fn content_of(release: &Release) -> String {
-    release.labels().get(labels::CONTENT).cloned().unwrap_or_else(|| content(&release.spec.workloads))
+    release
+        .labels()
+        .get(labels::CONTENT)
+        .cloned()
+        .unwrap_or_else(|| content(&release.spec.workloads))
 }
 
 /// The name of the instance that stands for a workload.
 #[must_use]
 pub fn workload_instance(workload: &str) -> String {
-    names::instance(WORKLOAD_TYPE, fairlead_crds::platform::DEFAULT_CLASS, workload)
+    names::instance(
+        WORKLOAD_TYPE,
+        fairlead_crds::platform::DEFAULT_CLASS,
+        workload,
+    )
 }

@@ -17,7 +17,10 @@ pub fn validate(name: &str, spec: &ScoreSpec) -> Result<(), Vec<Invalid>> {
         broken.push(Invalid::new("metadata.name", format!("found {name}; a DNS label of at most 40 characters that starts with a letter is needed")));
     }
     if spec.containers.is_empty() {
-        broken.push(Invalid::new("spec.containers", "found none; at least one is needed"));
+        broken.push(Invalid::new(
+            "spec.containers",
+            "found none; at least one is needed",
+        ));
     }
     for (container_name, container) in &spec.containers {
         container_rules(spec, container_name, container, &mut broken);
@@ -25,35 +28,68 @@ pub fn validate(name: &str, spec: &ScoreSpec) -> Result<(), Vec<Invalid>> {
     if broken.is_empty()
         && let Err(circle) = start_order(spec)
     {
-        broken.push(Invalid::new("spec.containers", format!("before goes in a circle: {}", circle.join(" → "))));
+        broken.push(Invalid::new(
+            "spec.containers",
+            format!("before goes in a circle: {}", circle.join(" → ")),
+        ));
     }
-    if !spec.containers.is_empty() && spec.containers.values().all(|container| !container.before.is_empty()) {
-        broken.push(Invalid::new("spec.containers", "every container starts before another; at least one must be the main one"));
+    if !spec.containers.is_empty()
+        && spec
+            .containers
+            .values()
+            .all(|container| !container.before.is_empty())
+    {
+        broken.push(Invalid::new(
+            "spec.containers",
+            "every container starts before another; at least one must be the main one",
+        ));
     }
     for (port_name, _) in spec.service.iter().flat_map(|service| &service.ports) {
         if port_name.len() > 15 || !is_label(port_name) {
-            broken.push(Invalid::new(format!("spec.service.ports.{port_name}"), "a name of at most 15 lower case letters, digits and dashes is needed"));
+            broken.push(Invalid::new(
+                format!("spec.service.ports.{port_name}"),
+                "a name of at most 15 lower case letters, digits and dashes is needed",
+            ));
         }
     }
     for resource in spec.resources.keys() {
         if resource.len() > 63 || !is_label(resource) {
-            broken.push(Invalid::new(format!("spec.resources.{resource}"), "a DNS label of at most 63 characters is needed"));
+            broken.push(Invalid::new(
+                format!("spec.resources.{resource}"),
+                "a DNS label of at most 63 characters is needed",
+            ));
         }
     }
-    if broken.is_empty() { Ok(()) } else { Err(broken) }
+    if broken.is_empty() {
+        Ok(())
+    } else {
+        Err(broken)
+    }
 }
 
 fn container_rules(spec: &ScoreSpec, name: &str, container: &Container, broken: &mut Vec<Invalid>) {
     let field = format!("spec.containers.{name}");
     if name.len() > 63 || !is_label(name) {
-        broken.push(Invalid::new(field.clone(), "a DNS label of at most 63 characters is needed"));
+        broken.push(Invalid::new(
+            field.clone(),
+            "a DNS label of at most 63 characters is needed",
+        ));
     }
     if container.image.trim().is_empty() || container.image == "." {
-        broken.push(Invalid::new(format!("{field}.image"), format!("found '{}'; an image with its tag or digest is needed", container.image)));
+        broken.push(Invalid::new(
+            format!("{field}.image"),
+            format!(
+                "found '{}'; an image with its tag or digest is needed",
+                container.image
+            ),
+        ));
     }
     for (variable, text) in &container.variables {
         if variable.is_empty() || variable.contains('=') || variable.contains('\0') {
-            broken.push(Invalid::new(format!("{field}.variables.{variable}"), "the name of a variable must not hold ="));
+            broken.push(Invalid::new(
+                format!("{field}.variables.{variable}"),
+                "the name of a variable must not hold =",
+            ));
         }
         placeholder(spec, &format!("{field}.variables.{variable}"), text, broken);
     }
@@ -61,13 +97,22 @@ fn container_rules(spec: &ScoreSpec, name: &str, container: &Container, broken: 
     for file in &container.files {
         let at = format!("{field}.files[{}]", file.target);
         if !targets.insert(&file.target) {
-            broken.push(Invalid::new(at.clone(), "found twice; every target may stand once"));
+            broken.push(Invalid::new(
+                at.clone(),
+                "found twice; every target may stand once",
+            ));
         }
         if !file.target.starts_with('/') || file.target.contains("..") {
-            broken.push(Invalid::new(at.clone(), "an absolute path without .. is needed"));
+            broken.push(Invalid::new(
+                at.clone(),
+                "an absolute path without .. is needed",
+            ));
         }
         if file.content.is_some() == file.binary_content.is_some() {
-            broken.push(Invalid::new(at.clone(), "set exactly one of content and binaryContent"));
+            broken.push(Invalid::new(
+                at.clone(),
+                "set exactly one of content and binaryContent",
+            ));
         }
         if let (Some(content), false) = (&file.content, file.no_expand) {
             placeholder(spec, &at, content, broken);
@@ -76,13 +121,25 @@ fn container_rules(spec: &ScoreSpec, name: &str, container: &Container, broken: 
     for volume in &container.volumes {
         let at = format!("{field}.volumes[{}]", volume.target);
         if !targets.insert(&volume.target) {
-            broken.push(Invalid::new(at.clone(), "found twice; every target may stand once"));
+            broken.push(Invalid::new(
+                at.clone(),
+                "found twice; every target may stand once",
+            ));
         }
         placeholder(spec, &at, &volume.source, broken);
     }
-    for (probe_name, probe) in [("livenessProbe", &container.liveness_probe), ("readinessProbe", &container.readiness_probe)] {
-        if probe.as_ref().is_some_and(|probe: &Probe| probe.http_get.is_some() == probe.exec.is_some()) {
-            broken.push(Invalid::new(format!("{field}.{probe_name}"), "set exactly one of httpGet and exec"));
+    for (probe_name, probe) in [
+        ("livenessProbe", &container.liveness_probe),
+        ("readinessProbe", &container.readiness_probe),
+    ] {
+        if probe
+            .as_ref()
+            .is_some_and(|probe: &Probe| probe.http_get.is_some() == probe.exec.is_some())
+        {
+            broken.push(Invalid::new(
+                format!("{field}.{probe_name}"),
+                "set exactly one of httpGet and exec",
+            ));
         }
     }
     before_rules(spec, name, container, broken);
@@ -92,17 +149,35 @@ fn before_rules(spec: &ScoreSpec, name: &str, container: &Container, broken: &mu
     for (other, before) in &container.before {
         let at = format!("spec.containers.{name}.before.{other}");
         if !spec.containers.contains_key(other) || other == name {
-            let known: Vec<&str> = spec.containers.keys().filter(|known| *known != name).map(String::as_str).collect();
-            broken.push(Invalid::new(at.clone(), format!("there is no other container {other}; there are {}", known.join(", "))));
+            let known: Vec<&str> = spec
+                .containers
+                .keys()
+                .filter(|known| *known != name)
+                .map(String::as_str)
+                .collect();
+            broken.push(Invalid::new(
+                at.clone(),
+                format!(
+                    "there is no other container {other}; there are {}",
+                    known.join(", ")
+                ),
+            ));
         }
         if before.ready == BeforeReady::Healthy && container.readiness_probe.is_none() {
             broken.push(Invalid::new(at, "ready: healthy needs a readinessProbe"));
         }
     }
-    let mut kinds: Vec<bool> = container.before.values().map(|before| before.ready == BeforeReady::Complete).collect();
+    let mut kinds: Vec<bool> = container
+        .before
+        .values()
+        .map(|before| before.ready == BeforeReady::Complete)
+        .collect();
     kinds.dedup();
     if kinds.len() > 1 {
-        broken.push(Invalid::new(format!("spec.containers.{name}.before"), "complete and started or healthy exclude each other"));
+        broken.push(Invalid::new(
+            format!("spec.containers.{name}.before"),
+            "complete and started or healthy exclude each other",
+        ));
     }
 }
 
@@ -120,13 +195,28 @@ fn placeholder(spec: &ScoreSpec, field: &str, text: &str, broken: &mut Vec<Inval
             Some("metadata") => continue,
             Some("resources") => spec.resources.keys().map(String::as_str).collect(),
             _ => {
-                broken.push(Invalid::new(field, format!("${{{path}}} names nothing that exists; there are resources and metadata")));
+                broken.push(Invalid::new(
+                    field,
+                    format!(
+                        "${{{path}}} names nothing that exists; there are resources and metadata"
+                    ),
+                ));
                 continue;
             }
         };
-        if segments.get(1).is_some_and(|name| !known.contains(&name.as_str())) {
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            broken.push(Invalid::new(field, format!("${{{path}}} names nothing that exists; spec.resources has {known}")));
+        if segments
+            .get(1)
+            .is_some_and(|name| !known.contains(&name.as_str()))
+        {
+            let known = if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            };
+            broken.push(Invalid::new(
+                field,
+                format!("${{{path}}} names nothing that exists; spec.resources has {known}"),
+            ));
         }
     }
 }
@@ -141,7 +231,11 @@ fn is_label(text: &str) -> bool {
 /// # Errors
 /// The names of a circle.
 pub fn start_order(spec: &ScoreSpec) -> Result<Vec<&str>, Vec<String>> {
-    let mut waits: BTreeMap<&str, BTreeSet<&str>> = spec.containers.keys().map(|name| (name.as_str(), BTreeSet::new())).collect();
+    let mut waits: BTreeMap<&str, BTreeSet<&str>> = spec
+        .containers
+        .keys()
+        .map(|name| (name.as_str(), BTreeSet::new()))
+        .collect();
     for (name, container) in &spec.containers {
         for other in container.before.keys() {
             if let Some(set) = waits.get_mut(other.as_str()) {
@@ -151,11 +245,25 @@ pub fn start_order(spec: &ScoreSpec) -> Result<Vec<&str>, Vec<String>> {
     }
     let mut order: Vec<&str> = Vec::new();
     while order.len() < waits.len() {
-        let next = waits.iter().find(|(name, set)| !order.contains(*name) && set.iter().all(|needed| order.contains(needed))).map(|(name, _)| *name);
+        let next = waits
+            .iter()
+            .find(|(name, set)| {
+                !order.contains(*name) && set.iter().all(|needed| order.contains(needed))
+            })
+            .map(|(name, _)| *name);
         match next {
             Some(name) => order.push(name),
-            None => return Err(waits.keys().filter(|name| !order.contains(*name)).map(|name| (*name).to_owned()).collect()),
+            None => {
+                return Err(waits
+                    .keys()
+                    .filter(|name| !order.contains(*name))
+                    .map(|name| (*name).to_owned())
+                    .collect());
+            }
         }
     }
-    Ok(order.into_iter().filter(|name| !spec.containers[*name].before.is_empty()).collect())
+    Ok(order
+        .into_iter()
+        .filter(|name| !spec.containers[*name].before.is_empty())
+        .collect())
 }

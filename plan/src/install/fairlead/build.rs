@@ -23,7 +23,11 @@ const ADMIN_PORT: i32 = 8080;
 
 /// Makes the install namespace own the Fairlead, unless it does.
 pub(super) fn ownership(object: &Fairlead, namespace_uid: &str) -> Option<Change> {
-    if object.owner_references().iter().any(|owner| owner.uid == namespace_uid) {
+    if object
+        .owner_references()
+        .iter()
+        .any(|owner| owner.uid == namespace_uid)
+    {
         return None;
     }
     let body = json!({
@@ -38,7 +42,11 @@ pub(super) fn ownership(object: &Fairlead, namespace_uid: &str) -> Option<Change
 }
 
 fn replicas(object: &Fairlead) -> i32 {
-    let least = if object.spec.high_availability == HighAvailability::Enabled { 2 } else { 1 };
+    let least = if object.spec.high_availability == HighAvailability::Enabled {
+        2
+    } else {
+        1
+    };
     object.spec.components.webhook.replicas.unwrap_or(least)
 }
 
@@ -132,7 +140,11 @@ fn cluster_role(object: &Fairlead) -> Value {
 }
 
 fn deployment(object: &Fairlead, operator: &Operator) -> Value {
-    let image = object.spec.image.clone().unwrap_or_else(|| operator.image.clone());
+    let image = object
+        .spec
+        .image
+        .clone()
+        .unwrap_or_else(|| operator.image.clone());
     let mut container = json!({
         "name": "webhook",
         "image": image,
@@ -189,7 +201,9 @@ fn deployment(object: &Fairlead, operator: &Operator) -> Value {
 fn resources(object: &Fairlead) -> Value {
     match &object.spec.components.webhook.resources {
         Some(wanted) => json!({"requests": wanted.requests, "limits": wanted.limits}),
-        None => json!({"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "512Mi"}}),
+        None => {
+            json!({"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "512Mi"}})
+        }
     }
 }
 

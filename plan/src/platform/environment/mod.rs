@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use fairlead_crds::condition::{ConditionType, Reason};
 use fairlead_crds::labels;
-use fairlead_crds::platform::{DeployMode, Environment, EnvironmentStatus, Release, ReleaseSpec, ReleaseWorkload, ScoreWorkload};
+use fairlead_crds::platform::{
+    DeployMode, Environment, EnvironmentStatus, Release, ReleaseSpec, ReleaseWorkload,
+    ScoreWorkload,
+};
 use fairlead_crds::{Condition, ConditionStatus};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
@@ -49,9 +52,24 @@ impl Kind for EnvironmentKind {
 
     const NAME: KindName = KindName::Environment;
     const CHILDREN: &'static [Child] = &[
-        Child { group: "", version: "v1", kind: "Namespace", plural: "namespaces" },
-        Child { group: "platform.fairlead.dev", version: "v1alpha1", kind: "Release", plural: "releases" },
-        Child { group: "platform.fairlead.dev", version: "v1alpha1", kind: "ResourceInstance", plural: "resourceinstances" },
+        Child {
+            group: "",
+            version: "v1",
+            kind: "Namespace",
+            plural: "namespaces",
+        },
+        Child {
+            group: "platform.fairlead.dev",
+            version: "v1alpha1",
+            kind: "Release",
+            plural: "releases",
+        },
+        Child {
+            group: "platform.fairlead.dev",
+            version: "v1alpha1",
+            kind: "ResourceInstance",
+            plural: "resourceinstances",
+        },
     ];
     const CONDITIONS: &'static [ConditionType] = &[ConditionType::NamespaceReady];
     const FINALIZER: Option<&'static str> = Some(labels::ENVIRONMENT_FINALIZER);
@@ -64,15 +82,25 @@ impl Kind for EnvironmentKind {
         let namespace = releases::target_namespace(object);
         let application = object.namespace().unwrap_or_default();
         if namespace.len() > 63 {
-            let message = format!("the namespace {namespace} would have {} characters, and 63 are allowed; set spec.namespace", namespace.len());
+            let message = format!(
+                "the namespace {namespace} would have {} characters, and 63 are allowed; set spec.namespace",
+                namespace.len()
+            );
             return Err(vec![Invalid::new("spec.namespace", message)]);
         }
         if namespace == application {
-            let message = format!("found {namespace}, the application's own namespace; an environment needs one of its own");
+            let message = format!(
+                "found {namespace}, the application's own namespace; an environment needs one of its own"
+            );
             return Err(vec![Invalid::new("spec.namespace", message)]);
         }
-        if ["default", "kube-system", "kube-public", "kube-node-lease"].contains(&namespace.as_str()) {
-            return Err(vec![Invalid::new("spec.namespace", format!("found {namespace}, which belongs to the cluster"))]);
+        if ["default", "kube-system", "kube-public", "kube-node-lease"]
+            .contains(&namespace.as_str())
+        {
+            return Err(vec![Invalid::new(
+                "spec.namespace",
+                format!("found {namespace}, which belongs to the cluster"),
+            )]);
         }
         Ok(Valid { namespace })
     }
@@ -84,12 +112,19 @@ impl Kind for EnvironmentKind {
             namespace: cache.namespace(&valid.namespace),
             releases: releases::of_environment(cache, &application, &object.name_any()),
             active: releases::active(cache, object),
-            workloads: if on_change { cache.workloads.in_namespace(&application) } else { Vec::new() },
+            workloads: if on_change {
+                cache.workloads.in_namespace(&application)
+            } else {
+                Vec::new()
+            },
         }
     }
 
     fn plan(object: &Environment, valid: &Valid, seen: &Seen, _: &Live, _: &Context) -> Plan {
-        let mut plan = Plan { problem: namespace_problem(object, valid, seen), ..Plan::default() };
+        let mut plan = Plan {
+            problem: namespace_problem(object, valid, seen),
+            ..Plan::default()
+        };
         if seen.namespace.is_none() {
             plan.changes.push(namespace(object, valid));
         }
@@ -104,12 +139,18 @@ impl Kind for EnvironmentKind {
         planned: Option<&Planned<Self>>,
         conditions: &mut Conditions,
     ) -> EnvironmentStatus {
-        let Some(planned) = planned else { return status };
+        let Some(planned) = planned else {
+            return status;
+        };
         let seen = &planned.seen;
         status.namespace = Some(planned.valid.namespace.clone());
         status.release = seen.active.as_ref().map(|release| release.name_any());
         match namespace_problem(object, &planned.valid, seen) {
-            Some(problem) => conditions.no(ConditionType::NamespaceReady, problem.reason, problem.message),
+            Some(problem) => conditions.no(
+                ConditionType::NamespaceReady,
+                problem.reason,
+                problem.message,
+            ),
             None => conditions.yes(ConditionType::NamespaceReady, Reason::Ok, ""),
         }
         match running(object, seen) {
@@ -129,14 +170,22 @@ impl Kind for EnvironmentKind {
                 Some(release) => vec![ObjectId::new(&id.namespace, &release.spec.environment)],
                 None => ids(&cache.environments.in_namespace(&id.namespace)),
             },
-            Event::Own(KindName::ScoreWorkload, id) => ids(&cache.environments.in_namespace(&id.namespace)),
+            Event::Own(KindName::ScoreWorkload, id) => {
+                ids(&cache.environments.in_namespace(&id.namespace))
+            }
             Event::Own(KindName::ResourceInstance, id) => {
                 let environments = cache.environments.with_term(&id.namespace);
-                let deleting = environments.into_iter().filter(|environment| environment.metadata.deletion_timestamp.is_some());
-                deleting.map(|environment| ObjectId::of(&environment.metadata)).collect()
+                let deleting = environments
+                    .into_iter()
+                    .filter(|environment| environment.metadata.deletion_timestamp.is_some());
+                deleting
+                    .map(|environment| ObjectId::of(&environment.metadata))
+                    .collect()
             }
             Event::Other(meta) => match &meta.key {
-                Some(key) if key.kind == "Namespace" => ids(&cache.environments.with_term(&key.name)),
+                Some(key) if key.kind == "Namespace" => {
+                    ids(&cache.environments.with_term(&key.name))
+                }
                 _ => Vec::new(),
             },
             Event::Own(..) => Vec::new(),
@@ -145,12 +194,18 @@ impl Kind for EnvironmentKind {
 }
 
 fn ids(environments: &[Arc<Environment>]) -> Vec<ObjectId> {
-    environments.iter().map(|environment| ObjectId::of(&environment.metadata)).collect()
+    environments
+        .iter()
+        .map(|environment| ObjectId::of(&environment.metadata))
+        .collect()
 }
 
 /// The labels of everything that belongs to an environment.
 pub(super) fn belongs(application: &str, environment: &str) -> [(&'static str, String); 2] {
-    [(labels::APPLICATION, application.to_owned()), (labels::ENVIRONMENT, environment.to_owned())]
+    [
+        (labels::APPLICATION, application.to_owned()),
+        (labels::ENVIRONMENT, environment.to_owned()),
+    ]
 }
 
 fn namespace(object: &Environment, valid: &Valid) -> Change {
@@ -160,19 +215,33 @@ fn namespace(object: &Environment, valid: &Valid) -> Change {
         wanted.insert(key.to_owned(), value.into());
     }
     let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": valid.namespace, "labels": wanted}});
-    Change::create(body, "CreateNamespace", format!("creates the namespace {}", valid.namespace))
+    Change::create(
+        body,
+        "CreateNamespace",
+        format!("creates the namespace {}", valid.namespace),
+    )
 }
 
 fn namespace_problem(object: &Environment, valid: &Valid, seen: &Seen) -> Option<Problem> {
     let name = &valid.namespace;
     let Some(found) = &seen.namespace else {
-        return Some(Problem::waiting(Reason::Progressing, format!("the namespace {name} is being created")));
+        return Some(Problem::waiting(
+            Reason::Progressing,
+            format!("the namespace {name} is being created"),
+        ));
     };
     let application = object.namespace().unwrap_or_default();
-    let ours = belongs(&application, &object.name_any()).iter().all(|(key, value)| found.labels.get(*key) == Some(value));
+    let ours = belongs(&application, &object.name_any())
+        .iter()
+        .all(|(key, value)| found.labels.get(*key) == Some(value));
     if !ours {
-        let owner = match (found.labels.get(labels::APPLICATION), found.labels.get(labels::ENVIRONMENT)) {
-            (Some(application), Some(environment)) => format!("it belongs to the environment {environment} of {application}"),
+        let owner = match (
+            found.labels.get(labels::APPLICATION),
+            found.labels.get(labels::ENVIRONMENT),
+        ) {
+            (Some(application), Some(environment)) => {
+                format!("it belongs to the environment {environment} of {application}")
+            }
             _ => "somebody else made it".to_owned(),
         };
         let message = format!(
@@ -184,7 +253,10 @@ fn namespace_problem(object: &Environment, valid: &Valid, seen: &Seen) -> Option
         return Some(Problem::waiting(Reason::NamespaceTaken, message));
     }
     if found.deleting {
-        return Some(Problem::waiting(Reason::Terminating, format!("the namespace {name} is being deleted")));
+        return Some(Problem::waiting(
+            Reason::Terminating,
+            format!("the namespace {name} is being deleted"),
+        ));
     }
     None
 }
@@ -197,22 +269,42 @@ fn release_on_change(object: &Environment, seen: &Seen) -> Option<Change> {
         return None;
     }
     let deployable = |workload: &&Arc<ScoreWorkload>| {
-        workload.metadata.deletion_timestamp.is_none() && score::validate(&workload.name_any(), &workload.spec.score).is_ok()
+        workload.metadata.deletion_timestamp.is_none()
+            && score::validate(&workload.name_any(), &workload.spec.score).is_ok()
     };
     let workloads: Vec<ReleaseWorkload> = seen
         .workloads
         .iter()
         .filter(deployable)
-        .map(|workload| ReleaseWorkload { name: workload.name_any(), spec: workload.spec.score.clone() })
+        .map(|workload| ReleaseWorkload {
+            name: workload.name_any(),
+            spec: workload.spec.score.clone(),
+        })
         .collect();
-    if workloads.len() != seen.workloads.iter().filter(|workload| workload.metadata.deletion_timestamp.is_none()).count() || workloads.is_empty() {
+    if workloads.len()
+        != seen
+            .workloads
+            .iter()
+            .filter(|workload| workload.metadata.deletion_timestamp.is_none())
+            .count()
+        || workloads.is_empty()
+    {
         return None;
     }
     let content = releases::content(&workloads);
-    let made_so = |release: &&Arc<Release>| release.labels().get(labels::ORIGIN).is_some_and(|origin| origin == "OnChange");
+    let made_so = |release: &&Arc<Release>| {
+        release
+            .labels()
+            .get(labels::ORIGIN)
+            .is_some_and(|origin| origin == "OnChange")
+    };
     let newest = seen.releases.last();
     let newest_so = seen.releases.iter().rfind(made_so);
-    if [newest, newest_so].into_iter().flatten().any(|release| releases::content_of(release) == content) {
+    if [newest, newest_so]
+        .into_iter()
+        .flatten()
+        .any(|release| releases::content_of(release) == content)
+    {
         return None;
     }
     let spec = ReleaseSpec {
@@ -223,7 +315,11 @@ fn release_on_change(object: &Environment, seen: &Seen) -> Option<Change> {
         rollback_of: None,
     };
     let name = releases::next_name(&seen.releases, &object.name_any());
-    Some(Change::create(release_object(object, &name, &content, "OnChange", &spec), "Release", format!("makes the release {name}")))
+    Some(Change::create(
+        release_object(object, &name, &content, "OnChange", &spec),
+        "Release",
+        format!("makes the release {name}"),
+    ))
 }
 
 /// Deletions of releases beyond the history.
@@ -232,15 +328,38 @@ fn old_releases(seen: &Seen) -> Vec<Change> {
     let old = seen.releases.len().saturating_sub(HISTORY);
     let delete = |release: &Arc<Release>| {
         let namespace = release.namespace();
-        let key = ObjectKey::new(Release::api_version(&()), "Release", namespace.as_deref(), release.name_any());
-        Change::delete(key, release.uid().unwrap_or_default(), "Prune", format!("deletes the release {}; {HISTORY} are kept", release.name_any()))
+        let key = ObjectKey::new(
+            Release::api_version(&()),
+            "Release",
+            namespace.as_deref(),
+            release.name_any(),
+        );
+        Change::delete(
+            key,
+            release.uid().unwrap_or_default(),
+            "Prune",
+            format!(
+                "deletes the release {}; {HISTORY} are kept",
+                release.name_any()
+            ),
+        )
     };
-    seen.releases[..old].iter().filter(|release| release.uid() != active).map(delete).collect()
+    seen.releases[..old]
+        .iter()
+        .filter(|release| release.uid() != active)
+        .map(delete)
+        .collect()
 }
 
 /// A release of an environment as an object to create.
 #[must_use]
-pub fn release_object(environment: &Environment, name: &str, content: &str, origin: &str, spec: &ReleaseSpec) -> serde_json::Value {
+pub fn release_object(
+    environment: &Environment,
+    name: &str,
+    content: &str,
+    origin: &str,
+    spec: &ReleaseSpec,
+) -> serde_json::Value {
     json!({
         "apiVersion": Release::api_version(&()),
         "kind": Release::kind(&()),
@@ -262,18 +381,39 @@ fn running(object: &Environment, seen: &Seen) -> Result<String, Problem> {
     let Some(release) = &seen.active else {
         let message = match &object.spec.release {
             Some(name) => format!("spec.release: there is no release {name} of this environment"),
-            None => "nothing has been released yet; kubectl fairlead deploy makes a release".to_owned(),
+            None => {
+                "nothing has been released yet; kubectl fairlead deploy makes a release".to_owned()
+            }
         };
         return Err(Problem::waiting(Reason::NoRelease, message));
     };
-    let conditions: &[Condition] = release.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let active = conditions::holds(conditions, ConditionType::Active, release.metadata.generation.unwrap_or_default());
+    let conditions: &[Condition] = release
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
+    let active = conditions::holds(
+        conditions,
+        ConditionType::Active,
+        release.metadata.generation.unwrap_or_default(),
+    );
     match conditions::find(conditions, ConditionType::Ready) {
-        Some(ready) if ready.status == ConditionStatus::True && active => Ok(format!("release {} runs", release.name_any())),
-        Some(ready) if active => {
-            let reason = Reason::ALL.iter().map(|(reason, _)| *reason).find(|reason| reason.as_str() == ready.reason);
-            Err(Problem::waiting(reason.unwrap_or(Reason::Progressing), ready.message.clone()))
+        Some(ready) if ready.status == ConditionStatus::True && active => {
+            Ok(format!("release {} runs", release.name_any()))
         }
-        _ => Err(Problem::waiting(Reason::Progressing, format!("release {} is being taken up", release.name_any()))),
+        Some(ready) if active => {
+            let reason = Reason::ALL
+                .iter()
+                .map(|(reason, _)| *reason)
+                .find(|reason| reason.as_str() == ready.reason);
+            Err(Problem::waiting(
+                reason.unwrap_or(Reason::Progressing),
+                ready.message.clone(),
+            ))
+        }
+        _ => Err(Problem::waiting(
+            Reason::Progressing,
+            format!("release {} is being taken up", release.name_any()),
+        )),
     }
 }

@@ -18,50 +18,101 @@ pub(super) fn teardown(object: &Environment, cache: &Cache) -> Teardown {
     let (application, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let namespace = releases::target_namespace(object);
     let mut instances = cache.instances.in_namespace(&namespace);
-    instances.retain(|instance| instance.spec.application == application && instance.spec.environment == name);
-    let kept = if object.spec.deletion_policy == DeletionPolicy::Delete { BTreeSet::new() } else { kept(&instances) };
-    let going: Vec<&Arc<ResourceInstance>> = instances.iter().filter(|instance| !kept.contains(&instance.name_any())).collect();
+    instances.retain(|instance| {
+        instance.spec.application == application && instance.spec.environment == name
+    });
+    let kept = if object.spec.deletion_policy == DeletionPolicy::Delete {
+        BTreeSet::new()
+    } else {
+        kept(&instances)
+    };
+    let going: Vec<&Arc<ResourceInstance>> = instances
+        .iter()
+        .filter(|instance| !kept.contains(&instance.name_any()))
+        .collect();
     if !going.is_empty() {
-        let changes = going.iter().filter(|instance| is_free(instance, &instances)).filter_map(|instance| delete(instance)).collect();
-        return Teardown { changes, waiting: Some(format!("{} resources are still to be deleted", going.len())) };
+        let changes = going
+            .iter()
+            .filter(|instance| is_free(instance, &instances))
+            .filter_map(|instance| delete(instance))
+            .collect();
+        return Teardown {
+            changes,
+            waiting: Some(format!("{} resources are still to be deleted", going.len())),
+        };
     }
     if !kept.is_empty() {
         return Teardown::default();
     }
-    let found = cache.namespace(&namespace).filter(|found| cache::is_ours(&found.labels) && belongs_to(found, &application, &name));
+    let found = cache
+        .namespace(&namespace)
+        .filter(|found| cache::is_ours(&found.labels) && belongs_to(found, &application, &name));
     match found {
         Some(found) if !found.deleting => {
             let key = ObjectKey::new("v1", "Namespace", None, &namespace);
-            let change = Change::delete(key, found.uid.clone(), "DeleteNamespace", format!("deletes the namespace {namespace}"));
-            Teardown { changes: vec![change], waiting: Some(format!("the namespace {namespace} is being deleted")) }
+            let change = Change::delete(
+                key,
+                found.uid.clone(),
+                "DeleteNamespace",
+                format!("deletes the namespace {namespace}"),
+            );
+            Teardown {
+                changes: vec![change],
+                waiting: Some(format!("the namespace {namespace} is being deleted")),
+            }
         }
         _ => Teardown::default(),
     }
 }
 
 fn belongs_to(found: &cache::ChildMeta, application: &str, environment: &str) -> bool {
-    super::belongs(application, environment).iter().all(|(key, value)| found.labels.get(*key) == Some(value))
+    super::belongs(application, environment)
+        .iter()
+        .all(|(key, value)| found.labels.get(*key) == Some(value))
 }
 
 /// The instances that stay: those that hold data, and what they need.
 pub(in crate::platform) fn kept(instances: &[Arc<ResourceInstance>]) -> BTreeSet<String> {
     let mut kept: BTreeSet<String> = BTreeSet::new();
-    let mut next: Vec<String> =
-        instances.iter().filter(|instance| instance.spec.deletion_policy == DeletionPolicy::Retain && instance.spec.workload.is_none()).map(|instance| instance.name_any()).collect();
+    let mut next: Vec<String> = instances
+        .iter()
+        .filter(|instance| {
+            instance.spec.deletion_policy == DeletionPolicy::Retain
+                && instance.spec.workload.is_none()
+        })
+        .map(|instance| instance.name_any())
+        .collect();
     while let Some(name) = next.pop() {
-        if let Some(instance) = instances.iter().find(|instance| instance.name_any() == name)
+        if let Some(instance) = instances
+            .iter()
+            .find(|instance| instance.name_any() == name)
             && kept.insert(name)
         {
-            next.extend(instance.spec.dependencies.iter().map(|dependency| dependency.instance.clone()));
+            next.extend(
+                instance
+                    .spec
+                    .dependencies
+                    .iter()
+                    .map(|dependency| dependency.instance.clone()),
+            );
         }
     }
     kept
 }
 
 /// True when nothing that still exists needs the instance.
-pub(in crate::platform) fn is_free(instance: &ResourceInstance, all: &[Arc<ResourceInstance>]) -> bool {
+pub(in crate::platform) fn is_free(
+    instance: &ResourceInstance,
+    all: &[Arc<ResourceInstance>],
+) -> bool {
     let name = instance.name_any();
-    !all.iter().any(|other| other.spec.dependencies.iter().any(|dependency| dependency.instance == name))
+    !all.iter().any(|other| {
+        other
+            .spec
+            .dependencies
+            .iter()
+            .any(|dependency| dependency.instance == name)
+    })
 }
 
 /// The deletion of an instance, unless it is under way.
@@ -70,7 +121,20 @@ pub(in crate::platform) fn delete(instance: &ResourceInstance) -> Option<Change>
         return None;
     }
     let id = ObjectId::of(&instance.metadata);
-    let key = ObjectKey::new(ResourceInstance::api_version(&()), "ResourceInstance", Some(&id.namespace), id.name);
-    let note = format!("deletes {} {}, which is no longer wanted", instance.spec.type_, instance.spec.id);
-    Some(Change::delete(key, instance.uid().unwrap_or_default(), "Prune", note))
+    let key = ObjectKey::new(
+        ResourceInstance::api_version(&()),
+        "ResourceInstance",
+        Some(&id.namespace),
+        id.name,
+    );
+    let note = format!(
+        "deletes {} {}, which is no longer wanted",
+        instance.spec.type_, instance.spec.id
+    );
+    Some(Change::delete(
+        key,
+        instance.uid().unwrap_or_default(),
+        "Prune",
+        note,
+    ))
 }

@@ -43,41 +43,94 @@ fn some(text: &str) -> Option<String> {
 
 #[test]
 fn the_more_specific_field_wins_over_several_less_specific_ones() {
-    let by_id = definition("by-id", vec![Criterion { id: some("catalog.db"), ..Criterion::default() }]);
+    let by_id = definition(
+        "by-id",
+        vec![Criterion {
+            id: some("catalog.db"),
+            ..Criterion::default()
+        }],
+    );
     let by_all_else = definition(
         "by-all-else",
-        vec![Criterion { environment: some("production"), application: some("shop"), environment_type: some("production"), ..Criterion::default() }],
+        vec![Criterion {
+            environment: some("production"),
+            application: some("shop"),
+            environment_type: some("production"),
+            ..Criterion::default()
+        }],
     );
     assert_eq!(name_of(&choose(&[by_all_else, by_id], &request())), "by-id");
 }
 
 #[test]
 fn a_criterion_for_another_class_or_id_falls_back_to_the_general_one() {
-    let other_id = definition("other-id", vec![Criterion { id: some("cart.db"), application: some("shop"), ..Criterion::default() }]);
-    let sensitive = definition("sensitive", vec![Criterion { class: some("sensitive"), id: some("catalog.db"), ..Criterion::default() }]);
+    let other_id = definition(
+        "other-id",
+        vec![Criterion {
+            id: some("cart.db"),
+            application: some("shop"),
+            ..Criterion::default()
+        }],
+    );
+    let sensitive = definition(
+        "sensitive",
+        vec![Criterion {
+            class: some("sensitive"),
+            id: some("catalog.db"),
+            ..Criterion::default()
+        }],
+    );
     let general = definition("general", vec![Criterion::default()]);
-    assert_eq!(name_of(&choose(&[other_id, sensitive, general], &request())), "general");
+    assert_eq!(
+        name_of(&choose(&[other_id, sensitive, general], &request())),
+        "general"
+    );
 }
 
 #[test]
 fn a_class_is_never_served_by_a_criterion_that_does_not_name_it() {
     let general = definition("general", vec![Criterion::default()]);
-    let asked = Request { class: "sensitive".to_owned(), ..request() };
+    let asked = Request {
+        class: "sensitive".to_owned(),
+        ..request()
+    };
     assert_eq!(name_of(&choose(&[general], &asked)), "-");
 }
 
 #[test]
 fn two_equal_criteria_are_ambiguous_and_both_are_named() {
-    let definitions = [definition("b", vec![Criterion::default()]), definition("a", vec![Criterion { class: some("default"), ..Criterion::default() }])];
+    let definitions = [
+        definition("b", vec![Criterion::default()]),
+        definition(
+            "a",
+            vec![Criterion {
+                class: some("default"),
+                ..Criterion::default()
+            }],
+        ),
+    ];
     assert_eq!(name_of(&choose(&definitions, &request())), "a+b");
-    assert_eq!(conflict(&definitions[0].spec, &definitions[1].spec), Some((0, 0)));
+    assert_eq!(
+        conflict(&definitions[0].spec, &definitions[1].spec),
+        Some((0, 0))
+    );
 }
 
 #[test]
 fn explain_tells_the_field_that_differs() {
-    let other = definition("other", vec![Criterion { application: some("bank"), ..Criterion::default() }]);
+    let other = definition(
+        "other",
+        vec![Criterion {
+            application: some("bank"),
+            ..Criterion::default()
+        }],
+    );
     let candidates = explain(&[other], &request());
-    let expected = Verdict::Differs { field: "application", wanted: "bank".to_owned(), found: "shop".to_owned() };
+    let expected = Verdict::Differs {
+        field: "application",
+        wanted: "bank".to_owned(),
+        found: "shop".to_owned(),
+    };
     assert_eq!(candidates[0].verdict, expected);
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use fairlead_crds::labels;
-use fairlead_crds::platform::{DeletionPolicy, Release, ResourceInstance, ResourceInstanceSpec, WORKLOAD_TYPE, WorkloadNode};
+use fairlead_crds::platform::{
+    DeletionPolicy, Release, ResourceInstance, ResourceInstanceSpec, WORKLOAD_TYPE, WorkloadNode,
+};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
@@ -29,7 +31,11 @@ pub(super) fn spec(object: &Release, running: &Running, node: &Node) -> Resource
         params: node.params.clone(),
         workload: node.workload.clone().map(|score| WorkloadNode { score }),
         dependencies: node.dependencies.clone(),
-        deletion_policy: if node.stateful && !consented { DeletionPolicy::Retain } else { DeletionPolicy::Delete },
+        deletion_policy: if node.stateful && !consented {
+            DeletionPolicy::Retain
+        } else {
+            DeletionPolicy::Delete
+        },
     }
 }
 
@@ -39,21 +45,33 @@ pub(super) fn wanted(object: &Release, running: &Running, graph: &Graph) -> Vec<
     for key in &graph.order {
         let name = key.instance();
         let spec = spec(object, running, &graph.nodes[key]);
-        let found = running.instances.iter().find(|instance| instance.name_any() == name);
-        if found.is_some_and(|found| found.spec == spec && found.metadata.deletion_timestamp.is_none()) {
+        let found = running
+            .instances
+            .iter()
+            .find(|instance| instance.name_any() == name);
+        if found
+            .is_some_and(|found| found.spec == spec && found.metadata.deletion_timestamp.is_none())
+        {
             continue;
         }
         let note = match found {
             None => format!("makes {key} as {name}"),
             Some(_) => format!("changes {key}"),
         };
-        changes.push(Change::apply(instance(running, &name, &spec), "Provision", note));
+        changes.push(Change::apply(
+            instance(running, &name, &spec),
+            "Provision",
+            note,
+        ));
     }
     changes
 }
 
 fn instance(running: &Running, name: &str, spec: &ResourceInstanceSpec) -> serde_json::Value {
-    let (application, environment) = (names::label_value(&running.place.application), names::label_value(&running.place.environment));
+    let (application, environment) = (
+        names::label_value(&running.place.application),
+        names::label_value(&running.place.environment),
+    );
     json!({
         "apiVersion": ResourceInstance::api_version(&()),
         "kind": ResourceInstance::kind(&()),
@@ -70,15 +88,26 @@ fn instance(running: &Running, name: &str, spec: &ResourceInstanceSpec) -> serde
 /// after those that need it. Those that hold data stay, unless the release consents.
 pub(super) fn unwanted(object: &Release, running: &Running, graph: &Graph) -> Vec<Change> {
     let wanted: BTreeSet<String> = graph.order.iter().map(|key| key.instance()).collect();
-    let stale: Vec<_> = running.instances.iter().filter(|instance| !wanted.contains(&instance.name_any())).cloned().collect();
+    let stale: Vec<_> = running
+        .instances
+        .iter()
+        .filter(|instance| !wanted.contains(&instance.name_any()))
+        .cloned()
+        .collect();
     if stale.is_empty() {
         return Vec::new();
     }
     let settled = graph.order.iter().all(|key| {
         let name = key.instance();
-        running.instances.iter().any(|instance| instance.name_any() == name && score_workload::ready(instance.as_ref()).is_ok())
+        running.instances.iter().any(|instance| {
+            instance.name_any() == name && score_workload::ready(instance.as_ref()).is_ok()
+        })
     });
-    let kept = if object.spec.deletion_policy == DeletionPolicy::Delete { BTreeSet::new() } else { kept(&stale) };
+    let kept = if object.spec.deletion_policy == DeletionPolicy::Delete {
+        BTreeSet::new()
+    } else {
+        kept(&stale)
+    };
     stale
         .iter()
         .filter(|instance| !kept.contains(&instance.name_any()))

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fairlead_crds::condition::{ConditionType, Reason};
-use fairlead_crds::platform::{Environment, Release, ReleaseStatus, ResolvedResource, ResourceInstance, WORKLOAD_TYPE};
+use fairlead_crds::platform::{
+    Environment, Release, ReleaseStatus, ResolvedResource, ResourceInstance, WORKLOAD_TYPE,
+};
 use kube::ResourceExt;
 
 use crate::cache::{Cache, Event, KindName, ObjectId, Table};
@@ -52,11 +54,22 @@ pub fn place(environment: &Environment, release: Option<&Release>) -> Place {
     let mut held = BTreeMap::new();
     for release in release.into_iter() {
         for pin in &release.spec.pins {
-            held.insert(NodeKey { type_: pin.type_.clone(), class: pin.class.clone(), id: pin.id.clone() }, pin.revision.clone());
+            held.insert(
+                NodeKey {
+                    type_: pin.type_.clone(),
+                    class: pin.class.clone(),
+                    id: pin.id.clone(),
+                },
+                pin.revision.clone(),
+            );
         }
         let resolved = release.status.iter().flat_map(|status| &status.resources);
         for resource in resolved.filter(|resource| !resource.revision.is_empty()) {
-            let key = NodeKey { type_: resource.type_.clone(), class: resource.class.clone(), id: resource.id.clone() };
+            let key = NodeKey {
+                type_: resource.type_.clone(),
+                class: resource.class.clone(),
+                id: resource.id.clone(),
+            };
             held.insert(key, resource.revision.clone());
         }
     }
@@ -76,9 +89,14 @@ impl Kind for ReleaseKind {
     type Seen = Seen;
 
     const NAME: KindName = KindName::Release;
-    const CHILDREN: &'static [Child] =
-        &[Child { group: "platform.fairlead.dev", version: "v1alpha1", kind: "ResourceInstance", plural: "resourceinstances" }];
-    const CONDITIONS: &'static [ConditionType] = &[ConditionType::ResolvedRefs, ConditionType::Active];
+    const CHILDREN: &'static [Child] = &[Child {
+        group: "platform.fairlead.dev",
+        version: "v1alpha1",
+        kind: "ResourceInstance",
+        plural: "resourceinstances",
+    }];
+    const CONDITIONS: &'static [ConditionType] =
+        &[ConditionType::ResolvedRefs, ConditionType::Active];
 
     fn table(cache: &Cache) -> &Table<Release> {
         &cache.releases
@@ -87,36 +105,71 @@ impl Kind for ReleaseKind {
     fn validate(object: &Release) -> Result<(), Vec<Invalid>> {
         let mut broken = Vec::new();
         for (index, workload) in object.spec.workloads.iter().enumerate() {
-            if object.spec.workloads[..index].iter().any(|other| other.name == workload.name) {
-                broken.push(Invalid::new(format!("spec.workloads[{}]", workload.name), "found twice; every name may stand once"));
+            if object.spec.workloads[..index]
+                .iter()
+                .any(|other| other.name == workload.name)
+            {
+                broken.push(Invalid::new(
+                    format!("spec.workloads[{}]", workload.name),
+                    "found twice; every name may stand once",
+                ));
             }
             if let Err(list) = score::validate(&workload.name, &workload.spec) {
-                let inside = |invalid: Invalid| Invalid { field: format!("spec.workloads[{}].{}", workload.name, invalid.field), ..invalid };
+                let inside = |invalid: Invalid| Invalid {
+                    field: format!("spec.workloads[{}].{}", workload.name, invalid.field),
+                    ..invalid
+                };
                 broken.extend(list.into_iter().map(inside));
             }
         }
-        if broken.is_empty() { Ok(()) } else { Err(broken) }
+        if broken.is_empty() {
+            Ok(())
+        } else {
+            Err(broken)
+        }
     }
 
     fn observe(object: &Release, (): &(), cache: &Cache) -> Seen {
         let application = object.namespace().unwrap_or_default();
-        let Some(environment) = cache.environments.get(&application, &object.spec.environment) else { return Seen::NoEnvironment };
+        let Some(environment) = cache
+            .environments
+            .get(&application, &object.spec.environment)
+        else {
+            return Seen::NoEnvironment;
+        };
         let active = releases::active(cache, &environment);
-        if active.as_ref().is_none_or(|active| active.uid() != object.uid()) {
+        if active
+            .as_ref()
+            .is_none_or(|active| active.uid() != object.uid())
+        {
             let instead = active.map(|active| active.name_any());
-            return Seen::NotActive { instead, selected: environment.spec.release.is_some() };
+            return Seen::NotActive {
+                instead,
+                selected: environment.spec.release.is_some(),
+            };
         }
         let place = place(&environment, Some(object));
         let graph = graph::resolve(cache, &place, &object.spec.workloads);
         let mut instances = cache.instances.in_namespace(&place.namespace);
-        instances.retain(|instance| instance.spec.application == place.application && instance.spec.environment == place.environment);
-        Seen::Active(Box::new(Running { environment, place, graph, instances }))
+        instances.retain(|instance| {
+            instance.spec.application == place.application
+                && instance.spec.environment == place.environment
+        });
+        Seen::Active(Box::new(Running {
+            environment,
+            place,
+            graph,
+            instances,
+        }))
     }
 
     fn plan(object: &Release, (): &(), seen: &Seen, _: &Live, _: &Context) -> Plan {
         let running = match seen {
             Seen::NoEnvironment => {
-                let message = format!("there is no Environment {} in this namespace", object.spec.environment);
+                let message = format!(
+                    "there is no Environment {} in this namespace",
+                    object.spec.environment
+                );
                 return Plan::blocked(Problem::waiting(Reason::NotFound, message));
             }
             Seen::NotActive { .. } => return Plan::default(),
@@ -130,26 +183,52 @@ impl Kind for ReleaseKind {
             return Plan::blocked(problem);
         }
         if recorded(object) != resolved(graph) {
-            return Plan::blocked(Problem::waiting(Reason::Progressing, "the revisions of the resources are being recorded"));
+            return Plan::blocked(Problem::waiting(
+                Reason::Progressing,
+                "the revisions of the resources are being recorded",
+            ));
         }
         let mut changes = build::wanted(object, running, graph);
         changes.extend(build::unwanted(object, running, graph));
-        Plan { changes, ..Plan::default() }
+        Plan {
+            changes,
+            ..Plan::default()
+        }
     }
 
-    fn report(object: &Release, mut status: ReleaseStatus, planned: Option<&Planned<Self>>, conditions: &mut Conditions) -> ReleaseStatus {
-        let Some(planned) = planned else { return status };
+    fn report(
+        object: &Release,
+        mut status: ReleaseStatus,
+        planned: Option<&Planned<Self>>,
+        conditions: &mut Conditions,
+    ) -> ReleaseStatus {
+        let Some(planned) = planned else {
+            return status;
+        };
         match &planned.seen {
-            Seen::NoEnvironment => conditions.no(ConditionType::Active, Reason::NotFound, "its environment does not exist"),
+            Seen::NoEnvironment => conditions.no(
+                ConditionType::Active,
+                Reason::NotFound,
+                "its environment does not exist",
+            ),
             Seen::NotActive { instead, selected } => {
-                let reason = if *selected { Reason::NotSelected } else { Reason::Superseded };
+                let reason = if *selected {
+                    Reason::NotSelected
+                } else {
+                    Reason::Superseded
+                };
                 let message = match instead {
                     Some(name) => format!("release {name} runs instead"),
                     None => "the environment names a release that does not exist".to_owned(),
                 };
                 status.progress = None;
                 conditions.no(ConditionType::Active, reason, message.clone());
-                conditions.set(ConditionType::ResolvedRefs, fairlead_crds::ConditionStatus::Unknown, reason, "");
+                conditions.set(
+                    ConditionType::ResolvedRefs,
+                    fairlead_crds::ConditionStatus::Unknown,
+                    reason,
+                    "",
+                );
                 conditions.fail(&Problem::waiting(reason, message));
             }
             Seen::Active(running) => {
@@ -162,10 +241,16 @@ impl Kind for ReleaseKind {
 
     fn triggers(event: &Event, cache: &Cache) -> Vec<ObjectId> {
         match event {
-            Event::Own(KindName::Environment, id) => ids(&releases::of_environment(cache, &id.namespace, &id.name)),
+            Event::Own(KindName::Environment, id) => {
+                ids(&releases::of_environment(cache, &id.namespace, &id.name))
+            }
             Event::Own(KindName::Release, id) => match cache.releases.by_id(id) {
                 Some(release) => {
-                    let mut others = ids(&releases::of_environment(cache, &id.namespace, &release.spec.environment));
+                    let mut others = ids(&releases::of_environment(
+                        cache,
+                        &id.namespace,
+                        &release.spec.environment,
+                    ));
                     others.retain(|other| other != id);
                     others
                 }
@@ -173,10 +258,19 @@ impl Kind for ReleaseKind {
             },
             Event::Own(KindName::ResourceInstance, id) => {
                 let environments = cache.environments.with_term(&id.namespace);
-                let running = environments.iter().filter_map(|environment| releases::active(cache, environment));
-                running.map(|release| ObjectId::of(&release.metadata)).collect()
+                let running = environments
+                    .iter()
+                    .filter_map(|environment| releases::active(cache, environment));
+                running
+                    .map(|release| ObjectId::of(&release.metadata))
+                    .collect()
             }
-            Event::Own(KindName::ResourceClass | KindName::ResourceDefinition | KindName::ResourceDefinitionRevision, _) => {
+            Event::Own(
+                KindName::ResourceClass
+                | KindName::ResourceDefinition
+                | KindName::ResourceDefinitionRevision,
+                _,
+            ) => {
                 let mut waiting = cache.releases.all();
                 waiting.retain(|release| !is_settled(release));
                 ids(&waiting)
@@ -187,31 +281,59 @@ impl Kind for ReleaseKind {
 }
 
 fn ids(releases: &[Arc<Release>]) -> Vec<ObjectId> {
-    releases.iter().map(|release| ObjectId::of(&release.metadata)).collect()
+    releases
+        .iter()
+        .map(|release| ObjectId::of(&release.metadata))
+        .collect()
 }
 
 /// True when a change of classes or definitions does not matter to a release: it is resolved, or does not run.
 fn is_settled(release: &Release) -> bool {
-    let conditions = release.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let resolved = conditions::holds(conditions, ConditionType::ResolvedRefs, release.metadata.generation.unwrap_or_default());
-    let idle = conditions::find(conditions, ConditionType::Active).is_some_and(|active| active.status == fairlead_crds::ConditionStatus::False);
+    let conditions = release
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
+    let resolved = conditions::holds(
+        conditions,
+        ConditionType::ResolvedRefs,
+        release.metadata.generation.unwrap_or_default(),
+    );
+    let idle = conditions::find(conditions, ConditionType::Active)
+        .is_some_and(|active| active.status == fairlead_crds::ConditionStatus::False);
     resolved || idle
 }
 
 fn environment_problem(environment: &Environment) -> Option<Problem> {
-    let conditions = environment.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let conditions = environment
+        .status
+        .as_ref()
+        .map(|status| status.conditions.as_slice())
+        .unwrap_or_default();
     if environment.metadata.deletion_timestamp.is_some() {
-        return Some(Problem::waiting(Reason::Terminating, "the environment is being deleted"));
+        return Some(Problem::waiting(
+            Reason::Terminating,
+            "the environment is being deleted",
+        ));
     }
     let generation = environment.metadata.generation.unwrap_or_default();
     if conditions::holds(conditions, ConditionType::NamespaceReady, generation) {
         return None;
     }
     let found = conditions::find(conditions, ConditionType::NamespaceReady);
-    let message = found.map(|found| found.message.clone()).filter(|message| !message.is_empty());
+    let message = found
+        .map(|found| found.message.clone())
+        .filter(|message| !message.is_empty());
     let taken = found.is_some_and(|found| found.reason == Reason::NamespaceTaken.as_str());
-    let reason = if taken { Reason::NamespaceTaken } else { Reason::WaitingForDependencies };
-    Some(Problem::waiting(reason, message.unwrap_or_else(|| "the environment's namespace is not ready yet".to_owned())))
+    let reason = if taken {
+        Reason::NamespaceTaken
+    } else {
+        Reason::WaitingForDependencies
+    };
+    Some(Problem::waiting(
+        reason,
+        message.unwrap_or_else(|| "the environment's namespace is not ready yet".to_owned()),
+    ))
 }
 
 /// The graph as the status records it.
@@ -222,7 +344,11 @@ fn resolved(graph: &Graph) -> Vec<ResolvedResource> {
             type_: key.type_.clone(),
             class: key.class.clone(),
             id: key.id.clone(),
-            revision: node.revision.as_ref().map(|revision| revision.name_any()).unwrap_or_default(),
+            revision: node
+                .revision
+                .as_ref()
+                .map(|revision| revision.name_any())
+                .unwrap_or_default(),
             instance: key.instance(),
         }
     };
@@ -230,14 +356,27 @@ fn resolved(graph: &Graph) -> Vec<ResolvedResource> {
 }
 
 fn recorded(object: &Release) -> Vec<ResolvedResource> {
-    object.status.as_ref().map(|status| status.resources.clone()).unwrap_or_default()
+    object
+        .status
+        .as_ref()
+        .map(|status| status.resources.clone())
+        .unwrap_or_default()
 }
 
-fn report_running(object: &Release, running: &Running, status: &mut ReleaseStatus, conditions: &mut Conditions) {
+fn report_running(
+    object: &Release,
+    running: &Running,
+    status: &mut ReleaseStatus,
+    conditions: &mut Conditions,
+) {
     let graph = match &running.graph {
         Ok(graph) => graph,
         Err(problem) => {
-            conditions.no(ConditionType::ResolvedRefs, problem.reason, problem.message.clone());
+            conditions.no(
+                ConditionType::ResolvedRefs,
+                problem.reason,
+                problem.message.clone(),
+            );
             status.progress = None;
             return;
         }
@@ -259,17 +398,33 @@ fn report_running(object: &Release, running: &Running, status: &mut ReleaseStatu
     if ready == graph.order.len() {
         conditions.ready("");
     } else {
-        conditions.fail(&Problem::waiting(Reason::Progressing, "resources are being made"));
+        conditions.fail(&Problem::waiting(
+            Reason::Progressing,
+            "resources are being made",
+        ));
     }
 }
 
 fn node_name(key: &NodeKey) -> String {
-    if key.type_ == WORKLOAD_TYPE { format!("workload {}", key.id) } else { format!("resource {key}") }
+    if key.type_ == WORKLOAD_TYPE {
+        format!("workload {}", key.id)
+    } else {
+        format!("resource {key}")
+    }
 }
 
-fn node_health(object: &Release, running: &Running, graph: &Graph, key: &NodeKey) -> Result<(), Problem> {
+fn node_health(
+    object: &Release,
+    running: &Running,
+    graph: &Graph,
+    key: &NodeKey,
+) -> Result<(), Problem> {
     let name = key.instance();
-    let Some(instance) = running.instances.iter().find(|instance| instance.name_any() == name) else {
+    let Some(instance) = running
+        .instances
+        .iter()
+        .find(|instance| instance.name_any() == name)
+    else {
         return Err(Problem::waiting(Reason::Progressing, "it is being made"));
     };
     if instance.metadata.deletion_timestamp.is_some() {

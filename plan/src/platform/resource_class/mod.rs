@@ -28,14 +28,28 @@ impl Kind for ResourceClassKind {
     }
 
     fn validate(object: &ResourceClass) -> Result<(), Vec<Invalid>> {
-        let Some(schema) = &object.spec.parameters else { return Ok(()) };
-        parameters::compile(schema).map(|_| ()).map_err(|message| vec![Invalid::new("spec.parameters", message)])
+        let Some(schema) = &object.spec.parameters else {
+            return Ok(());
+        };
+        parameters::compile(schema)
+            .map(|_| ())
+            .map_err(|message| vec![Invalid::new("spec.parameters", message)])
     }
 
     fn observe(object: &ResourceClass, (): &(), cache: &Cache) -> usize {
-        let serves = |class: &Option<String>| class.as_deref().unwrap_or(DEFAULT_CLASS) == object.spec.class;
+        let serves =
+            |class: &Option<String>| class.as_deref().unwrap_or(DEFAULT_CLASS) == object.spec.class;
         let definitions = cache.definitions.with_term(&object.spec.type_);
-        definitions.iter().filter(|definition| definition.spec.criteria.iter().any(|criterion| serves(&criterion.class))).count()
+        definitions
+            .iter()
+            .filter(|definition| {
+                definition
+                    .spec
+                    .criteria
+                    .iter()
+                    .any(|criterion| serves(&criterion.class))
+            })
+            .count()
     }
 
     fn plan(_: &ResourceClass, (): &(), _: &usize, _: &Live, _: &Context) -> Plan {
@@ -48,7 +62,9 @@ impl Kind for ResourceClassKind {
         planned: Option<&Planned<Self>>,
         conditions: &mut Conditions,
     ) -> ResourceClassStatus {
-        let Some(planned) = planned else { return status };
+        let Some(planned) = planned else {
+            return status;
+        };
         status.definitions = i64::try_from(planned.seen).unwrap_or(i64::MAX);
         if planned.seen == 0 {
             let message = "no ResourceDefinition provides this class yet";
@@ -62,7 +78,9 @@ impl Kind for ResourceClassKind {
     }
 
     fn triggers(event: &Event, cache: &Cache) -> Vec<ObjectId> {
-        let Event::Own(KindName::ResourceDefinition, _) = event else { return Vec::new() };
+        let Event::Own(KindName::ResourceDefinition, _) = event else {
+            return Vec::new();
+        };
         cache.classes.ids()
     }
 }

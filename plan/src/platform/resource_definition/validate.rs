@@ -26,40 +26,79 @@ pub(super) fn validate(spec: &ResourceDefinitionSpec) -> Result<(), Vec<Invalid>
         }
     }
     requires(spec, &mut broken);
-    if broken.is_empty() { Ok(()) } else { Err(broken) }
+    if broken.is_empty() {
+        Ok(())
+    } else {
+        Err(broken)
+    }
 }
 
 fn criteria(spec: &ResourceDefinitionSpec, broken: &mut Vec<Invalid>) {
     for (index, criterion) in spec.criteria.iter().enumerate() {
-        if let Some(earlier) = spec.criteria[..index].iter().position(|other| matching::equal(other, criterion)) {
-            let message = format!("found the same as criteria[{earlier}] ({}); each may stand once", matching::describe(criterion));
+        if let Some(earlier) = spec.criteria[..index]
+            .iter()
+            .position(|other| matching::equal(other, criterion))
+        {
+            let message = format!(
+                "found the same as criteria[{earlier}] ({}); each may stand once",
+                matching::describe(criterion)
+            );
             broken.push(Invalid::new(format!("spec.criteria[{index}]"), message));
         }
     }
 }
 
 fn manifests(spec: &ResourceDefinitionSpec, broken: &mut Vec<Invalid>) {
-    if spec.driver == Driver::Static && !(spec.manifests.is_empty() && spec.ready_when.is_empty() && spec.generated.is_empty()) {
-        broken.push(Invalid::new("spec.driver", "found Static with manifests, readyWhen or generated, which only Manifests takes"));
+    if spec.driver == Driver::Static
+        && !(spec.manifests.is_empty() && spec.ready_when.is_empty() && spec.generated.is_empty())
+    {
+        broken.push(Invalid::new(
+            "spec.driver",
+            "found Static with manifests, readyWhen or generated, which only Manifests takes",
+        ));
     }
     for manifest in &spec.manifests {
         let field = format!("spec.manifests[{}].object", manifest.name);
         let object = Value::Object(manifest.object.clone());
         for pointer in ["/apiVersion", "/kind", "/metadata/name"] {
-            if object.pointer(pointer).and_then(Value::as_str).is_none_or(str::is_empty) {
-                broken.push(Invalid::new(format!("{field}{}", pointer.replace('/', ".")), "found nothing; a text is needed"));
+            if object
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .is_none_or(str::is_empty)
+            {
+                broken.push(Invalid::new(
+                    format!("{field}{}", pointer.replace('/', ".")),
+                    "found nothing; a text is needed",
+                ));
             }
         }
         for pointer in ["/apiVersion", "/kind"] {
-            if object.pointer(pointer).and_then(Value::as_str).is_some_and(|text| text.contains("${")) {
-                broken.push(Invalid::new(format!("{field}{}", pointer.replace('/', ".")), "found a placeholder; the kind must be known beforehand"));
+            if object
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .is_some_and(|text| text.contains("${"))
+            {
+                broken.push(Invalid::new(
+                    format!("{field}{}", pointer.replace('/', ".")),
+                    "found a placeholder; the kind must be known beforehand",
+                ));
             }
         }
         if object.pointer("/metadata/namespace").is_some() {
-            broken.push(Invalid::new(format!("{field}.metadata.namespace"), "must not be set; objects are made in the environment's namespace"));
+            broken.push(Invalid::new(
+                format!("{field}.metadata.namespace"),
+                "must not be set; objects are made in the environment's namespace",
+            ));
         }
-        if object.pointer("/apiVersion").and_then(Value::as_str).is_some_and(|version| version.contains("fairlead.dev/")) {
-            broken.push(Invalid::new(format!("{field}.apiVersion"), "found one of Fairlead's own kinds; use requires for further resources"));
+        if object
+            .pointer("/apiVersion")
+            .and_then(Value::as_str)
+            .is_some_and(|version| version.contains("fairlead.dev/"))
+        {
+            broken.push(Invalid::new(
+                format!("{field}.apiVersion"),
+                "found one of Fairlead's own kinds; use requires for further resources",
+            ));
         }
         match Document::parse(&object) {
             Err(error) => broken.push(Invalid::new(field, error.to_string())),
@@ -77,7 +116,9 @@ fn outputs(spec: &ResourceDefinitionSpec, broken: &mut Vec<Invalid>) {
         let field = format!("spec.outputs[{}]", output.name);
         match (&output.value, &output.secret_key_ref) {
             (Some(value), None) => match Template::parse(value) {
-                Err(error) => broken.push(Invalid::new(format!("{field}.value"), error.to_string())),
+                Err(error) => {
+                    broken.push(Invalid::new(format!("{field}.value"), error.to_string()))
+                }
                 Ok(template) => {
                     for path in template.references() {
                         reference(spec, &format!("{field}.value"), path, true, broken);
@@ -85,20 +126,28 @@ fn outputs(spec: &ResourceDefinitionSpec, broken: &mut Vec<Invalid>) {
                 }
             },
             (None, Some(_)) => {}
-            _ => broken.push(Invalid::new(field, "set exactly one of value and secretKeyRef")),
+            _ => broken.push(Invalid::new(
+                field,
+                "set exactly one of value and secretKeyRef",
+            )),
         }
     }
 }
 
 fn requires(spec: &ResourceDefinitionSpec, broken: &mut Vec<Invalid>) {
     for required in &spec.requires {
-        let Some(params) = &required.params else { continue };
+        let Some(params) = &required.params else {
+            continue;
+        };
         let field = format!("spec.requires[{}].params", required.name);
         match Document::parse(&Value::Object(params.clone())) {
             Err(error) => broken.push(Invalid::new(field, error.to_string())),
             Ok(document) => {
                 for (at, path) in document.references() {
-                    if !["params", "context"].iter().any(|root| path.starts_with(&[root])) {
+                    if !["params", "context"]
+                        .iter()
+                        .any(|root| path.starts_with(&[root]))
+                    {
                         broken.push(Invalid::new(format!("{field}.{at}"), format!("${{{path}}} names nothing that exists here; there are params and context")));
                     }
                 }
@@ -108,19 +157,54 @@ fn requires(spec: &ResourceDefinitionSpec, broken: &mut Vec<Invalid>) {
 }
 
 /// The names of `context`.
-const CONTEXT: [&str; 8] = ["application", "environment", "environmentType", "namespace", "type", "class", "id", "name"];
+const CONTEXT: [&str; 8] = [
+    "application",
+    "environment",
+    "environmentType",
+    "namespace",
+    "type",
+    "class",
+    "id",
+    "name",
+];
 
-fn reference(spec: &ResourceDefinitionSpec, field: &str, path: &Path, with_objects: bool, broken: &mut Vec<Invalid>) {
+fn reference(
+    spec: &ResourceDefinitionSpec,
+    field: &str,
+    path: &Path,
+    with_objects: bool,
+    broken: &mut Vec<Invalid>,
+) {
     let segments = path.segments();
-    let (root, next) = (segments.first().map(String::as_str).unwrap_or_default(), segments.get(1).map(String::as_str));
+    let (root, next) = (
+        segments.first().map(String::as_str).unwrap_or_default(),
+        segments.get(1).map(String::as_str),
+    );
     let known: Vec<&str> = match root {
         "params" => return,
         "context" => CONTEXT.to_vec(),
-        "resources" => spec.requires.iter().map(|required| required.name.as_str()).collect(),
-        "generated" => spec.generated.iter().map(|generated| generated.name.as_str()).collect(),
-        "objects" if with_objects => spec.manifests.iter().map(|manifest| manifest.name.as_str()).collect(),
+        "resources" => spec
+            .requires
+            .iter()
+            .map(|required| required.name.as_str())
+            .collect(),
+        "generated" => spec
+            .generated
+            .iter()
+            .map(|generated| generated.name.as_str())
+            .collect(),
+        "objects" if with_objects => spec
+            .manifests
+            .iter()
+            .map(|manifest| manifest.name.as_str())
+            .collect(),
         "objects" => {
-            broken.push(Invalid::new(field, format!("${{{path}}} reads a live object; those are known in readyWhen and outputs only")));
+            broken.push(Invalid::new(
+                field,
+                format!(
+                    "${{{path}}} reads a live object; those are known in readyWhen and outputs only"
+                ),
+            ));
             return;
         }
         _ => {
@@ -129,7 +213,14 @@ fn reference(spec: &ResourceDefinitionSpec, field: &str, path: &Path, with_objec
         }
     };
     if next.is_some_and(|next| !known.contains(&next)) {
-        let message = format!("${{{path}}} names nothing that exists; {root} has {}", if known.is_empty() { "nothing".to_owned() } else { known.join(", ") });
+        let message = format!(
+            "${{{path}}} names nothing that exists; {root} has {}",
+            if known.is_empty() {
+                "nothing".to_owned()
+            } else {
+                known.join(", ")
+            }
+        );
         broken.push(Invalid::new(field, message));
     }
 }
@@ -141,14 +232,36 @@ pub fn check_outputs(spec: &ResourceDefinitionSpec, class: &ResourceClass) -> Ve
     let name = class.name_any();
     for wanted in &class.spec.outputs {
         if !spec.outputs.iter().any(|output| output.name == wanted.name) {
-            broken.push(Invalid::new("spec.outputs", format!("the class {name} has an output {} and the definition gives none", wanted.name)));
+            broken.push(Invalid::new(
+                "spec.outputs",
+                format!(
+                    "the class {name} has an output {} and the definition gives none",
+                    wanted.name
+                ),
+            ));
         }
     }
     for output in &spec.outputs {
         let field = format!("spec.outputs[{}]", output.name);
-        let Some(known) = class.spec.outputs.iter().find(|known| known.name == output.name) else {
-            let names: Vec<&str> = class.spec.outputs.iter().map(|known| known.name.as_str()).collect();
-            broken.push(Invalid::new(field, format!("the class {name} has no such output; it has {}", names.join(", "))));
+        let Some(known) = class
+            .spec
+            .outputs
+            .iter()
+            .find(|known| known.name == output.name)
+        else {
+            let names: Vec<&str> = class
+                .spec
+                .outputs
+                .iter()
+                .map(|known| known.name.as_str())
+                .collect();
+            broken.push(Invalid::new(
+                field,
+                format!(
+                    "the class {name} has no such output; it has {}",
+                    names.join(", ")
+                ),
+            ));
             continue;
         };
         if !known.secret && output.secret_key_ref.is_some() {
@@ -162,5 +275,10 @@ pub fn check_outputs(spec: &ResourceDefinitionSpec, class: &ResourceClass) -> Ve
 }
 
 fn reads_generated(value: &str) -> bool {
-    Template::parse(value).is_ok_and(|template| template.references().iter().any(|path| path.starts_with(&["generated"])))
+    Template::parse(value).is_ok_and(|template| {
+        template
+            .references()
+            .iter()
+            .any(|path| path.starts_with(&["generated"]))
+    })
 }

@@ -17,12 +17,20 @@ use crate::problem::Problem;
 /// The key of the Secret with the secret outputs of a dependency, if it has any.
 pub(super) fn secret_of(dependency: &ResourceInstance) -> Option<ObjectKey> {
     let secret = dependency.status.as_ref()?.secret_outputs.as_ref()?;
-    Some(ObjectKey::new("v1", "Secret", dependency.namespace().as_deref(), &secret.secret))
+    Some(ObjectKey::new(
+        "v1",
+        "Secret",
+        dependency.namespace().as_deref(),
+        &secret.secret,
+    ))
 }
 
 /// Reads of the Secrets of all dependencies.
 pub(super) fn secret_reads(seen: &Seen) -> Vec<Read> {
-    let found = seen.dependencies.iter().filter_map(|(_, found)| found.as_deref());
+    let found = seen
+        .dependencies
+        .iter()
+        .filter_map(|(_, found)| found.as_deref());
     found.filter_map(secret_of).map(Read::Object).collect()
 }
 
@@ -34,8 +42,17 @@ pub(super) struct Resources<'a> {
 impl<'a> Resources<'a> {
     /// The dependencies seen by the placeholders of `of`.
     pub(super) fn new(seen: &'a Seen, of: DependencyScope) -> Self {
-        let mine = seen.dependencies.iter().filter(|(dependency, _)| dependency.of == of);
-        Self { by_name: mine.filter_map(|(dependency, found)| Some((dependency.name.as_str(), found.as_deref()?))).collect() }
+        let mine = seen
+            .dependencies
+            .iter()
+            .filter(|(dependency, _)| dependency.of == of);
+        Self {
+            by_name: mine
+                .filter_map(|(dependency, found)| {
+                    Some((dependency.name.as_str(), found.as_deref()?))
+                })
+                .collect(),
+        }
     }
 
     /// The instance behind a name.
@@ -49,8 +66,12 @@ impl<'a> Resources<'a> {
             return false;
         }
         let segments = path.segments();
-        let Some(name) = segments.get(1) else { return self.by_name.values().any(|found| has_secrets(found)) };
-        let Some(found) = self.get(name) else { return false };
+        let Some(name) = segments.get(1) else {
+            return self.by_name.values().any(|found| has_secrets(found));
+        };
+        let Some(found) = self.get(name) else {
+            return false;
+        };
         match segments.get(2) {
             None => has_secrets(found),
             Some(output) => secret_keys(found).any(|key| key == output),
@@ -61,7 +82,11 @@ impl<'a> Resources<'a> {
     pub(super) fn value(&self, live: &Live) -> Value {
         let mut all = Map::new();
         for (name, found) in &self.by_name {
-            let mut outputs: Map<String, Value> = found.status.iter().flat_map(|status| status.outputs.clone()).collect();
+            let mut outputs: Map<String, Value> = found
+                .status
+                .iter()
+                .flat_map(|status| status.outputs.clone())
+                .collect();
             if let Some(secret) = secret_of(found).and_then(|key| live.object(&key)) {
                 for key in secret_keys(found) {
                     if let Some(value) = objects::secret_value(secret, key) {
@@ -81,7 +106,11 @@ fn has_secrets(found: &ResourceInstance) -> bool {
 
 /// The names of the secret outputs of an instance.
 pub(super) fn secret_keys(found: &ResourceInstance) -> impl Iterator<Item = &String> {
-    found.status.iter().filter_map(|status| status.secret_outputs.as_ref()).flat_map(|secret| &secret.keys)
+    found
+        .status
+        .iter()
+        .filter_map(|status| status.secret_outputs.as_ref())
+        .flat_map(|secret| &secret.keys)
 }
 
 /// The parameters of an instance with their placeholders filled in.
@@ -94,9 +123,15 @@ pub(super) struct Params {
 
 impl Params {
     /// Renders the parameters.
-    pub(super) fn render(object: &ResourceInstance, seen: &Seen, live: &Live) -> Result<Self, Problem> {
+    pub(super) fn render(
+        object: &ResourceInstance,
+        seen: &Seen,
+        live: &Live,
+    ) -> Result<Self, Problem> {
         let raw = Value::Object(object.spec.params.clone().unwrap_or_default());
-        let failed = |message: String| Problem::invalid(Reason::ExpressionFailed, format!("params: {message}"));
+        let failed = |message: String| {
+            Problem::invalid(Reason::ExpressionFailed, format!("params: {message}"))
+        };
         let document = Document::parse(&raw).map_err(|error| failed(error.to_string()))?;
         let resources = Resources::new(seen, DependencyScope::Params);
         let mut secret = BTreeSet::new();
@@ -106,8 +141,12 @@ impl Params {
                 secret.insert(top.to_owned());
             }
         }
-        let scope = Scope::new().with("resources", resources.value(live)).with("context", context(object));
-        let value = document.render(&scope).map_err(|error| failed(error.to_string()))?;
+        let scope = Scope::new()
+            .with("resources", resources.value(live))
+            .with("context", context(object));
+        let value = document
+            .render(&scope)
+            .map_err(|error| failed(error.to_string()))?;
         Ok(Self { value, secret })
     }
 
@@ -133,10 +172,21 @@ pub(super) fn context(object: &ResourceInstance) -> Value {
         namespace: object.namespace().unwrap_or_default(),
         ..Place::default()
     };
-    graph::context(&place, &NodeKey { type_: spec.type_.clone(), class: spec.class.clone(), id: spec.id.clone() })
+    graph::context(
+        &place,
+        &NodeKey {
+            type_: spec.type_.clone(),
+            class: spec.class.clone(),
+            id: spec.id.clone(),
+        },
+    )
 }
 
 /// An object as the status lists it.
 pub(super) fn object_reference(key: &ObjectKey) -> ObjectReference {
-    ObjectReference { api_version: key.api_version.clone(), kind: key.kind.clone(), name: key.name.clone() }
+    ObjectReference {
+        api_version: key.api_version.clone(),
+        kind: key.kind.clone(),
+        name: key.name.clone(),
+    }
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use fairlead_crds::condition::{ConditionType, Reason};
-use fairlead_crds::platform::{Environment, Release, ResourceInstance, ScoreWorkload, ScoreWorkloadStatus, WORKLOAD_TYPE, WorkloadEnvironment};
+use fairlead_crds::platform::{
+    Environment, Release, ResourceInstance, ScoreWorkload, ScoreWorkloadStatus, WORKLOAD_TYPE,
+    WorkloadEnvironment,
+};
 use fairlead_crds::{ConditionStatus, Reported};
 use kube::ResourceExt;
 
@@ -45,11 +48,26 @@ impl Kind for ScoreWorkloadKind {
         let instance = releases::workload_instance(&name);
         let place = |environment: Arc<Environment>| {
             let release = releases::active(cache, &environment)?;
-            release.spec.workloads.iter().find(|workload| workload.name == name)?;
-            let instance = cache.instances.get(&releases::target_namespace(&environment), &instance);
-            Some(Place { environment, release, instance })
+            release
+                .spec
+                .workloads
+                .iter()
+                .find(|workload| workload.name == name)?;
+            let instance = cache
+                .instances
+                .get(&releases::target_namespace(&environment), &instance);
+            Some(Place {
+                environment,
+                release,
+                instance,
+            })
         };
-        cache.environments.in_namespace(&object.namespace().unwrap_or_default()).into_iter().filter_map(place).collect()
+        cache
+            .environments
+            .in_namespace(&object.namespace().unwrap_or_default())
+            .into_iter()
+            .filter_map(place)
+            .collect()
     }
 
     fn plan(_: &ScoreWorkload, (): &(), _: &Vec<Place>, _: &Live, _: &Context) -> Plan {
@@ -62,15 +80,25 @@ impl Kind for ScoreWorkloadKind {
         planned: Option<&Planned<Self>>,
         conditions: &mut Conditions,
     ) -> ScoreWorkloadStatus {
-        let Some(planned) = planned else { return status };
-        status.environments = planned.seen.iter().map(|place| describe(object, place)).collect();
+        let Some(planned) = planned else {
+            return status;
+        };
+        status.environments = planned
+            .seen
+            .iter()
+            .map(|place| describe(object, place))
+            .collect();
         if planned.seen.is_empty() {
             let message = "no environment runs it yet; kubectl fairlead deploy releases it";
             conditions.fail(&Problem::waiting(Reason::NotDeployed, message));
         }
         for place in &planned.seen {
             if let Err(problem) = health(place) {
-                let message = format!("environment {}: {}", place.environment.name_any(), problem.message);
+                let message = format!(
+                    "environment {}: {}",
+                    place.environment.name_any(),
+                    problem.message
+                );
                 conditions.fail(&Problem { message, ..problem });
             }
         }
@@ -87,7 +115,12 @@ impl Kind for ScoreWorkloadKind {
                 _ => Vec::new(),
             },
             Event::Own(KindName::Release, id) => match cache.releases.by_id(id) {
-                Some(release) => release.spec.workloads.iter().map(|workload| ObjectId::new(&id.namespace, &workload.name)).collect(),
+                Some(release) => release
+                    .spec
+                    .workloads
+                    .iter()
+                    .map(|workload| ObjectId::new(&id.namespace, &workload.name))
+                    .collect(),
                 None => all_in(cache, &id.namespace),
             },
             Event::Own(KindName::Environment, id) => all_in(cache, &id.namespace),
@@ -97,12 +130,22 @@ impl Kind for ScoreWorkloadKind {
 }
 
 fn all_in(cache: &Cache, namespace: &str) -> Vec<ObjectId> {
-    cache.workloads.in_namespace(namespace).iter().map(|workload| ObjectId::of(&workload.metadata)).collect()
+    cache
+        .workloads
+        .in_namespace(namespace)
+        .iter()
+        .map(|workload| ObjectId::of(&workload.metadata))
+        .collect()
 }
 
 fn describe(object: &ScoreWorkload, place: &Place) -> WorkloadEnvironment {
     let name = object.name_any();
-    let released = place.release.spec.workloads.iter().find(|workload| workload.name == name);
+    let released = place
+        .release
+        .spec
+        .workloads
+        .iter()
+        .find(|workload| workload.name == name);
     WorkloadEnvironment {
         name: place.environment.name_any(),
         release: place.release.name_any(),
@@ -113,7 +156,10 @@ fn describe(object: &ScoreWorkload, place: &Place) -> WorkloadEnvironment {
 
 fn health(place: &Place) -> Result<(), Problem> {
     let Some(instance) = &place.instance else {
-        return Err(Problem::waiting(Reason::Progressing, format!("release {} is being taken up", place.release.name_any())));
+        return Err(Problem::waiting(
+            Reason::Progressing,
+            format!("release {} is being taken up", place.release.name_any()),
+        ));
     };
     ready(instance.as_ref())
 }
@@ -124,14 +170,28 @@ where
     K: Reported + kube::Resource<DynamicType = ()>,
 {
     let generation = object.meta().generation.unwrap_or_default();
-    let found = object.status().and_then(|status| conditions::find(K::conditions(status), ConditionType::Ready));
+    let found = object
+        .status()
+        .and_then(|status| conditions::find(K::conditions(status), ConditionType::Ready));
     match found {
-        Some(ready) if ready.observed_generation != generation => Err(Problem::waiting(Reason::Progressing, "the change has not been seen yet")),
+        Some(ready) if ready.observed_generation != generation => Err(Problem::waiting(
+            Reason::Progressing,
+            "the change has not been seen yet",
+        )),
         Some(ready) if ready.status == ConditionStatus::True => Ok(()),
         Some(ready) => {
-            let reason = Reason::ALL.iter().map(|(reason, _)| *reason).find(|reason| reason.as_str() == ready.reason);
-            Err(Problem::waiting(reason.unwrap_or(Reason::Progressing), ready.message.clone()))
+            let reason = Reason::ALL
+                .iter()
+                .map(|(reason, _)| *reason)
+                .find(|reason| reason.as_str() == ready.reason);
+            Err(Problem::waiting(
+                reason.unwrap_or(Reason::Progressing),
+                ready.message.clone(),
+            ))
         }
-        None => Err(Problem::waiting(Reason::Progressing, "it has not been looked at yet")),
+        None => Err(Problem::waiting(
+            Reason::Progressing,
+            "it has not been looked at yet",
+        )),
     }
 }

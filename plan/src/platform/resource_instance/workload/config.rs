@@ -63,29 +63,44 @@ impl Config {
         let scope = builder.scope();
         let mut env = Vec::new();
         for (name, container) in &builder.spec().containers {
-            env.push((name.clone(), config.variables(builder, &scope, name, container)?));
+            env.push((
+                name.clone(),
+                config.variables(builder, &scope, name, container)?,
+            ));
             let files = config.mounted(builder, &scope, name, container)?;
             config.files.insert(name.clone(), files);
         }
         let uid = builder.object.uid().unwrap_or_default();
-        let content = serde_json::to_vec(&(&config.plain, &config.binary, &config.secret)).unwrap_or_default();
+        let content = serde_json::to_vec(&(&config.plain, &config.binary, &config.secret))
+            .unwrap_or_default();
         config.suffix = names::digest(&[uid.as_bytes(), &content], 10);
         let secret = config.secret_name(builder);
         for (name, variables) in env {
-            let entries = variables.into_iter().map(|(variable, value)| entry(&secret, variable, value)).collect();
+            let entries = variables
+                .into_iter()
+                .map(|(variable, value)| entry(&secret, variable, value))
+                .collect();
             config.env.insert(name, entries);
         }
         config.versions = versions(builder);
         Ok(config)
     }
 
-    fn variables(&mut self, builder: &Builder<'_>, scope: &Scope, name: &str, container: &Container) -> Result<Vec<(String, Value)>, Problem> {
+    fn variables(
+        &mut self,
+        builder: &Builder<'_>,
+        scope: &Scope,
+        name: &str,
+        container: &Container,
+    ) -> Result<Vec<(String, Value)>, Problem> {
         let mut out = Vec::new();
         for (variable, text) in &container.variables {
             let field = format!("container {name}: variable {variable}");
             let value = match render(&builder.resources, scope, &field, text)? {
                 Rendered::Plain(text) => json!({"value": text}),
-                Rendered::Reference { secret, key } => json!({"valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}),
+                Rendered::Reference { secret, key } => {
+                    json!({"valueFrom": {"secretKeyRef": {"name": secret, "key": key}}})
+                }
                 Rendered::Composed(text) => {
                     let key = key(name, "env", variable);
                     self.secret.insert(key.clone(), text);
@@ -97,18 +112,39 @@ impl Config {
         Ok(out)
     }
 
-    fn mounted(&mut self, builder: &Builder<'_>, scope: &Scope, name: &str, container: &Container) -> Result<Vec<Mounted>, Problem> {
+    fn mounted(
+        &mut self,
+        builder: &Builder<'_>,
+        scope: &Scope,
+        name: &str,
+        container: &Container,
+    ) -> Result<Vec<Mounted>, Problem> {
         let mut out = Vec::new();
         for file in &container.files {
             let key = key(name, "file", &file.target);
             let secret = self.file(builder, scope, name, file, &key)?;
-            let mode = file.mode.as_ref().and_then(|mode| i32::from_str_radix(mode, 8).ok());
-            out.push(Mounted { secret, key, target: file.target.clone(), mode });
+            let mode = file
+                .mode
+                .as_ref()
+                .and_then(|mode| i32::from_str_radix(mode, 8).ok());
+            out.push(Mounted {
+                secret,
+                key,
+                target: file.target.clone(),
+                mode,
+            });
         }
         Ok(out)
     }
 
-    fn file(&mut self, builder: &Builder<'_>, scope: &Scope, name: &str, file: &File, key: &str) -> Result<bool, Problem> {
+    fn file(
+        &mut self,
+        builder: &Builder<'_>,
+        scope: &Scope,
+        name: &str,
+        file: &File,
+        key: &str,
+    ) -> Result<bool, Problem> {
         if let Some(binary) = &file.binary_content {
             self.binary.insert(key.to_owned(), binary.clone());
             return Ok(false);
@@ -129,8 +165,11 @@ impl Config {
                 Ok(true)
             }
             Rendered::Reference { .. } => {
-                let template = Template::parse(&content).map_err(|error| failed(&field, &error.to_string()))?;
-                let text = template.render_string(scope).map_err(|error| failed(&field, &error.to_string()))?;
+                let template = Template::parse(&content)
+                    .map_err(|error| failed(&field, &error.to_string()))?;
+                let text = template
+                    .render_string(scope)
+                    .map_err(|error| failed(&field, &error.to_string()))?;
                 self.secret.insert(key.to_owned(), text);
                 Ok(true)
             }
@@ -173,7 +212,11 @@ impl Config {
     pub(super) fn volumes(&self, builder: &Builder<'_>) -> Vec<Value> {
         let name = self.secret_name(builder);
         let items = |secret: bool| {
-            let all = self.files.values().flatten().filter(|file| file.secret == secret);
+            let all = self
+                .files
+                .values()
+                .flatten()
+                .filter(|file| file.secret == secret);
             all.map(|file| {
                 let mut item = json!({"key": file.key, "path": file.key});
                 if let Some(mode) = file.mode {
@@ -189,7 +232,9 @@ impl Config {
             volumes.push(json!({"name": "files", "configMap": {"name": name, "items": plain}}));
         }
         if !secret.is_empty() {
-            volumes.push(json!({"name": "secret-files", "secret": {"secretName": name, "items": secret}}));
+            volumes.push(
+                json!({"name": "secret-files", "secret": {"secretName": name, "items": secret}}),
+            );
         }
         volumes
     }
@@ -197,7 +242,10 @@ impl Config {
     /// True when a live Deployment reads this configuration.
     pub(super) fn is_used_by(&self, deployment: &Value) -> bool {
         let annotation = deployment.pointer("/spec/template/metadata/annotations");
-        annotation.and_then(|all| all.get(super::pod::CONFIG_ANNOTATION)).and_then(Value::as_str) == Some(&self.suffix)
+        annotation
+            .and_then(|all| all.get(super::pod::CONFIG_ANNOTATION))
+            .and_then(Value::as_str)
+            == Some(&self.suffix)
     }
 
     /// The digest of the content.
@@ -211,7 +259,10 @@ fn entry(own_secret: &str, variable: String, value: Value) -> Value {
     entry.insert("name".to_owned(), variable.into());
     match value.get("own").and_then(Value::as_str) {
         Some(key) => {
-            entry.insert("valueFrom".to_owned(), json!({"secretKeyRef": {"name": own_secret, "key": key}}));
+            entry.insert(
+                "valueFrom".to_owned(),
+                json!({"secretKeyRef": {"name": own_secret, "key": key}}),
+            );
         }
         None => entry.extend(value.as_object().cloned().unwrap_or_default()),
     }
@@ -222,39 +273,76 @@ fn failed(field: &str, message: &str) -> Problem {
     Problem::invalid(Reason::ExpressionFailed, format!("{field}: {message}"))
 }
 
-fn render(resources: &Resources<'_>, scope: &Scope, field: &str, text: &str) -> Result<Rendered, Problem> {
+fn render(
+    resources: &Resources<'_>,
+    scope: &Scope,
+    field: &str,
+    text: &str,
+) -> Result<Rendered, Problem> {
     let template = Template::parse(text).map_err(|error| failed(field, &error.to_string()))?;
-    let secret = template.references().iter().any(|path| resources.is_secret(path));
+    let secret = template
+        .references()
+        .iter()
+        .any(|path| resources.is_secret(path));
     if secret && let Some(reference) = reference(resources, &template) {
         return Ok(reference);
     }
-    let rendered = template.render_string(scope).map_err(|error| failed(field, &error.to_string()))?;
-    Ok(if secret { Rendered::Composed(rendered) } else { Rendered::Plain(rendered) })
+    let rendered = template
+        .render_string(scope)
+        .map_err(|error| failed(field, &error.to_string()))?;
+    Ok(if secret {
+        Rendered::Composed(rendered)
+    } else {
+        Rendered::Plain(rendered)
+    })
 }
 
 /// The reference that a template is, where it is one secret output and nothing else.
 fn reference(resources: &Resources<'_>, template: &Template) -> Option<Rendered> {
     let expression = template.single()?;
-    let [path] = expression.references() else { return None };
-    let [_, name, output] = path.segments() else { return None };
+    let [path] = expression.references() else {
+        return None;
+    };
+    let [_, name, output] = path.segments() else {
+        return None;
+    };
     if expression.source().trim() != path.to_string() {
         return None;
     }
-    let secret = resources.get(name)?.status.as_ref()?.secret_outputs.as_ref()?;
-    Some(Rendered::Reference { secret: secret.secret.clone(), key: output.clone() })
+    let secret = resources
+        .get(name)?
+        .status
+        .as_ref()?
+        .secret_outputs
+        .as_ref()?;
+    Some(Rendered::Reference {
+        secret: secret.secret.clone(),
+        key: output.clone(),
+    })
 }
 
 /// True when some value must be read to be composed.
 pub(super) fn composes_secrets(spec: &ScoreSpec, resources: &Resources<'_>) -> bool {
     let composed = |text: &String, file: bool| {
         Template::parse(text).is_ok_and(|template| {
-            let secret = template.references().iter().any(|path| resources.is_secret(path));
+            let secret = template
+                .references()
+                .iter()
+                .any(|path| resources.is_secret(path));
             secret && (file || reference(resources, &template).is_none())
         })
     };
     spec.containers.values().any(|container| {
-        let files = container.files.iter().filter(|file| !file.no_expand).filter_map(|file| file.content.as_ref());
-        container.variables.values().any(|text| composed(text, false)) || files.into_iter().any(|text| composed(text, true))
+        let files = container
+            .files
+            .iter()
+            .filter(|file| !file.no_expand)
+            .filter_map(|file| file.content.as_ref());
+        container
+            .variables
+            .values()
+            .any(|text| composed(text, false))
+            || files.into_iter().any(|text| composed(text, true))
     })
 }
 
@@ -264,15 +352,26 @@ fn key(container: &str, what: &str, name: &str) -> String {
     if name.len() <= 100 && name.chars().all(plain) {
         return format!("{container}.{what}.{name}");
     }
-    format!("{container}.{what}.{}", names::digest(&[name.as_bytes()], 16))
+    format!(
+        "{container}.{what}.{}",
+        names::digest(&[name.as_bytes()], 16)
+    )
 }
 
 /// Changes when a secret that containers read by reference does, so that they start anew.
 fn versions(builder: &Builder<'_>) -> Option<String> {
     let mut all: Vec<String> = Vec::new();
     for name in builder.spec().resources.keys() {
-        let secret = builder.resources.get(name).and_then(|found| found.status.as_ref()).and_then(|status| status.secret_outputs.as_ref());
+        let secret = builder
+            .resources
+            .get(name)
+            .and_then(|found| found.status.as_ref())
+            .and_then(|status| status.secret_outputs.as_ref());
         all.extend(secret.map(|secret| format!("{}={}", secret.secret, secret.version)));
     }
-    if all.is_empty() { None } else { Some(names::content_hash(&all, 12)) }
+    if all.is_empty() {
+        None
+    } else {
+        Some(names::content_hash(&all, 12))
+    }
 }

@@ -25,7 +25,12 @@ use crate::readiness::{self, Readiness};
 
 /// The most replaced configurations that are looked at, while a rollout goes on.
 pub(super) fn deployment_key(object: &ResourceInstance) -> ObjectKey {
-    ObjectKey::new("apps/v1", "Deployment", object.namespace().as_deref(), &object.spec.id)
+    ObjectKey::new(
+        "apps/v1",
+        "Deployment",
+        object.namespace().as_deref(),
+        &object.spec.id,
+    )
 }
 
 /// What the workload needs to read: its Deployment; secrets where it composes them; pods and last words where it is not ready.
@@ -37,7 +42,10 @@ pub(super) fn reads(object: &ResourceInstance, seen: &Seen, live: &Live) -> Vec<
     {
         reads.extend(scope::secret_reads(seen));
     }
-    if live.object(&deployment_key(object)).is_some_and(|found| readiness::of(found) != Readiness::Ready) {
+    if live
+        .object(&deployment_key(object))
+        .is_some_and(|found| readiness::of(found) != Readiness::Ready)
+    {
         reads.extend(super::health::reads(object, seen, live));
     }
     reads
@@ -45,28 +53,57 @@ pub(super) fn reads(object: &ResourceInstance, seen: &Seen, live: &Live) -> Vec<
 
 /// Everything that makes the workload real.
 pub(super) fn plan(object: &ResourceInstance, seen: &Seen, live: &Live) -> Result<Plan, Problem> {
-    let Some(workload) = released(object) else { return Ok(Plan::default()) };
-    let builder = Builder { object, workload: &workload, resources: Resources::new(seen, DependencyScope::Definition), live };
+    let Some(workload) = released(object) else {
+        return Ok(Plan::default());
+    };
+    let builder = Builder {
+        object,
+        workload: &workload,
+        resources: Resources::new(seen, DependencyScope::Definition),
+        live,
+    };
     let config = Config::build(&builder)?;
     let mut changes = vec![builder.change(builder.service_account())];
-    changes.extend(config.objects(&builder).into_iter().map(|body| builder.change(body)));
+    changes.extend(
+        config
+            .objects(&builder)
+            .into_iter()
+            .map(|body| builder.change(body)),
+    );
     changes.extend(builder.service().map(|body| builder.change(body)));
     changes.push(builder.change(pod::deployment(&builder, &config)?));
     let wanted: Vec<ObjectKey> = changes.iter().map(|change| change.key.clone()).collect();
-    let rolled_out = live.object(&deployment_key(object)).is_some_and(|found| readiness::of(found) == Readiness::Ready && config.is_used_by(found));
+    let rolled_out = live
+        .object(&deployment_key(object))
+        .is_some_and(|found| readiness::of(found) == Readiness::Ready && config.is_used_by(found));
     changes.extend(objects::prune(&stale(&seen.owned, rolled_out), &wanted));
-    Ok(Plan { changes, ..Plan::default() })
+    Ok(Plan {
+        changes,
+        ..Plan::default()
+    })
 }
 
 /// What may be pruned: configurations that pods of the rollout's other side may still read stay until it is over.
 fn stale(owned: &[Arc<ChildMeta>], rolled_out: bool) -> Vec<Arc<ChildMeta>> {
-    let is_config = |child: &Arc<ChildMeta>| child.key.as_ref().is_some_and(|key| key.kind == "ConfigMap" || key.kind == "Secret");
-    owned.iter().filter(|child| rolled_out || !is_config(child)).cloned().collect()
+    let is_config = |child: &Arc<ChildMeta>| {
+        child
+            .key
+            .as_ref()
+            .is_some_and(|key| key.kind == "ConfigMap" || key.kind == "Secret")
+    };
+    owned
+        .iter()
+        .filter(|child| rolled_out || !is_config(child))
+        .cloned()
+        .collect()
 }
 
 fn released(object: &ResourceInstance) -> Option<ReleaseWorkload> {
     let score = object.spec.workload.as_ref()?.score.clone();
-    Some(ReleaseWorkload { name: object.spec.id.clone(), spec: score })
+    Some(ReleaseWorkload {
+        name: object.spec.id.clone(),
+        spec: score,
+    })
 }
 
 /// What the builders of one workload share.
@@ -92,7 +129,9 @@ impl Builder<'_> {
     }
 
     fn scope(&self) -> Scope {
-        Scope::new().with("resources", self.resources.value(self.live)).with("metadata", placeholders::metadata(self.workload))
+        Scope::new()
+            .with("resources", self.resources.value(self.live))
+            .with("metadata", placeholders::metadata(self.workload))
     }
 
     fn labels(&self) -> Map<String, Value> {

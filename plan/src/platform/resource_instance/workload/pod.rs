@@ -26,8 +26,17 @@ pub(super) fn deployment(builder: &Builder<'_>, config: &Config) -> Result<Value
         let found = &builder.spec().containers[name];
         container(name, found, config, &volumes)
     };
-    let init: Vec<Value> = order.iter().map(|name| init_container(container(name), &builder.spec().containers[*name])).collect();
-    let main: Vec<Value> = builder.spec().containers.keys().filter(|name| !order.contains(&name.as_str())).map(|name| container(name)).collect();
+    let init: Vec<Value> = order
+        .iter()
+        .map(|name| init_container(container(name), &builder.spec().containers[*name]))
+        .collect();
+    let main: Vec<Value> = builder
+        .spec()
+        .containers
+        .keys()
+        .filter(|name| !order.contains(&name.as_str()))
+        .map(|name| container(name))
+        .collect();
     let mut pod = json!({
         "serviceAccountName": builder.name(),
         "automountServiceAccountToken": false,
@@ -61,7 +70,12 @@ pub(super) fn deployment(builder: &Builder<'_>, config: &Config) -> Result<Value
 fn annotations(builder: &Builder<'_>, config: &Config) -> Result<Value, Problem> {
     let scope = builder.scope();
     let mut all = Map::new();
-    for (key, text) in builder.spec().metadata.iter().flat_map(|metadata| &metadata.annotations) {
+    for (key, text) in builder
+        .spec()
+        .metadata
+        .iter()
+        .flat_map(|metadata| &metadata.annotations)
+    {
         let value = rendered(&format!("metadata.annotations.{key}"), text, &scope)?;
         all.insert(key.clone(), value.into());
     }
@@ -73,9 +87,12 @@ fn annotations(builder: &Builder<'_>, config: &Config) -> Result<Value, Problem>
 }
 
 fn rendered(field: &str, text: &str, scope: &fairlead_expr::Scope) -> Result<String, Problem> {
-    let failed = |message: String| Problem::invalid(Reason::ExpressionFailed, format!("{field}: {message}"));
+    let failed =
+        |message: String| Problem::invalid(Reason::ExpressionFailed, format!("{field}: {message}"));
     let template = Template::parse(text).map_err(|error| failed(error.to_string()))?;
-    template.render_string(scope).map_err(|error| failed(error.to_string()))
+    template
+        .render_string(scope)
+        .map_err(|error| failed(error.to_string()))
 }
 
 /// The volumes of a workload by source.
@@ -87,18 +104,31 @@ struct Volumes {
 impl Volumes {
     fn build(builder: &Builder<'_>) -> Result<Self, Problem> {
         let scope = builder.scope();
-        let mut built = Self { volumes: Vec::new(), names: BTreeMap::new() };
+        let mut built = Self {
+            volumes: Vec::new(),
+            names: BTreeMap::new(),
+        };
         for (name, container) in &builder.spec().containers {
             for volume in &container.volumes {
-                let identity = if volume.source == "emptyDir" { format!("{name}{}", volume.target) } else { volume.source.clone() };
+                let identity = if volume.source == "emptyDir" {
+                    format!("{name}{}", volume.target)
+                } else {
+                    volume.source.clone()
+                };
                 if built.names.contains_key(&identity) {
                     continue;
                 }
                 let volume_name = format!("volume-{}", built.names.len());
-                let source = rendered(&format!("container {name}: volume {}", volume.target), &volume.source, &scope)?;
+                let source = rendered(
+                    &format!("container {name}: volume {}", volume.target),
+                    &volume.source,
+                    &scope,
+                )?;
                 built.volumes.push(match source.as_str() {
                     "emptyDir" => json!({"name": volume_name, "emptyDir": {}}),
-                    claim => json!({"name": volume_name, "persistentVolumeClaim": {"claimName": claim}}),
+                    claim => {
+                        json!({"name": volume_name, "persistentVolumeClaim": {"claimName": claim}})
+                    }
                 });
                 built.names.insert(identity, volume_name);
             }
@@ -106,8 +136,14 @@ impl Volumes {
         Ok(built)
     }
 
-    fn name_of(&self, container: &str, volume: &fairlead_crds::platform::Volume) -> Option<&String> {
-        self.names.get(&volume.source).or_else(|| self.names.get(&format!("{container}{}", volume.target)))
+    fn name_of(
+        &self,
+        container: &str,
+        volume: &fairlead_crds::platform::Volume,
+    ) -> Option<&String> {
+        self.names
+            .get(&volume.source)
+            .or_else(|| self.names.get(&format!("{container}{}", volume.target)))
     }
 }
 
@@ -128,14 +164,20 @@ fn container(name: &str, container: &Container, config: &Config, volumes: &Volum
     }
     if let Some(resources) = &container.resources {
         let mut wanted = Map::new();
-        for (key, quantities) in [("limits", &resources.limits), ("requests", &resources.requests)] {
+        for (key, quantities) in [
+            ("limits", &resources.limits),
+            ("requests", &resources.requests),
+        ] {
             if let Some(quantities) = quantities {
                 wanted.insert(key.to_owned(), amounts(quantities));
             }
         }
         body["resources"] = Value::Object(wanted);
     }
-    for (field, found) in [("livenessProbe", &container.liveness_probe), ("readinessProbe", &container.readiness_probe)] {
+    for (field, found) in [
+        ("livenessProbe", &container.liveness_probe),
+        ("readinessProbe", &container.readiness_probe),
+    ] {
         if let Some(found) = found {
             body[field] = probe(found);
         }
@@ -161,7 +203,9 @@ fn probe(probe: &Probe) -> Value {
     if let Some(exec) = &probe.exec {
         return json!({"exec": {"command": exec.command}});
     }
-    let Some(http) = &probe.http_get else { return json!({}) };
+    let Some(http) = &probe.http_get else {
+        return json!({});
+    };
     let mut get = json!({"path": http.path, "port": http.port});
     if let Some(host) = &http.host {
         get["host"] = host.clone().into();
@@ -195,7 +239,10 @@ fn mounts(name: &str, container: &Container, config: &Config, volumes: &Volumes)
 
 /// A container that starts before others: one that must complete runs to its end, any other stays beside them.
 fn init_container(mut body: Value, container: &Container) -> Value {
-    let completes = container.before.values().any(|before| before.ready == BeforeReady::Complete);
+    let completes = container
+        .before
+        .values()
+        .any(|before| before.ready == BeforeReady::Complete);
     if completes {
         if let Some(map) = body.as_object_mut() {
             map.remove("livenessProbe");
@@ -204,7 +251,10 @@ fn init_container(mut body: Value, container: &Container) -> Value {
         return body;
     }
     body["restartPolicy"] = "Always".into();
-    let healthy = container.before.values().any(|before| before.ready == BeforeReady::Healthy);
+    let healthy = container
+        .before
+        .values()
+        .any(|before| before.ready == BeforeReady::Healthy);
     if healthy && let Some(readiness) = &container.readiness_probe {
         let mut startup = probe(readiness);
         startup["periodSeconds"] = 1.into();
