@@ -6,10 +6,13 @@
 
 mod bootstrap;
 mod chart;
+mod check;
 mod cluster;
 mod command;
 mod generate;
 mod image;
+mod names;
+mod new_kind;
 mod paths;
 mod progress;
 mod suite;
@@ -45,6 +48,10 @@ enum Task {
     Image(image::Request),
     /// Write the generated files: CRDs, rights, reference pages and install manifests
     Gen(generate::Options),
+    /// What the repository promises of itself: crate arrows, each crate alone, generated files, whole kinds, the chart
+    Check,
+    /// Begin a kind: types, plan, registry, example, case and page
+    NewKind(new_kind::Request),
     /// Everything a change must pass: format, lints, unit tests, checks, and the tests on a real cluster
     Test(suite::Options),
 }
@@ -56,6 +63,8 @@ fn main() -> ExitCode {
         Task::Cluster { action } => cluster::run(action),
         Task::Image(request) => image::run(request),
         Task::Gen(options) => generate::run(options),
+        Task::Check => check::run(),
+        Task::NewKind(request) => new_kind::run(request),
         Task::Test(options) => suite::run(options),
     };
     match outcome {

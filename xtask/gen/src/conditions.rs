@@ -9,7 +9,11 @@ use fairlead_plan::registry::{self, Visitor};
 use crate::NOTICE;
 
 /// The conditions that every kind has.
-const COMMON: [ConditionType; 3] = [ConditionType::Ready, ConditionType::Accepted, ConditionType::Stalled];
+const COMMON: [ConditionType; 3] = [
+    ConditionType::Ready,
+    ConditionType::Accepted,
+    ConditionType::Stalled,
+];
 
 struct Carriers(Vec<(&'static str, Vec<ConditionType>)>);
 
@@ -30,8 +34,17 @@ pub(crate) fn page() -> String {
          ## Types\n\n| type | carried by | meaning |\n|---|---|---|\n"
     );
     for (type_, meaning) in ConditionType::ALL {
-        let kinds: Vec<&str> = carriers.0.iter().filter(|(_, own)| own.contains(type_)).map(|(kind, _)| *kind).collect();
-        let by = if COMMON.contains(type_) { "every kind".to_owned() } else { kinds.join(", ") };
+        let kinds: Vec<&str> = carriers
+            .0
+            .iter()
+            .filter(|(_, own)| own.contains(type_))
+            .map(|(kind, _)| *kind)
+            .collect();
+        let by = if COMMON.contains(type_) {
+            "every kind".to_owned()
+        } else {
+            kinds.join(", ")
+        };
         // Writing into a String does not fail.
         let _ = writeln!(page, "| `{type_}` | {by} | {} |", meaning.trim());
     }
@@ -48,6 +61,10 @@ mod tests {
 
     #[test]
     fn every_type_is_carried_by_some_kind() {
-        assert!(!page().contains("|  |"), "a condition type that no kind carries:\n{}", page());
+        assert!(
+            !page().contains("|  |"),
+            "a condition type that no kind carries:\n{}",
+            page()
+        );
     }
 }

@@ -8,7 +8,10 @@ use serde_json::Value;
 use crate::{NOTICE, yaml};
 
 /// Adds the files of all definitions.
-pub(crate) fn write(crds: &[CustomResourceDefinition], files: &mut BTreeMap<String, String>) -> Result<(), serde_json::Error> {
+pub(crate) fn write(
+    crds: &[CustomResourceDefinition],
+    files: &mut BTreeMap<String, String>,
+) -> Result<(), serde_json::Error> {
     for crd in crds {
         let mut value = serde_json::to_value(crd)?;
         // The API server writes the status; an empty one in a file would be a difference for ever.

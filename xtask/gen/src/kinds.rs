@@ -18,17 +18,41 @@ struct Documented<'a> {
 pub(crate) fn page(crds: &[CustomResourceDefinition]) -> Result<String, serde_json::Error> {
     let mut all = Vec::new();
     for crd in crds {
-        let schema = crd.spec.versions.first().and_then(|version| version.schema.as_ref());
-        let schema = serde_json::to_value(schema.and_then(|schema| schema.open_api_v3_schema.as_ref()))?;
-        all.push(Documented { crd, kind: &crd.spec.names.kind, schema });
+        let schema = crd
+            .spec
+            .versions
+            .first()
+            .and_then(|version| version.schema.as_ref());
+        let schema =
+            serde_json::to_value(schema.and_then(|schema| schema.open_api_v3_schema.as_ref()))?;
+        all.push(Documented {
+            crd,
+            kind: &crd.spec.names.kind,
+            schema,
+        });
     }
-    let mut page = format!("<!-- {NOTICE} -->\n# Kinds\n\n| kind | group | scope | short name | what it is |\n|---|---|---|---|---|\n");
+    let mut page = format!(
+        "<!-- {NOTICE} -->\n# Kinds\n\n| kind | group | scope | short name | what it is |\n|---|---|---|---|---|\n"
+    );
     for one in &all {
         let names = &one.crd.spec.names;
-        let short = names.short_names.iter().flatten().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let short = names
+            .short_names
+            .iter()
+            .flatten()
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", ");
         let about = first_sentence(describe(&one.schema));
         // Writing into a String does not fail.
-        let _ = writeln!(page, "| [{0}](#{1}) | {2} | {3} | {short} | {about} |", one.kind, one.kind.to_lowercase(), one.crd.spec.group, one.crd.spec.scope);
+        let _ = writeln!(
+            page,
+            "| [{0}](#{1}) | {2} | {3} | {short} | {about} |",
+            one.kind,
+            one.kind.to_lowercase(),
+            one.crd.spec.group,
+            one.crd.spec.scope
+        );
     }
     for one in &all {
         section(&mut page, one, &all);
@@ -38,14 +62,22 @@ pub(crate) fn page(crds: &[CustomResourceDefinition]) -> Result<String, serde_js
 
 fn section(page: &mut String, one: &Documented<'_>, all: &[Documented<'_>]) {
     let group = &one.crd.spec.group;
-    let _ = writeln!(page, "\n## {}\n\n`apiVersion: {group}/v1alpha1`\n\n{}", one.kind, describe(&one.schema));
+    let _ = writeln!(
+        page,
+        "\n## {}\n\n`apiVersion: {group}/v1alpha1`\n\n{}",
+        one.kind,
+        describe(&one.schema)
+    );
     rules(page, "", &one.schema);
     for part in ["spec", "status"] {
         let schema = &one.schema["properties"][part];
         if schema.is_null() {
             continue;
         }
-        let _ = writeln!(page, "\n| field | type | bounds | meaning |\n|---|---|---|---|");
+        let _ = writeln!(
+            page,
+            "\n| field | type | bounds | meaning |\n|---|---|---|---|"
+        );
         fields(page, part, schema, one, all);
         if part == "spec" {
             rules(page, part, schema);
@@ -56,9 +88,20 @@ fn section(page: &mut String, one: &Documented<'_>, all: &[Documented<'_>]) {
 /// The rules in CEL of a schema and below, as a list.
 fn rules(page: &mut String, path: &str, schema: &Value) {
     let own = |page: &mut String| {
-        for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
-            let message = rule["message"].as_str().or(rule["rule"].as_str()).unwrap_or_default();
-            let place = if path.is_empty() { String::new() } else { format!("`{path}`: ") };
+        for rule in schema["x-kubernetes-validations"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            let message = rule["message"]
+                .as_str()
+                .or(rule["rule"].as_str())
+                .unwrap_or_default();
+            let place = if path.is_empty() {
+                String::new()
+            } else {
+                format!("`{path}`: ")
+            };
             let _ = writeln!(page, "- {place}{message}");
         }
     };
@@ -74,18 +117,45 @@ fn rules(page: &mut String, path: &str, schema: &Value) {
     }
 }
 
-fn fields(page: &mut String, path: &str, schema: &Value, one: &Documented<'_>, all: &[Documented<'_>]) {
-    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+fn fields(
+    page: &mut String,
+    path: &str,
+    schema: &Value,
+    one: &Documented<'_>,
+    all: &[Documented<'_>],
+) {
+    let required: Vec<&str> = schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let path = format!("{path}.{name}");
         let (below, suffix) = inner(field);
-        let same = all.iter().find(|other| other.kind != one.kind && same_fields(below, &other.schema["properties"]["spec"]));
+        let same = all.iter().find(|other| {
+            other.kind != one.kind && same_fields(below, &other.schema["properties"]["spec"])
+        });
         let mut meaning = cell(describe(field));
         if let Some(other) = same {
-            let _ = write!(meaning, " Fields as in the spec of [{}](#{}).", other.kind, other.kind.to_lowercase());
+            let _ = write!(
+                meaning,
+                " Fields as in the spec of [{}](#{}).",
+                other.kind,
+                other.kind.to_lowercase()
+            );
         }
-        let must = if required.contains(&name.as_str()) { " **required**" } else { "" };
-        let _ = writeln!(page, "| `{path}` | {}{must} | {} | {meaning} |", type_of(field), cell(&bounds(field)));
+        let must = if required.contains(&name.as_str()) {
+            " **required**"
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            page,
+            "| `{path}` | {}{must} | {} | {meaning} |",
+            type_of(field),
+            cell(&bounds(field))
+        );
         if same.is_none() {
             fields(page, &format!("{path}{suffix}"), below, one, all);
         }
@@ -115,7 +185,11 @@ fn type_of(field: &Value) -> String {
         return format!("map of {}", type_of(&field["additionalProperties"]));
     }
     if field["x-kubernetes-preserve-unknown-fields"] == true {
-        return if field["type"].is_null() { "any".to_owned() } else { "any object".to_owned() };
+        return if field["type"].is_null() {
+            "any".to_owned()
+        } else {
+            "any object".to_owned()
+        };
     }
     match field["format"].as_str() {
         Some("date-time") => "time".to_owned(),
@@ -127,7 +201,13 @@ fn type_of(field: &Value) -> String {
 fn bounds(field: &Value) -> String {
     let mut all = Vec::new();
     if let Some(words) = field["enum"].as_array() {
-        all.push(words.iter().map(|word| format!("`{}`", word.as_str().unwrap_or_default())).collect::<Vec<_>>().join(", "));
+        all.push(
+            words
+                .iter()
+                .map(|word| format!("`{}`", word.as_str().unwrap_or_default()))
+                .collect::<Vec<_>>()
+                .join(", "),
+        );
     }
     let number = |key: &str| field[key].as_f64();
     for (least, most, unit) in [
@@ -147,7 +227,12 @@ fn bounds(field: &Value) -> String {
         all.push(format!("`{pattern}`"));
     }
     if !field["default"].is_null() {
-        all.push(format!("default `{}`", field["default"].as_str().map_or_else(|| field["default"].to_string(), str::to_owned)));
+        all.push(format!(
+            "default `{}`",
+            field["default"]
+                .as_str()
+                .map_or_else(|| field["default"].to_string(), str::to_owned)
+        ));
     }
     if let Some(keys) = field["x-kubernetes-list-map-keys"].as_array() {
         let keys: Vec<&str> = keys.iter().filter_map(Value::as_str).collect();
@@ -166,5 +251,9 @@ fn first_sentence(text: &str) -> String {
 
 /// Text that may stand in a cell of a table.
 fn cell(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|").replace('<', "\\<")
+    text.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace('|', "\\|")
+        .replace('<', "\\<")
 }

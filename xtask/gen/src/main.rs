@@ -40,7 +40,10 @@ fn generate() -> Result<Generated, Box<dyn std::error::Error>> {
     definitions::write(&crds, &mut files)?;
     rights::write(&mut files)?;
     files.insert("docs/reference/kinds.md".to_owned(), kinds::page(&crds)?);
-    files.insert("docs/reference/conditions.md".to_owned(), conditions::page());
+    files.insert(
+        "docs/reference/conditions.md".to_owned(),
+        conditions::page(),
+    );
     files.insert("docs/reference/metrics.md".to_owned(), metrics::page()?);
     let kinds = crds
         .iter()

@@ -7,11 +7,17 @@ use std::path::Path;
 use crate::NOTICE;
 
 /// The components and where their tables are.
-const SOURCES: &[(&str, &str)] = &[("operator", "operator/src/metrics.rs"), ("webhook", "webhook/src/metrics.rs")];
+const SOURCES: &[(&str, &str)] = &[
+    ("operator", "operator/src/metrics.rs"),
+    ("webhook", "webhook/src/metrics.rs"),
+];
 
 /// The page.
 pub(crate) fn page() -> Result<String, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).ok_or("the crate lies two folders below the root")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .ok_or("the crate lies two folders below the root")?;
     let mut page = format!(
         "<!-- {NOTICE} -->\n# Metrics\n\nEvery component serves its metrics at `/metrics` on port 8080, in Prometheus' text form.\n"
     );
@@ -20,9 +26,13 @@ pub(crate) fn page() -> Result<String, String> {
         if !text.contains("const REFERENCE") {
             continue;
         }
-        let rows = rows(&text).ok_or_else(|| format!("{source} has no readable table REFERENCE"))?;
+        let rows =
+            rows(&text).ok_or_else(|| format!("{source} has no readable table REFERENCE"))?;
         // Writing into a String does not fail.
-        let _ = writeln!(page, "\n## {component}\n\n| metric | type | labels | meaning |\n|---|---|---|---|");
+        let _ = writeln!(
+            page,
+            "\n## {component}\n\n| metric | type | labels | meaning |\n|---|---|---|---|"
+        );
         for [name, kind, labels, help] in rows {
             let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {help} |");
         }
@@ -33,9 +43,19 @@ pub(crate) fn page() -> Result<String, String> {
 /// The rows of the table: every four string literals between its name and its end.
 fn rows(source: &str) -> Option<Vec<[String; 4]>> {
     let (_, after) = source.split_once("const REFERENCE")?;
-    let (table, _) = after.split_once("= &[").and_then(|(_, table)| table.split_once("];"))?;
-    let words: Vec<String> = table.split('"').skip(1).step_by(2).map(str::to_owned).collect();
-    let rows: Vec<[String; 4]> = words.chunks(4).map(|row| <[String; 4]>::try_from(row.to_vec()).ok()).collect::<Option<_>>()?;
+    let (table, _) = after
+        .split_once("= &[")
+        .and_then(|(_, table)| table.split_once("];"))?;
+    let words: Vec<String> = table
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect();
+    let rows: Vec<[String; 4]> = words
+        .chunks(4)
+        .map(|row| <[String; 4]>::try_from(row.to_vec()).ok())
+        .collect::<Option<_>>()?;
     if rows.is_empty() { None } else { Some(rows) }
 }
 
@@ -46,7 +66,12 @@ mod tests {
     #[test]
     fn a_table_is_read() {
         let source = "/// x\npub const REFERENCE: &[(&str, &str, &str, &str)] = &[\n    (\"a_total\", \"counter\", \"\", \"Things\"),\n];\n";
-        assert_eq!(rows(source), Some(vec![["a_total", "counter", "", "Things"].map(str::to_owned)]));
+        assert_eq!(
+            rows(source),
+            Some(vec![
+                ["a_total", "counter", "", "Things"].map(str::to_owned)
+            ])
+        );
         assert_eq!(rows("nothing"), None);
     }
 

@@ -17,7 +17,10 @@ pub(crate) fn write(files: &mut BTreeMap<String, String>) -> Result<(), serde_js
         ("edit", rights::people(Audience::Edit)),
     ];
     for (name, rules) in roles {
-        let text = format!("# {NOTICE}\n{}", yaml::document(&serde_json::to_value(rules)?));
+        let text = format!(
+            "# {NOTICE}\n{}",
+            yaml::document(&serde_json::to_value(rules)?)
+        );
         files.insert(format!("manifests/chart/files/rules/{name}.yaml"), text);
     }
     Ok(())

@@ -3,7 +3,14 @@
 use serde_json::{Map, Value};
 
 /// The keys that people look for first.
-const FIRST: &[&str] = &["apiVersion", "kind", "metadata", "name", "type", "description"];
+const FIRST: &[&str] = &[
+    "apiVersion",
+    "kind",
+    "metadata",
+    "name",
+    "type",
+    "description",
+];
 
 /// A value as a YAML document.
 pub(crate) fn document(value: &Value) -> String {
@@ -21,7 +28,15 @@ pub(crate) fn document(value: &Value) -> String {
 
 fn object(out: &mut String, map: &Map<String, Value>, depth: usize) {
     let mut keys: Vec<&String> = map.keys().collect();
-    keys.sort_by_key(|key| (FIRST.iter().position(|first| first == key).unwrap_or(FIRST.len()), key.as_str()));
+    keys.sort_by_key(|key| {
+        (
+            FIRST
+                .iter()
+                .position(|first| first == key)
+                .unwrap_or(FIRST.len()),
+            key.as_str(),
+        )
+    });
     for (index, key) in keys.into_iter().enumerate() {
         if index > 0 {
             indent(out, depth);
@@ -86,8 +101,13 @@ fn scalar(value: &Value) -> String {
 fn text(words: &str) -> String {
     let start = words.starts_with(|first: char| first.is_ascii_alphabetic());
     let inner = |letter: char| letter.is_ascii_alphanumeric() || " ._/-<>;,()'".contains(letter);
-    let reserved = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"].contains(&words.to_ascii_lowercase().as_str());
-    if start && words.chars().all(inner) && !words.ends_with(' ') && !reserved { words.to_owned() } else { Value::from(words).to_string() }
+    let reserved = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"]
+        .contains(&words.to_ascii_lowercase().as_str());
+    if start && words.chars().all(inner) && !words.ends_with(' ') && !reserved {
+        words.to_owned()
+    } else {
+        Value::from(words).to_string()
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +122,8 @@ mod tests {
             "kind": "A", "empty": {}, "none": [], "number": 1, "yes": "no", "colon": "a: b", "hash": "a #b", "lines": "a\nb", "digits": "12",
             "nested": [{"b": [1, [2, 3]], "a": {"c": true}}, "plain word's", "", null],
         });
-        let back: Value = serde_saphyr::from_str(&document(&value)).expect("the emitter writes YAML");
+        let back: Value =
+            serde_saphyr::from_str(&document(&value)).expect("the emitter writes YAML");
         assert_eq!(back, value);
     }
 }
