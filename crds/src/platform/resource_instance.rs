@@ -66,7 +66,7 @@ pub struct ResourceInstanceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name", "of"]))]
     pub dependencies: Vec<Dependency>,
-    /// Retain where the class is stateful and nobody consented to its deletion.
+    /// Retain where the class is stateful; it then goes only with consent.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }

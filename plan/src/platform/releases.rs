@@ -61,6 +61,17 @@ pub(crate) fn index_release(release: &Release) -> Vec<String> {
     terms
 }
 
+/// The revisions that a release names.
+pub(crate) fn revisions_of(release: &Release) -> impl Iterator<Item = &str> {
+    let pinned = release.spec.pins.iter().map(|pin| pin.revision.as_str());
+    let resolved = release
+        .status
+        .iter()
+        .flat_map(|status| &status.resources)
+        .map(|resource| resource.revision.as_str());
+    pinned.chain(resolved.filter(|revision| !revision.is_empty()))
+}
+
 pub(crate) fn index_instance(instance: &ResourceInstance) -> Vec<String> {
     let namespace = instance.namespace().unwrap_or_default();
     let mut terms: Vec<String> = instance

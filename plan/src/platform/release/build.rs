@@ -18,8 +18,9 @@ use crate::platform::graph::{Graph, Node};
 use crate::platform::score_workload;
 
 /// The spec of a node's instance.
-pub(super) fn spec(object: &Release, running: &Running, node: &Node) -> ResourceInstanceSpec {
-    let consented = object.spec.deletion_policy == DeletionPolicy::Delete;
+///
+/// Whether it may be deleted is a question to whoever wants to delete it: consent given by this release must not be that of the next.
+pub(super) fn spec(running: &Running, node: &Node) -> ResourceInstanceSpec {
     ResourceInstanceSpec {
         application: running.place.application.clone(),
         environment: running.place.environment.clone(),
@@ -31,7 +32,7 @@ pub(super) fn spec(object: &Release, running: &Running, node: &Node) -> Resource
         params: node.params.clone(),
         workload: node.workload.clone().map(|score| WorkloadNode { score }),
         dependencies: node.dependencies.clone(),
-        deletion_policy: if node.stateful && !consented {
+        deletion_policy: if node.stateful {
             DeletionPolicy::Retain
         } else {
             DeletionPolicy::Delete
@@ -40,11 +41,11 @@ pub(super) fn spec(object: &Release, running: &Running, node: &Node) -> Resource
 }
 
 /// The instances that are missing or differ.
-pub(super) fn wanted(object: &Release, running: &Running, graph: &Graph) -> Vec<Change> {
+pub(super) fn wanted(running: &Running, graph: &Graph) -> Vec<Change> {
     let mut changes = Vec::new();
     for key in &graph.order {
         let name = key.instance();
-        let spec = spec(object, running, &graph.nodes[key]);
+        let spec = spec(running, &graph.nodes[key]);
         let found = running
             .instances
             .iter()

@@ -188,7 +188,7 @@ impl Kind for ReleaseKind {
                 "the revisions of the resources are being recorded",
             ));
         }
-        let mut changes = build::wanted(object, running, graph);
+        let mut changes = build::wanted(running, graph);
         changes.extend(build::unwanted(object, running, graph));
         Plan {
             changes,
@@ -197,7 +197,7 @@ impl Kind for ReleaseKind {
     }
 
     fn report(
-        object: &Release,
+        _: &Release,
         mut status: ReleaseStatus,
         planned: Option<&Planned<Self>>,
         conditions: &mut Conditions,
@@ -233,7 +233,7 @@ impl Kind for ReleaseKind {
             }
             Seen::Active(running) => {
                 conditions.yes(ConditionType::Active, Reason::Ok, "");
-                report_running(object, running, &mut status, conditions);
+                report_running(running, &mut status, conditions);
             }
         }
         status
@@ -363,12 +363,7 @@ fn recorded(object: &Release) -> Vec<ResolvedResource> {
         .unwrap_or_default()
 }
 
-fn report_running(
-    object: &Release,
-    running: &Running,
-    status: &mut ReleaseStatus,
-    conditions: &mut Conditions,
-) {
+fn report_running(running: &Running, status: &mut ReleaseStatus, conditions: &mut Conditions) {
     let graph = match &running.graph {
         Ok(graph) => graph,
         Err(problem) => {
@@ -385,7 +380,7 @@ fn report_running(
     status.resources = resolved(graph);
     let mut ready = 0;
     for key in &graph.order {
-        match node_health(object, running, graph, key) {
+        match node_health(running, graph, key) {
             Ok(()) => ready += 1,
             Err(problem) if problem.reason == Reason::WaitingForDependencies => {}
             Err(problem) => {
@@ -413,12 +408,7 @@ fn node_name(key: &NodeKey) -> String {
     }
 }
 
-fn node_health(
-    object: &Release,
-    running: &Running,
-    graph: &Graph,
-    key: &NodeKey,
-) -> Result<(), Problem> {
+fn node_health(running: &Running, graph: &Graph, key: &NodeKey) -> Result<(), Problem> {
     let name = key.instance();
     let Some(instance) = running
         .instances
@@ -430,7 +420,7 @@ fn node_health(
     if instance.metadata.deletion_timestamp.is_some() {
         return Err(Problem::waiting(Reason::Terminating, "it is being deleted"));
     }
-    if instance.spec != build::spec(object, running, &graph.nodes[key]) {
+    if instance.spec != build::spec(running, &graph.nodes[key]) {
         return Err(Problem::waiting(Reason::Progressing, "it is being changed"));
     }
     score_workload::ready(instance.as_ref())

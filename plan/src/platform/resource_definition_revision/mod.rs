@@ -111,17 +111,18 @@ impl Kind for ResourceDefinitionRevisionKind {
             return status;
         };
         let seen = &planned.seen;
-        if seen.releases + seen.instances > 0 {
-            conditions.yes(
-                ConditionType::InUse,
-                Reason::Used,
-                "a release or a resource uses this revision",
-            );
-        } else if is_current(object, seen) {
+        // The current one first: whether it is used as well changes often, and is nobody's concern.
+        if is_current(object, seen) {
             conditions.yes(
                 ConditionType::InUse,
                 Reason::Used,
                 "this is the definition's current revision",
+            );
+        } else if seen.releases + seen.instances > 0 {
+            conditions.yes(
+                ConditionType::InUse,
+                Reason::Used,
+                "a release or a resource uses this revision",
             );
         } else {
             conditions.no(
@@ -147,9 +148,12 @@ impl Kind for ResourceDefinitionRevisionKind {
                 Some(instance) => first_use(cache, instance.spec.revision.as_deref()),
                 None => unused(cache),
             },
-            Event::Own(KindName::Release, id) if cache.releases.by_id(id).is_none() => {
-                unused(cache)
-            }
+            Event::Own(KindName::Release, id) => match cache.releases.by_id(id) {
+                Some(release) => releases::revisions_of(&release)
+                    .flat_map(|revision| first_use(cache, Some(revision)))
+                    .collect(),
+                None => unused(cache),
+            },
             _ => Vec::new(),
         }
     }
