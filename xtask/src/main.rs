@@ -9,8 +9,10 @@ mod chart;
 mod check;
 mod cluster;
 mod command;
+mod demo;
 mod generate;
 mod image;
+mod install;
 mod names;
 mod new_kind;
 mod paths;
@@ -52,6 +54,8 @@ enum Task {
     Check,
     /// Begin a kind: types, plan, registry, example, case and page
     NewKind(new_kind::Request),
+    /// The main job on a real cluster: Fairlead, a platform, and an application in two environments
+    Demo,
     /// Everything a change must pass: format, lints, unit tests, checks, and the tests on a real cluster
     Test(suite::Options),
 }
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Task::Gen(options) => generate::run(options),
         Task::Check => check::run(),
         Task::NewKind(request) => new_kind::run(request),
+        Task::Demo => demo::run(),
         Task::Test(options) => suite::run(options),
     };
     match outcome {

@@ -10,7 +10,7 @@ use clap::Args;
 use crate::command::show_live;
 use crate::paths::{cache, root};
 use crate::progress::{note, step};
-use crate::{bootstrap, cluster, image, tools};
+use crate::{bootstrap, cluster, image, install, tools};
 
 /// The cluster that the tests make; not the one a developer may have up.
 const CLUSTER: &str = "test";
@@ -92,9 +92,12 @@ fn on_cluster(options: &Options) -> Result<()> {
     }
     cluster::up(CLUSTER, false)?;
     image::all_into(CLUSTER)?;
+    let kubeconfig = cluster::kubeconfig(CLUSTER)?;
+    install::install(&kubeconfig, 2)?;
     let threads = format!("--test-threads={}", options.threads);
     let mut tests = cargo(&["test", "--package", "fairlead-e2e", "--", &threads])?;
-    tests.env("KUBECONFIG", cluster::kubeconfig(CLUSTER)?);
+    tests.env("KUBECONFIG", kubeconfig);
+    tests.env("FAIRLEAD_CLI", install::command_line()?);
     tests.env("FAIRLEAD_CLUSTER", CLUSTER);
     tests.env("FAIRLEAD_XTASK", own_file()?);
     for (variable, module, program) in TOOLS {
