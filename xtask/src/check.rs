@@ -8,12 +8,12 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::chart;
 use crate::command::{capture, find};
-use crate::generate::{self, Generated, Kind};
+use crate::generate::{self, Generated, Kind, compare};
 use crate::names::snake;
 use crate::paths::{cache, root};
 use crate::progress::{note, step};
-use crate::{chart, generate::compare};
 
 /// The crates that must stay pure, and what must not stand below them.
 const PURE: [&str; 3] = ["fairlead-crds", "fairlead-expr", "fairlead-plan"];
@@ -50,11 +50,11 @@ pub(crate) fn run() -> Result<()> {
     }
     part("the chart", &mut chart::lint);
     part("sources", &mut sources);
-    part("each crate alone", &mut alone);
     part("cargo deny", &mut || {
         optional("cargo-deny", &["--all-features", "check"])
     });
     part("cargo machete", &mut || optional("cargo-machete", &[]));
+    part("each crate alone", &mut alone);
     if failed.is_empty() {
         return Ok(());
     }
@@ -101,13 +101,7 @@ fn alone() -> Result<()> {
     let mut found = Vec::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
         let name = package["name"].as_str().unwrap_or_default();
-        let outcome = capture(&mut cargo(&[
-            "check",
-            "--quiet",
-            "--package",
-            name,
-            "--all-targets",
-        ]));
+        let outcome = capture(&mut cargo(&["check", "--quiet", "--package", name]));
         found.extend(
             outcome
                 .err()

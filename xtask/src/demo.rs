@@ -27,7 +27,12 @@ pub(crate) fn run() -> Result<()> {
     let kubeconfig = cluster::kubeconfig(CLUSTER)?;
     install::install(&kubeconfig, 1)?;
     let fairlead = install::command_line()?;
-    let files = ["platform/classes.yaml", "platform/definitions.yaml", "application.yaml", "workloads.yaml"];
+    let files = [
+        "platform/classes.yaml",
+        "platform/definitions.yaml",
+        "application.yaml",
+        "workloads.yaml",
+    ];
     step("apply the platform and the application", || {
         for file in files {
             let path = root().join("examples/shop").join(file);
@@ -35,17 +40,39 @@ pub(crate) fn run() -> Result<()> {
         }
         Ok(())
     })?;
-    step("release to development, by itself, and to production", || {
-        capture(&mut kubectl(
-            &kubeconfig,
-            ["-n", "shop", "wait", "environment/development", "--for=condition=Ready", "--timeout=300s"],
-        ))?;
-        show_live(&mut shop(&fairlead, &kubeconfig, &["deploy", "production", "--wait"]))
-    })?;
+    step(
+        "release to development, by itself, and to production",
+        || {
+            capture(&mut kubectl(
+                &kubeconfig,
+                [
+                    "-n",
+                    "shop",
+                    "wait",
+                    "environment/development",
+                    "--for=condition=Ready",
+                    "--timeout=300s",
+                ],
+            ))?;
+            show_live(&mut shop(
+                &fairlead,
+                &kubeconfig,
+                &["deploy", "production", "--wait"],
+            ))
+        },
+    )?;
     show_live(&mut shop(&fairlead, &kubeconfig, &["status"]))?;
     let address = capture(&mut kubectl(
         &kubeconfig,
-        ["-n", "shop-production", "get", "service", "frontend", "-o", "jsonpath={.spec.clusterIP}"],
+        [
+            "-n",
+            "shop-production",
+            "get",
+            "service",
+            "frontend",
+            "-o",
+            "jsonpath={.spec.clusterIP}",
+        ],
     ))?;
     let page = format!("{}:8080", address.trim());
     if cluster::makes_its_own()? {
@@ -53,13 +80,18 @@ pub(crate) fn run() -> Result<()> {
     }
     note(&format!("the shop answers at http://{page}"));
     note(&format!("export KUBECONFIG={}", kubeconfig.display()));
-    note("kubectl get fairlead -A; kubectl describe environment -n shop production; make cluster-down ends it");
+    note(
+        "kubectl get fairlead -A; kubectl describe environment -n shop production; make cluster-down ends it",
+    );
     Ok(())
 }
 
 fn shop(fairlead: &Path, kubeconfig: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(fairlead);
-    command.args(["-n", "shop"]).args(arguments).env("KUBECONFIG", kubeconfig);
+    command
+        .args(["-n", "shop"])
+        .args(arguments)
+        .env("KUBECONFIG", kubeconfig);
     command
 }
 
@@ -81,7 +113,10 @@ fn answers(page: &str) -> Result<()> {
 fn ask(page: &str) -> Result<String> {
     let mut stream = TcpStream::connect(page).context("failed to connect")?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET / HTTP/1.1\r\nhost: {page}\r\nconnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET / HTTP/1.1\r\nhost: {page}\r\nconnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)

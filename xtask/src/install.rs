@@ -19,7 +19,13 @@ pub(crate) fn install(kubeconfig: &Path, replicas: u32) -> Result<()> {
     let chart = root().join("manifests/chart");
     step("install Fairlead", || {
         let crds = root().join("manifests/crds");
-        capture(kubectl(kubeconfig, ["apply", "--server-side", "--force-conflicts", "-f"]).arg(crds))?;
+        capture(
+            kubectl(
+                kubeconfig,
+                ["apply", "--server-side", "--force-conflicts", "-f"],
+            )
+            .arg(crds),
+        )?;
         let mut install = Command::new(&helm);
         install
             .args(["upgrade", "--install", "fairlead"])
@@ -29,12 +35,27 @@ pub(crate) fn install(kubeconfig: &Path, replicas: u32) -> Result<()> {
             .env("KUBECONFIG", kubeconfig);
         capture(&mut install)?;
         // An image of the same tag may have been loaded since: only a new pod runs it.
-        capture(&mut kubectl(kubeconfig, ["-n", NAMESPACE, "rollout", "restart", "deployment"]))?;
         capture(&mut kubectl(
             kubeconfig,
-            ["-n", NAMESPACE, "rollout", "status", "deployment", "--timeout=180s"],
+            ["-n", NAMESPACE, "rollout", "restart", "deployment"],
         ))?;
-        let ready = ["wait", "fairlead/fairlead", "--for=condition=Ready", "--timeout=180s"];
+        capture(&mut kubectl(
+            kubeconfig,
+            [
+                "-n",
+                NAMESPACE,
+                "rollout",
+                "status",
+                "deployment",
+                "--timeout=180s",
+            ],
+        ))?;
+        let ready = [
+            "wait",
+            "fairlead/fairlead",
+            "--for=condition=Ready",
+            "--timeout=180s",
+        ];
         capture(&mut kubectl(kubeconfig, ready)).map(|_| ())
     })
     .with_context(|| explain(kubeconfig))
@@ -43,19 +64,32 @@ pub(crate) fn install(kubeconfig: &Path, replicas: u32) -> Result<()> {
 /// What the cluster says of an installation that did not become ready.
 fn explain(kubeconfig: &Path) -> String {
     let describe = ["describe", "fairlead/fairlead"];
-    let logs = ["-n", NAMESPACE, "logs", "-l", "app.kubernetes.io/name=fairlead", "--tail=20"];
+    let logs = [
+        "-n",
+        NAMESPACE,
+        "logs",
+        "-l",
+        "app.kubernetes.io/name=fairlead",
+        "--tail=20",
+    ];
     let pods = ["-n", NAMESPACE, "get", "pods", "-o", "wide"];
     let said = [
         capture(&mut kubectl(kubeconfig, describe)),
         capture(&mut kubectl(kubeconfig, pods)),
         capture(&mut kubectl(kubeconfig, logs)),
     ];
-    let said: Vec<String> = said.into_iter().map(|one| one.unwrap_or_else(|error| format!("{error:#}"))).collect();
+    let said: Vec<String> = said
+        .into_iter()
+        .map(|one| one.unwrap_or_else(|error| format!("{error:#}")))
+        .collect();
     format!("Fairlead did not become ready:\n{}", said.join("\n"))
 }
 
 /// kubectl against a cluster.
-pub(crate) fn kubectl<'a>(kubeconfig: &Path, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+pub(crate) fn kubectl<'a>(
+    kubeconfig: &Path,
+    arguments: impl IntoIterator<Item = &'a str>,
+) -> Command {
     let mut kubectl = command("kubectl", arguments);
     kubectl.env("KUBECONFIG", kubeconfig);
     kubectl
@@ -67,7 +101,10 @@ pub(crate) fn command_line() -> Result<PathBuf> {
         Some(folder) => PathBuf::from(folder),
         None => cache()?.join("target"),
     };
-    let mut build = command("cargo", ["build", "--quiet", "--package", "kubectl-fairlead"]);
+    let mut build = command(
+        "cargo",
+        ["build", "--quiet", "--package", "kubectl-fairlead"],
+    );
     build.current_dir(root()).env("CARGO_TARGET_DIR", &target);
     step("build the command line", || show_live(&mut build))?;
     Ok(target.join("debug/kubectl-fairlead"))

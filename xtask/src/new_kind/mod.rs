@@ -135,7 +135,7 @@ fn module(text: &str, line: &str) -> Option<String> {
     let after = lines
         .iter()
         .rposition(|have| declares(have) && name(have) < name(line));
-    let first = lines.iter().position(|have| declares(have));
+    let first = lines.iter().position(declares);
     lines.insert(after.map(|index| index + 1).or(first)?, line);
     Some(lines.join("\n") + "\n")
 }
