@@ -152,7 +152,7 @@ async fn apply_one(
     };
     let version_before = found
         .as_ref()
-        .map(|found| meta_of(found))
+        .map(meta_of)
         .and_then(|meta| meta.resource_version);
     let version_before = version_before.or_else(|| {
         cached

@@ -176,7 +176,7 @@ impl Resolver<'_> {
             let params = params.map_err(|problem| in_workload(name, problem))?;
             let used = params
                 .as_ref()
-                .map(|params| placeholders::aliases(params))
+                .map(placeholders::aliases)
                 .unwrap_or_default();
             let mut params_dependencies = Vec::new();
             for used_alias in used {
@@ -318,7 +318,7 @@ impl Resolver<'_> {
         })?;
         let used = params
             .as_ref()
-            .map(|params| placeholders::aliases(params))
+            .map(placeholders::aliases)
             .unwrap_or_default();
         let params_dependencies = parent
             .params_dependencies

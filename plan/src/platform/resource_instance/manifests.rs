@@ -163,27 +163,7 @@ pub(super) fn health(
     }
     scope = scope.with("objects", Value::Object(found));
     for source in &inside.definition.ready_when {
-        let holds = Expression::parse(source)
-            .map_err(|error| error.to_string())
-            .and_then(|expression| {
-                // A field that a controller has not set yet is a reason to wait, not an error.
-                Ok(expression.evaluate_bool(&scope).unwrap_or(false))
-            });
-        match holds {
-            Ok(true) => {}
-            Ok(false) => {
-                return Err(Problem::waiting(
-                    Reason::Progressing,
-                    format!("waits until {source}"),
-                ));
-            }
-            Err(message) => {
-                return Err(Problem::invalid(
-                    Reason::ExpressionFailed,
-                    format!("readyWhen: {message}"),
-                ));
-            }
-        }
+        ready_when(source, &scope)?;
     }
     let Some(class) = &seen.class else {
         return Ok(());
@@ -197,6 +177,26 @@ pub(super) fn health(
     status.secret_outputs = outputs.secret_outputs(object);
     status.outputs = outputs.plain;
     Ok(())
+}
+
+/// Whether one condition of `readyWhen` holds. A field that a controller has not set yet is waited for, an expression that asks too
+/// much is not.
+fn ready_when(source: &str, scope: &Scope) -> Result<(), Problem> {
+    let failed = |message: String| {
+        Problem::invalid(
+            Reason::ExpressionFailed,
+            format!("readyWhen: {source}: {message}"),
+        )
+    };
+    let expression = Expression::parse(source).map_err(|error| failed(error.to_string()))?;
+    match expression.evaluate_bool(scope) {
+        Ok(true) => Ok(()),
+        Err(error) if error.is_exhausted() => Err(failed(error.to_string())),
+        Ok(false) | Err(_) => Err(Problem::waiting(
+            Reason::Progressing,
+            format!("waits until {source}"),
+        )),
+    }
 }
 
 fn generated_key(object: &ResourceInstance) -> ObjectKey {
