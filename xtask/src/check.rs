@@ -15,8 +15,7 @@ use crate::names::snake;
 use crate::paths::{cache, root};
 use crate::progress::{note, step};
 
-/// The crates that must stay pure, and what must not stand below them.
-const PURE: [&str; 3] = ["fairlead-crds", "fairlead-expr", "fairlead-plan"];
+/// What must not stand below a pure crate.
 const EFFECTS: [&str; 6] = [
     "tokio",
     "hyper",
@@ -28,6 +27,19 @@ const EFFECTS: [&str; 6] = [
 
 /// The most lines a source file may have, its tests not counted.
 const LINES: usize = 600;
+
+/// The crates of our own that each pure crate may use.
+const BELOW: [(&str, &[&str]); 3] = [
+    ("fairlead-crds", &[]),
+    ("fairlead-expr", &[]),
+    ("fairlead-plan", &["fairlead-crds", "fairlead-expr"]),
+];
+
+/// Tools that not every machine has.
+const TOOLS: [(&str, &[&str]); 2] = [
+    ("cargo-deny", &["--all-features", "check"]),
+    ("cargo-machete", &[]),
+];
 
 /// Runs every check, and fails with the findings of all.
 pub(crate) fn run() -> Result<()> {
@@ -50,10 +62,17 @@ pub(crate) fn run() -> Result<()> {
     }
     part("the chart", &mut chart::lint);
     part("sources", &mut sources);
-    part("cargo deny", &mut || {
-        optional("cargo-deny", &["--all-features", "check"])
-    });
-    part("cargo machete", &mut || optional("cargo-machete", &[]));
+    for (tool, arguments) in TOOLS {
+        match program(tool) {
+            Some(program) => part(tool, &mut || {
+                let mut command = Command::new(&program);
+                capture(command.args(arguments).current_dir(root())).map(|_| ())
+            }),
+            None => note(&format!(
+                "SKIPPED: {tool} is not installed; `cargo install --locked {tool}` installs it"
+            )),
+        }
+    }
     part("each crate alone", &mut alone);
     if failed.is_empty() {
         return Ok(());
@@ -64,7 +83,7 @@ pub(crate) fn run() -> Result<()> {
 /// No pure crate has an effect below it. Each is asked alone: a build of the workspace unifies features, and hides a leak.
 fn arrows() -> Result<()> {
     let mut found = Vec::new();
-    for package in PURE {
+    for (package, allowed) in BELOW {
         let mut tree = cargo(&[
             "tree",
             "--package",
@@ -76,7 +95,9 @@ fn arrows() -> Result<()> {
         ]);
         let below = capture(&mut tree)?;
         let names = below.lines().filter_map(|line| line.split(' ').next());
-        let mut leaks: Vec<&str> = names.filter(|name| EFFECTS.contains(name)).collect();
+        let ours = |name: &str| name.starts_with("fairlead-") && name != package;
+        let wrong = |name: &&str| EFFECTS.contains(name) || ours(name) && !allowed.contains(name);
+        let mut leaks: Vec<&str> = names.filter(wrong).collect();
         leaks.sort_unstable();
         leaks.dedup();
         found.extend(
@@ -101,12 +122,10 @@ fn alone() -> Result<()> {
     let mut found = Vec::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
         let name = package["name"].as_str().unwrap_or_default();
-        let outcome = capture(&mut cargo(&["check", "--quiet", "--package", name]));
-        found.extend(
-            outcome
-                .err()
-                .map(|error| format!("{name} does not compile alone:\n{error:#}")),
-        );
+        let check = || capture(&mut cargo(&["check", "--quiet", "--package", name]));
+        if let Err(error) = step(&format!("  {name}"), check) {
+            found.push(format!("{name} does not compile alone:\n{error:#}"));
+        }
     }
     none(&found)
 }
@@ -212,17 +231,10 @@ fn tracked() -> Result<Vec<PathBuf>> {
     Ok(capture(&mut git)?.lines().map(PathBuf::from).collect())
 }
 
-/// Runs a tool that not every machine has, and says so where it is missing.
-fn optional(tool: &str, arguments: &[&str]) -> Result<()> {
-    let kept = cache()?.join("bin").join(tool);
-    let Some(program) = find(tool).or_else(|| kept.is_file().then_some(kept)) else {
-        note(&format!(
-            "SKIPPED: {tool} is not installed; `cargo install --locked {tool}` installs it"
-        ));
-        return Ok(());
-    };
-    capture(Command::new(program).args(arguments).current_dir(root()))?;
-    Ok(())
+/// Where a tool is: on PATH, or where this program keeps what it installs.
+fn program(tool: &str) -> Option<PathBuf> {
+    let kept = cache().ok()?.join("bin").join(tool);
+    find(tool).or_else(|| kept.is_file().then_some(kept))
 }
 
 fn cargo(arguments: &[&str]) -> Command {

@@ -68,7 +68,17 @@ fn section(page: &mut String, one: &Documented<'_>, all: &[Documented<'_>]) {
         one.kind,
         describe(&one.schema)
     );
-    rules(page, "", &one.schema);
+    let mut found = Vec::new();
+    rules("", &one.schema, &mut found);
+    if !found.is_empty() {
+        let _ = write!(
+            page,
+            "
+Rules:
+{}",
+            found.concat()
+        );
+    }
     for part in ["spec", "status"] {
         let schema = &one.schema["properties"][part];
         if schema.is_null() {
@@ -79,41 +89,31 @@ fn section(page: &mut String, one: &Documented<'_>, all: &[Documented<'_>]) {
             "\n| field | type | bounds | meaning |\n|---|---|---|---|"
         );
         fields(page, part, schema, one, all);
-        if part == "spec" {
-            rules(page, part, schema);
-        }
     }
 }
 
-/// The rules in CEL of a schema and below, as a list.
-fn rules(page: &mut String, path: &str, schema: &Value) {
-    let own = |page: &mut String| {
-        for rule in schema["x-kubernetes-validations"]
-            .as_array()
-            .into_iter()
-            .flatten()
-        {
-            let message = rule["message"]
-                .as_str()
-                .or(rule["rule"].as_str())
-                .unwrap_or_default();
-            let place = if path.is_empty() {
-                String::new()
-            } else {
-                format!("`{path}`: ")
-            };
-            let _ = writeln!(page, "- {place}{message}");
-        }
-    };
-    page.push('\n');
-    own(page);
-    while page.ends_with("\n\n") {
-        page.pop();
+/// The rules in CEL of a schema and everything below it: where they stand and what they say.
+fn rules(path: &str, schema: &Value, found: &mut Vec<String>) {
+    for rule in schema["x-kubernetes-validations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let message = rule["message"]
+            .as_str()
+            .or(rule["rule"].as_str())
+            .unwrap_or_default();
+        let place = if path.is_empty() {
+            String::new()
+        } else {
+            format!("`{path}`: ")
+        };
+        found.push(format!("- {place}{}\n", message.replace('<', "\\<")));
     }
-    if !path.is_empty() {
-        for (name, child) in schema["properties"].as_object().into_iter().flatten() {
-            rules(page, &format!("{path}.{name}"), child);
-        }
+    let dot = if path.is_empty() { "" } else { "." };
+    for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+        let (below, suffix) = inner(child);
+        rules(&format!("{path}{dot}{name}{suffix}"), below, found);
     }
 }
 
