@@ -239,13 +239,13 @@ impl Resolver<'_> {
         let definition = revision.spec.definition.clone();
         path.push(definition);
         if path.len() > MAX_DEPTH || wanted.key.id.len() > 253 {
-            return Err(Problem::invalid(
-                Reason::Cycle,
-                format!(
-                    "{by}: definitions require each other in a circle: {}",
-                    circle(path)
-                ),
-            ));
+            // Who asked first is enough: the way from there goes round and round.
+            let first = by.split(": required resource").next().unwrap_or(&by);
+            let message = format!(
+                "{first}: definitions require each other in a circle: {}",
+                circle(path)
+            );
+            return Err(Problem::invalid(Reason::Cycle, message));
         }
         let class = self.class(&wanted)?;
         parameters::check(&class, wanted.params.as_ref()).map_err(|problem| Problem {
