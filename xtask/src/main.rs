@@ -4,6 +4,7 @@
     reason = "a command line tool answers on standard output"
 )]
 
+mod bench;
 mod bootstrap;
 mod chart;
 mod check;
@@ -56,6 +57,8 @@ enum Task {
     NewKind(new_kind::Request),
     /// The main job on a real cluster: Fairlead, a platform, and an application in two environments
     Demo,
+    /// Measure the operator with many releases, beside the bare cost of the same writes
+    BenchOperator(bench::Options),
     /// Everything a change must pass: format, lints, unit tests, checks, and the tests on a real cluster
     Test(suite::Options),
 }
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Task::Check => check::run(),
         Task::NewKind(request) => new_kind::run(request),
         Task::Demo => demo::run(),
+        Task::BenchOperator(options) => bench::operator(options),
         Task::Test(options) => suite::run(options),
     };
     match outcome {

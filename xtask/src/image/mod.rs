@@ -101,8 +101,14 @@ fn build(name: &str) -> Result<PathBuf> {
     image.with_context(|| format!("no image {name}"))?.build()
 }
 
+/// The static binary of an image, compiled where it is out of date.
+pub(crate) fn binary(name: &str) -> Result<PathBuf> {
+    let image = BINARIES.iter().find(|image| image.name == name);
+    image.with_context(|| format!("no image {name}"))?.compile()
+}
+
 impl Binary {
-    fn build(&self) -> Result<PathBuf> {
+    fn compile(&self) -> Result<PathBuf> {
         let target = cache()?.join("target-image");
         step(&format!("compile {} for its image", self.name), || {
             show_live(
@@ -116,7 +122,11 @@ impl Binary {
                 .env("CARGO_TARGET_DIR", &target),
             )
         })?;
-        let binary = target.join(TARGET).join("release").join(self.binary);
+        Ok(target.join(TARGET).join("release").join(self.binary))
+    }
+
+    fn build(&self) -> Result<PathBuf> {
+        let binary = self.compile()?;
         step(&format!("image {}", self.tag), || {
             archive(self.name, self.tag, |context| {
                 let copy = context.join(self.binary);

@@ -1,0 +1,70 @@
+//! Benchmarks, each on what it needs: the operator on a control plane without nodes.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::command::{capture, command, show_live};
+use crate::install::kubectl;
+use crate::paths::{cache, root};
+use crate::progress::step;
+use crate::{bootstrap, cluster, image};
+
+/// The cluster that the benchmark makes.
+const CLUSTER: &str = "bench";
+
+/// How much to measure with.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Releases, each with three resources
+    #[arg(long, default_value_t = 10_000)]
+    releases: usize,
+}
+
+/// Measures the operator, and takes the cluster down however it ends.
+pub(crate) fn operator(options: &Options) -> Result<()> {
+    bootstrap::run()?;
+    let binary = image::binary("fairlead")?;
+    if cluster::makes_its_own()? {
+        cluster::down(CLUSTER)?;
+    }
+    cluster::up(CLUSTER, true)?;
+    let outcome = measure(options, &binary);
+    let down = cluster::down(CLUSTER);
+    outcome?;
+    down
+}
+
+fn measure(options: &Options, binary: &std::path::Path) -> Result<()> {
+    let kubeconfig = cluster::kubeconfig(CLUSTER)?;
+    let crds = root().join("manifests/crds");
+    capture(kubectl(&kubeconfig, ["apply", "--server-side", "-f"]).arg(crds))?;
+    capture(&mut kubectl(
+        &kubeconfig,
+        ["create", "namespace", "fairlead-system"],
+    ))?;
+    let target = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => PathBuf::from(folder),
+        None => cache()?.join("target"),
+    };
+    let mut build = command(
+        "cargo",
+        [
+            "build",
+            "--quiet",
+            "--package",
+            "fairlead-e2e",
+            "--bin",
+            "bench-operator",
+        ],
+    );
+    build.current_dir(root()).env("CARGO_TARGET_DIR", &target);
+    step("build the benchmark", || show_live(&mut build))?;
+    let mut bench = std::process::Command::new(target.join("debug/bench-operator"));
+    bench
+        .env("KUBECONFIG", &kubeconfig)
+        .env("FAIRLEAD_BIN", binary)
+        .env("BENCH_RELEASES", options.releases.to_string());
+    step("measure the operator", || show_live(&mut bench))
+}
