@@ -8,7 +8,7 @@ use fairlead_plan::report::report;
 use fairlead_plan::{Class, Live, ObjectId, ObjectKey, Outcome, Planned, Problem, Read};
 use kube::{Resource, ResourceExt};
 
-use super::write::Attempt;
+use super::write::{Attempt, unanswered};
 use super::{Crash, Key, Sim};
 
 /// The most rounds of reads of one pass.
@@ -204,6 +204,9 @@ fn run<K: Kind>(sim: &mut Sim, actor: &Actor, object: &K::Object) -> Result<Outc
         }
         for read in wanted {
             sim.cut()?;
+            if sim.rng.chance(sim.faults.failed) {
+                return Ok(Outcome::Unread(unanswered()));
+            }
             let answer = sim.read(&read);
             live.put(read, answer);
         }

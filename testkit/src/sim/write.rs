@@ -47,21 +47,16 @@ impl Sim {
     ) -> Attempt<T, Problem> {
         self.cut()?;
         self.requests += 1;
-        let lost = |what: &str| Problem {
-            class: Class::Transient,
-            reason: Reason::Unavailable,
-            message: format!("{what}; it is tried again"),
-        };
         if self.rng.chance(self.faults.failed) {
             self.say(format!(
                 "{actor}: the API server does not answer a write of {key}"
             ));
-            return Ok(Err(lost("the API server did not answer")));
+            return Ok(Err(unanswered()));
         }
         let done = write(&mut self.store);
         if self.rng.chance(self.faults.lost) {
             self.say(format!("{actor}: the answer to a write of {key} is lost"));
-            return Ok(Err(lost("the API server did not answer")));
+            return Ok(Err(unanswered()));
         }
         Ok(done.map_err(|refused| problem_of(&refused, key)))
     }
@@ -177,6 +172,15 @@ impl Sim {
             },
         );
         Ok(Ok(changed))
+    }
+}
+
+/// The problem of a request that was not answered.
+pub(super) fn unanswered() -> Problem {
+    Problem {
+        class: Class::Transient,
+        reason: Reason::Unavailable,
+        message: "the API server did not answer; it is tried again".to_owned(),
     }
 }
 
