@@ -43,7 +43,8 @@ struct Names {
 /// Begins a kind in this repository.
 pub(crate) fn run(request: &Request) -> Result<()> {
     begin(&root(), request)?;
-    note("now describe its fields, then run `cargo xtask gen` and `cargo xtask check`");
+    note("now describe its fields, and run `cargo xtask gen`");
+    note("its cases are recorded by `INSTA_UPDATE=always cargo test -p fairlead-plan`");
     Ok(())
 }
 
