@@ -5,6 +5,8 @@
 //! document `live:` lists what the API server answers: `object`, `pods` of a workload, `lastLog` of a pod's container. Time,
 //! randomness and what the operator knows of itself are fixed.
 
+#![allow(clippy::disallowed_methods, reason = "the cases are files")]
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -123,7 +125,7 @@ fn fill(cache: &Cache, object: &Value) {
 }
 
 fn answer(case: &Case, read: &Read) -> Answer {
-    let mut all = case.live.iter();
+    let all = case.live.iter();
     match read {
         Read::Object(key) => Answer::Object(
             all.filter_map(|entry| entry.get("object"))

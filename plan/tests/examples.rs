@@ -1,5 +1,7 @@
 //! Every file under `examples/` is what it says: Fairlead's objects parse and validate, and Score files are Score files.
 
+#![allow(clippy::disallowed_methods, reason = "the examples are files")]
+
 use std::path::{Path, PathBuf};
 
 use fairlead_plan::kind::Kind;

@@ -13,7 +13,7 @@ impl Rng {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -27,19 +27,19 @@ impl Rng {
             return 0;
         }
         let bound = bound as u64;
-        usize::try_from(self.next() % bound).unwrap_or(0)
+        usize::try_from(self.draw() % bound).unwrap_or(0)
     }
 
     /// True so many times in a thousand.
     pub fn chance(&mut self, per_mille: u32) -> bool {
-        self.next() % 1000 < u64::from(per_mille)
+        self.draw() % 1000 < u64::from(per_mille)
     }
 
     /// 32 bytes.
     pub fn bytes(&mut self) -> [u8; 32] {
         let mut out = [0; 32];
         for chunk in out.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes());
+            chunk.copy_from_slice(&self.draw().to_le_bytes());
         }
         out
     }
@@ -52,9 +52,9 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_numbers() {
         let (mut a, mut b, mut c) = (Rng::new(7), Rng::new(7), Rng::new(8));
-        let first = a.next();
-        assert_eq!(first, b.next());
-        assert_ne!(first, c.next());
+        let first = a.draw();
+        assert_eq!(first, b.draw());
+        assert_ne!(first, c.draw());
         assert!((0..100).all(|_| a.below(3) < 3));
     }
 }

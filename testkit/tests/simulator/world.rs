@@ -56,3 +56,27 @@ pub fn instance(sim: &Sim, namespace: &str, type_: &str) -> Option<Value> {
         .find(|(_, object)| of_type(object))
         .map(|(_, object)| object.as_ref().clone())
 }
+
+/// The names of all namespaces.
+pub fn namespaces(sim: &Sim) -> Vec<String> {
+    sim.store
+        .of_kind("Namespace")
+        .map(|(key, _)| key.name.clone())
+        .collect()
+}
+
+/// How many objects of a kind a namespace has.
+pub fn count(sim: &Sim, kind: &str, namespace: &str) -> usize {
+    sim.store
+        .of_kind(kind)
+        .filter(|(key, _)| key.namespace.as_deref() == Some(namespace))
+        .count()
+}
+
+/// The image that a Deployment runs.
+pub fn image(sim: &Sim, namespace: &str, name: &str) -> Option<Value> {
+    let found = sim.get("Deployment", namespace, name)?;
+    found
+        .pointer("/spec/template/spec/containers/0/image")
+        .cloned()
+}

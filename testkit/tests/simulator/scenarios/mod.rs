@@ -1,0 +1,6 @@
+//! What people do, and what must come of it.
+
+mod environments;
+mod failures;
+mod releases;
+mod resources;
