@@ -220,14 +220,10 @@ async fn create(
         );
     }
     let api: Api<Release> = Api::namespaced(cluster.client.clone(), &cluster.application);
-    let mut existing = releases::of_environment(
-        &cluster.cache,
-        &cluster.application,
-        &environment.name_any(),
-    );
+    let mut existing = cluster.cache.releases.in_namespace(&cluster.application);
     let content = releases::content(&spec.workloads);
     for _ in 0..TRIES {
-        let name = releases::next_name(&existing, &environment.name_any());
+        let name = releases::next_name(existing.iter().map(Arc::as_ref), &environment.name_any());
         let object: Release =
             serde_json::from_value(release_object(environment, &name, &content, origin, spec))?;
         match api.create(&PostParams::default(), &object).await {

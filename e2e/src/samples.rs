@@ -22,15 +22,20 @@ pub fn workload(application: &str, name: &str, variables: Value, resources: Valu
     if let (Some(all), Some(variables)) = (all.as_object_mut(), variables.as_object()) {
         all.extend(variables.clone());
     }
-    json!({
+    let mut workload = json!({
         "apiVersion": VERSION,
         "kind": "ScoreWorkload",
         "metadata": {"name": name, "namespace": application},
-        "spec": {
-            "containers": {"main": {"image": "localhost/shop:dev", "args": ["frontend"], "variables": all}},
-            "resources": resources,
-        },
-    })
+        "spec": {"containers": {"main": {"image": "localhost/shop:dev", "args": ["frontend"], "variables": all}}},
+    });
+    // Server-side apply turns a map that loses its last entry into null; leaving it out removes it.
+    if resources
+        .as_object()
+        .is_some_and(|resources| !resources.is_empty())
+    {
+        workload["spec"]["resources"] = resources;
+    }
+    workload
 }
 
 /// A class of a type, with a plain output `host` and a secret output `password`.

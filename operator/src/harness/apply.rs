@@ -38,7 +38,7 @@ pub(super) async fn apply(
         let verb = verb(&change.verb);
         match one(world, kind, change, live).await {
             Ok(true) => {
-                tracing::info!(reason = change.reason, target = %change.key, verb, note = change.note, "wrote");
+                tracing::info!(reason = change.reason, written = %change.key, verb, note = change.note, "wrote");
                 world.metrics.write(verb, "written");
                 written.push(change.key.clone());
             }

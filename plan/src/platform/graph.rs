@@ -173,7 +173,9 @@ impl Resolver<'_> {
                 .as_ref()
                 .map(|params| placeholders::fill_metadata(params, workload))
                 .transpose();
-            let params = params.map_err(|problem| in_workload(name, problem))?;
+            let params = params
+                .map_err(|problem| in_workload(name, problem))?
+                .filter(|params| !params.is_empty());
             let used = params
                 .as_ref()
                 .map(placeholders::aliases)

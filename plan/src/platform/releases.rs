@@ -140,17 +140,13 @@ pub fn environment_of_instance(
         .get(&instance.spec.application, &instance.spec.environment)
 }
 
-/// The name for the next release of an environment: its name and the next number.
-#[must_use]
-pub fn next_name(existing: &[Arc<Release>], environment: &str) -> String {
-    let numbers = existing.iter().filter_map(|release| {
+/// The name for the next release of an environment: its name and the next number that no release of the application has, of
+/// whatever environment it says it is.
+pub fn next_name<'a>(taken: impl IntoIterator<Item = &'a Release>, environment: &str) -> String {
+    let numbers = taken.into_iter().filter_map(|release| {
         let name = release.name_any();
-        let number = name
-            .strip_prefix(environment)?
-            .strip_prefix('-')?
-            .parse::<u64>()
-            .ok()?;
-        Some(number)
+        let number = name.strip_prefix(environment)?.strip_prefix('-')?;
+        number.parse::<u64>().ok()
     });
     format!("{environment}-{}", numbers.max().unwrap_or(0) + 1)
 }

@@ -41,6 +41,8 @@ pub struct Valid {
 pub struct Seen {
     namespace: Option<Arc<ChildMeta>>,
     releases: Vec<Arc<Release>>,
+    /// The name for a release to be made, where one may be.
+    next_name: String,
     active: Option<Arc<Release>>,
     workloads: Vec<Arc<ScoreWorkload>>,
 }
@@ -111,6 +113,12 @@ impl Kind for EnvironmentKind {
         Seen {
             namespace: cache.namespace(&valid.namespace),
             releases: releases::of_environment(cache, &application, &object.name_any()),
+            next_name: if on_change {
+                let taken = cache.releases.in_namespace(&application);
+                releases::next_name(taken.iter().map(Arc::as_ref), &object.name_any())
+            } else {
+                String::new()
+            },
             active: releases::active(cache, object),
             workloads: if on_change {
                 cache.workloads.in_namespace(&application)
@@ -314,9 +322,9 @@ fn release_on_change(object: &Environment, seen: &Seen) -> Option<Change> {
         deletion_policy: object.spec.deletion_policy,
         rollback_of: None,
     };
-    let name = releases::next_name(&seen.releases, &object.name_any());
+    let name = seen.next_name.as_str();
     Some(Change::create(
-        release_object(object, &name, &content, "OnChange", &spec),
+        release_object(object, name, &content, "OnChange", &spec),
         "Release",
         format!("makes the release {name}"),
     ))
