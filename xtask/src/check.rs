@@ -8,12 +8,13 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::cargo_tools::{CargoTool, DENY, MACHETE};
 use crate::chart;
-use crate::command::{capture, find};
+use crate::command::capture;
 use crate::generate::{self, Generated, Kind, compare};
 use crate::names::snake;
-use crate::paths::{cache, root};
-use crate::progress::{note, step};
+use crate::paths::root;
+use crate::progress::step;
 
 /// What must not stand below a pure crate.
 const EFFECTS: [&str; 6] = [
@@ -35,10 +36,10 @@ const BELOW: [(&str, &[&str]); 3] = [
     ("fairlead-plan", &["fairlead-crds", "fairlead-expr"]),
 ];
 
-/// Tools that not every machine has.
-const TOOLS: [(&str, &[&str]); 2] = [
-    ("cargo-deny", &["--all-features", "check"]),
-    ("cargo-machete", &[]),
+/// What is asked of the programs for cargo. Advisories are left out: deny.toml says why.
+const TOOLS: [(&CargoTool, &[&str]); 2] = [
+    (&DENY, &["check", "bans", "licenses", "sources"]),
+    (&MACHETE, &[]),
 ];
 
 /// Runs every check, and fails with the findings of all.
@@ -63,15 +64,10 @@ pub(crate) fn run() -> Result<()> {
     part("the chart", &mut chart::lint);
     part("sources", &mut sources);
     for (tool, arguments) in TOOLS {
-        match program(tool) {
-            Some(program) => part(tool, &mut || {
-                let mut command = Command::new(&program);
-                capture(command.args(arguments).current_dir(root())).map(|_| ())
-            }),
-            None => note(&format!(
-                "SKIPPED: {tool} is not installed; `cargo install --locked {tool}` installs it"
-            )),
-        }
+        part(tool.name, &mut || {
+            let mut command = Command::new(tool.ensure()?);
+            capture(command.args(arguments).current_dir(root())).map(|_| ())
+        });
     }
     part("each crate alone", &mut alone);
     if failed.is_empty() {
@@ -229,12 +225,6 @@ fn tracked() -> Result<Vec<PathBuf>> {
     git.args(["ls-files", "--cached", "--others", "--exclude-standard"])
         .current_dir(root());
     Ok(capture(&mut git)?.lines().map(PathBuf::from).collect())
-}
-
-/// Where a tool is: on PATH, or where this program keeps what it installs.
-fn program(tool: &str) -> Option<PathBuf> {
-    let kept = cache().ok()?.join("bin").join(tool);
-    find(tool).or_else(|| kept.is_file().then_some(kept))
 }
 
 fn cargo(arguments: &[&str]) -> Command {

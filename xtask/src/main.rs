@@ -6,6 +6,7 @@
 
 mod bench;
 mod bootstrap;
+mod cargo_tools;
 mod chart;
 mod check;
 mod cluster;
