@@ -80,19 +80,30 @@ pub(crate) fn api_server(layout: &Layout) -> Vec<String> {
     ])
 }
 
-/// The controller manager.
-pub(crate) fn controller_manager(layout: &Layout) -> Vec<String> {
-    let own = format!(
-        "--kubeconfig={}",
-        layout.text("controller-manager.kubeconfig")
-    );
+/// What the controllers beside the API server have in common: a kubeconfig of their own, and nobody to elect a leader among.
+fn controller(layout: &Layout, program: &str, kubeconfig: &str) -> Vec<String> {
+    let own = layout.text(kubeconfig);
     words(&[
-        "kube-controller-manager",
-        &own,
-        &own.replace("--kubeconfig", "--authentication-kubeconfig"),
-        &own.replace("--kubeconfig", "--authorization-kubeconfig"),
+        program,
+        &format!("--kubeconfig={own}"),
+        &format!("--authentication-kubeconfig={own}"),
+        &format!("--authorization-kubeconfig={own}"),
         "--bind-address=127.0.0.1",
         "--leader-elect=false",
+        "--kube-api-qps=500",
+        "--kube-api-burst=1000",
+        "--profiling=false",
+    ])
+}
+
+/// The controller manager.
+pub(crate) fn controller_manager(layout: &Layout) -> Vec<String> {
+    let mut all = controller(
+        layout,
+        "kube-controller-manager",
+        "controller-manager.kubeconfig",
+    );
+    all.extend(words(&[
         "--use-service-account-credentials=true",
         &format!(
             "--service-account-private-key-file={}",
@@ -101,27 +112,14 @@ pub(crate) fn controller_manager(layout: &Layout) -> Vec<String> {
         &format!("--root-ca-file={}", layout.text("pki/ca.crt")),
         &format!("--cluster-signing-cert-file={}", layout.text("pki/ca.crt")),
         &format!("--cluster-signing-key-file={}", layout.text("pki/ca.key")),
-        "--kube-api-qps=500",
-        "--kube-api-burst=1000",
         "--concurrent-namespace-syncs=20",
-        "--profiling=false",
-    ])
+    ]));
+    all
 }
 
 /// The scheduler.
 pub(crate) fn scheduler(layout: &Layout) -> Vec<String> {
-    let own = format!("--kubeconfig={}", layout.text("scheduler.kubeconfig"));
-    words(&[
-        "kube-scheduler",
-        &own,
-        &own.replace("--kubeconfig", "--authentication-kubeconfig"),
-        &own.replace("--kubeconfig", "--authorization-kubeconfig"),
-        "--bind-address=127.0.0.1",
-        "--leader-elect=false",
-        "--kube-api-qps=500",
-        "--kube-api-burst=1000",
-        "--profiling=false",
-    ])
+    controller(layout, "kube-scheduler", "scheduler.kubeconfig")
 }
 
 /// kube-proxy.
