@@ -18,8 +18,10 @@ use fairlead_operator::metrics::Metrics as ClientMetrics;
 use fairlead_operator::{admin, client};
 use fairlead_plan::Cache;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use metrics::REFERENCE;
 pub use review::answer;
 
 use crate::metrics::Metrics;
@@ -107,10 +109,47 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let serving = serve::serve(config.listen, certificates, cache, metrics, stop.clone());
     tokio::select! {
         served = serving => served.map_err(|source| RunError::Serve { address: config.listen, source }),
-        ended = &mut admin => match ended {
-            Ok(Err(source)) => Err(RunError::Serve { address: config.admin, source }),
-            _ if stop.is_cancelled() => Ok(()),
-            _ => Err(RunError::Serve { address: config.admin, source: std::io::Error::other("it ended") }),
-        },
+        error = failure(&mut admin, &stop) => Err(RunError::Serve { address: config.admin, source: error }),
+    }
+}
+
+/// How the admin port failed. Its orderly end is none: requests that are under way are answered first.
+async fn failure(
+    admin: &mut JoinHandle<std::io::Result<()>>,
+    stop: &CancellationToken,
+) -> std::io::Error {
+    match admin.await {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) if stop.is_cancelled() => std::future::pending().await,
+        Ok(Ok(())) => std::io::Error::other("it ended"),
+        Err(error) => std::io::Error::other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_admin_port_that_ends_with_the_process_does_not_cut_requests_off() {
+        let stop = CancellationToken::new();
+        let patience = Duration::from_millis(50);
+        let mut ended = tokio::spawn(async { Ok(()) });
+        assert!(
+            tokio::time::timeout(patience, failure(&mut ended, &stop))
+                .await
+                .is_ok(),
+            "it ended too early, and nobody is told"
+        );
+        stop.cancel();
+        let mut ended = tokio::spawn(async { Ok(()) });
+        assert!(
+            tokio::time::timeout(patience, failure(&mut ended, &stop))
+                .await
+                .is_err(),
+            "the process would end before its last answers"
+        );
     }
 }

@@ -1,10 +1,33 @@
-//! The webhook's metrics.
+//! The webhook's metrics, in Prometheus' text form. [`REFERENCE`] lists them for the documentation.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+/// Every metric: name, type, labels, help.
+pub const REFERENCE: &[(&str, &str, &str, &str)] = &[
+    (
+        "fairlead_admission_requests_total",
+        "counter",
+        "kind, verdict",
+        "Admission requests by kind (other where it is not Fairlead's) and verdict (allowed, refused)",
+    ),
+    (
+        "fairlead_admission_duration_seconds",
+        "histogram",
+        "",
+        "How long answers took",
+    ),
+];
+
+fn help(name: &str) -> &'static str {
+    REFERENCE
+        .iter()
+        .find(|(found, ..)| *found == name)
+        .map_or("", |(.., help)| help)
+}
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Labels {
@@ -29,15 +52,16 @@ impl Default for Metrics {
             requests: Family::default(),
             seconds,
         };
+        // Counters get their `_total` from the encoder.
         let registry = &mut metrics.registry;
         registry.register(
             "fairlead_admission_requests",
-            "Admission requests by kind and verdict",
+            help("fairlead_admission_requests_total"),
             metrics.requests.clone(),
         );
         registry.register(
             "fairlead_admission_duration_seconds",
-            "How long admission took",
+            help("fairlead_admission_duration_seconds"),
             metrics.seconds.clone(),
         );
         metrics
@@ -66,5 +90,46 @@ impl Metrics {
         // Writing into a String does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_is_what_is_served() {
+        let metrics = Metrics::default();
+        metrics.answered("Release", true, 0.1);
+        let text = metrics.encode();
+        for (name, type_, labels, help) in REFERENCE {
+            let family = name.strip_suffix("_total").unwrap_or(name);
+            // The encoder ends a help text that has no full stop with one.
+            for line in [
+                format!("# TYPE {family} {type_}\n"),
+                format!("# HELP {family} {help}.\n"),
+            ] {
+                assert!(text.contains(&line), "{line} is not in:\n{text}");
+            }
+            assert!(text.contains(name), "{name} is not served:\n{text}");
+            for label in labels.split(", ").filter(|label| !label.is_empty()) {
+                assert!(
+                    text.contains(&format!("{label}=\"")),
+                    "{name} has no label {label}:\n{text}"
+                );
+            }
+        }
+        assert_eq!(text.matches("# TYPE ").count(), REFERENCE.len());
+    }
+
+    #[test]
+    fn a_foreign_kind_makes_no_series_of_its_own() {
+        let metrics = Metrics::default();
+        metrics.answered("Pod", false, 0.1);
+        assert!(
+            metrics
+                .encode()
+                .contains("kind=\"other\",verdict=\"refused\"")
+        );
     }
 }

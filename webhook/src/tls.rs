@@ -130,10 +130,11 @@ fn parse(folder: &Path, (certificate, key): &(Vec<u8>, Vec<u8>)) -> Result<Certi
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn write(folder: &Path, name: &str) {
+    /// Writes a certificate for `name` and its key into a folder.
+    pub(crate) fn write(folder: &Path, name: &str) {
         let made = rcgen::generate_simple_self_signed(vec![name.to_owned()])
             .expect("a certificate can be made");
         std::fs::write(folder.join("tls.crt"), made.cert.pem()).expect("the folder is writable");
@@ -160,8 +161,15 @@ mod tests {
         );
         let second = certificates.current.load_full();
         assert_ne!(first.cert, second.cert);
-        std::fs::write(folder.join("tls.crt"), "nonsense").expect("the folder is writable");
+        // Half of a renewal, as a look in between would find it; and what is no certificate.
+        let kept = std::fs::read(folder.join("tls.key")).expect("the key is there");
+        write(&folder, "three");
+        std::fs::write(folder.join("tls.key"), kept).expect("the folder is writable");
         assert!(certificates.reload(&folder).await.is_err());
+        for bad in ["", "nonsense"] {
+            std::fs::write(folder.join("tls.crt"), bad).expect("the folder is writable");
+            assert!(certificates.reload(&folder).await.is_err());
+        }
         assert_eq!(certificates.current.load_full().cert, second.cert);
         std::fs::remove_dir_all(&folder).expect("the folder can be removed");
     }
