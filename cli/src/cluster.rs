@@ -1,5 +1,6 @@
 //! The cluster as the commands see it: its objects in the same cache that the operator plans from.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -30,6 +31,8 @@ pub(crate) struct Cluster {
     pub(crate) application: String,
     /// What the cluster holds.
     pub(crate) cache: Cache,
+    /// The namespaces of environments whose resources this user may not see.
+    hidden: BTreeSet<String>,
 }
 
 impl Target {
@@ -51,6 +54,7 @@ impl Target {
             client,
             application,
             cache: Cache::default(),
+            hidden: BTreeSet::new(),
         };
         cluster.read().await?;
         Ok(cluster)
@@ -75,8 +79,16 @@ impl Cluster {
             .all()
             .into_iter()
             .map(|environment| releases::target_namespace(&environment));
-        for namespace in namespaces.collect::<std::collections::BTreeSet<_>>() {
-            load::<ResourceInstanceKind>(client, cache, Some(&namespace)).await?;
+        for namespace in namespaces.collect::<BTreeSet<_>>() {
+            match load::<ResourceInstanceKind>(client, cache, Some(&namespace)).await {
+                // Who may not see production may work in development still.
+                Err(error) if is_forbidden(&error) => {
+                    if self.hidden.insert(namespace) {
+                        eprintln!("note: what runs is not shown: {error:#}");
+                    }
+                }
+                read => read?,
+            }
         }
         Ok(())
     }
@@ -85,6 +97,10 @@ impl Cluster {
     pub(crate) fn environment(&self, name: &str) -> anyhow::Result<Arc<Environment>> {
         find_environment(&self.cache, &self.application, name)
     }
+}
+
+fn is_forbidden(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 403)
 }
 
 /// An environment of an application.
@@ -117,13 +133,35 @@ async fn load<K: Kind>(
             .await
             .with_context(|| format!("failed to list {}", resource.plural))?;
         for object in page.items {
+            let id = ObjectId::of(&object.metadata);
             let object: K::Object = serde_json::from_value(serde_json::to_value(object)?)
-                .with_context(|| format!("failed to read a {}", resource.kind))?;
+                .with_context(|| format!("failed to read the {} {id}", resource.kind))?;
             K::table(cache).put(ObjectId::of(object.meta()), Arc::new(object));
         }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params.continue_token = Some(token),
             None => return Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_missing_right_is_told_from_other_failures() {
+        let error = |code| {
+            let status = Status {
+                code,
+                ..Status::default()
+            };
+            anyhow::Error::new(kube::Error::Api(Box::new(status))).context("failed to list")
+        };
+        assert!(is_forbidden(&error(403)));
+        assert!(!is_forbidden(&error(500)));
+        assert!(!is_forbidden(&anyhow::anyhow!("403")));
     }
 }

@@ -12,12 +12,14 @@ use fairlead_plan::view;
 use kube::api::PostParams;
 use kube::{Api, Error, ResourceExt};
 
-use crate::Ended;
 use crate::cluster::{Cluster, Target};
 use crate::output::{self, Format};
+use crate::{Ended, Misuse};
 
 /// How often a name is tried again when somebody else took it.
 const TRIES: usize = 5;
+/// How long between looks at a release that is waited for.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What to deploy.
 pub(crate) struct Request {
@@ -107,10 +109,10 @@ fn workloads(
                     .iter()
                     .map(|workload| workload.name.as_str())
                     .collect();
-                bail!(
+                bail!(Misuse(format!(
                     "there is no workload {name}; there are {}",
                     known.join(", ")
-                );
+                )));
             }
         }
         wanted.retain(|workload| chosen.contains(&workload.name));
@@ -124,11 +126,11 @@ fn workloads(
     }
     for workload in &wanted {
         if let Err(list) = score::validate(&workload.name, &workload.spec) {
-            bail!(
+            bail!(Misuse(format!(
                 "workload {}: {}",
                 workload.name,
                 fairlead_plan::problem::join_invalid(&list)
-            );
+            )));
         }
     }
     Ok(wanted)
@@ -252,10 +254,20 @@ async fn finish(
         output::print(format, &serde_json::json!({"release": release}))?;
         return Ok(Ended::Done);
     };
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let started = Instant::now();
     let mut told = String::new();
     loop {
-        cluster.read().await?;
+        let over = started.elapsed() > Duration::from_secs(seconds);
+        match cluster.read().await {
+            Ok(()) => {}
+            // An API server that restarts does not end the wait.
+            Err(error) if !over => {
+                tell(&mut told, format!("{error:#}; it is tried again"));
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
         let found = cluster
             .cache
             .releases
@@ -276,18 +288,27 @@ async fn finish(
             .as_ref()
             .and_then(|status| status.progress.clone())
             .unwrap_or_default();
-        let line = format!("{progress} {}", state.message).trim().to_owned();
-        if line != told {
-            eprintln!("{line}");
-            told = line;
-        }
-        if Instant::now() > deadline {
+        if over {
             eprintln!(
                 "{release} is not ready after {seconds} s: {}",
-                state.message
+                output::plain(&state.message)
             );
+            output::print(
+                format,
+                &serde_json::json!({"release": release, "ready": false}),
+            )?;
             return Ok(Ended::NotReady);
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let line = format!("{progress} {}", state.message).trim().to_owned();
+        tell(&mut told, line);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Says how it goes, unless that was said last.
+fn tell(told: &mut String, line: String) {
+    if line != *told {
+        eprintln!("{}", output::plain(&line));
+        *told = line;
     }
 }

@@ -3,14 +3,14 @@
 //! `lint` and `plan` run the operator's own code, without a cluster if asked to. Exit codes: 0 done, 1 failed, 2 wrong use or
 //! invalid input, 3 not ready.
 
-/// Answers with some text. A reader that has gone, such as `head`, ends the command.
+/// Answers people with some text. A reader that has gone, such as `head`, ends the command.
 macro_rules! put {
-    ($($text:tt)*) => { $crate::output::write(&format!($($text)*)) };
+    ($($text:tt)*) => { $crate::output::write(&$crate::output::plain(&format!($($text)*))) };
 }
 
 /// Answers with a line.
 macro_rules! say {
-    ($($text:tt)*) => { $crate::output::write(&format!("{}\n", format_args!($($text)*))) };
+    ($($text:tt)*) => { put!("{}\n", format_args!($($text)*)) };
 }
 
 mod cluster;
@@ -139,6 +139,23 @@ enum Ended {
     NotReady,
 }
 
+/// Wrong use that only shows once the command runs, or input that is invalid.
+#[derive(Debug)]
+struct Misuse(String);
+
+impl std::fmt::Display for Misuse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// The exit code of an error.
+fn code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<Misuse>() { 2 } else { 1 }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -154,8 +171,8 @@ async fn main() -> ExitCode {
         Ok(Ended::Invalid) => ExitCode::from(2),
         Ok(Ended::NotReady) => ExitCode::from(3),
         Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(1)
+            eprintln!("error: {}", output::plain(&format!("{error:#}")));
+            ExitCode::from(code_of(&error))
         }
     }
 }
@@ -203,12 +220,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         } => show::plan(&target, format, &environment, &files, offline).await,
         Command::Lint { files } => files::lint(format, &files),
         Command::Completion { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Arguments::command(),
-                "kubectl-fairlead",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "kubectl-fairlead", &mut script);
+            output::write(&String::from_utf8(script)?);
             Ok(Ended::Done)
         }
     }
@@ -221,5 +236,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn invalid_input_has_an_exit_code_of_its_own() {
+        let misuse = anyhow::Error::new(Misuse("x".to_owned()));
+        assert_eq!(code_of(&misuse), 2);
+        assert_eq!(code_of(&anyhow::anyhow!("x")), 1);
     }
 }

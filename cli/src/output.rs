@@ -1,14 +1,31 @@
 //! How answers are printed.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use serde::Serialize;
 
 /// Writes to standard output; where nobody reads any more, the command ends.
 pub(crate) fn write(text: &str) {
-    if std::io::stdout().write_all(text.as_bytes()).is_err() {
-        std::process::exit(0);
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("error: failed to write to standard output: {error}");
+            std::process::exit(1);
+        }
     }
+}
+
+/// Text that a terminal only shows: messages quote the last lines of containers, which may hold commands to the terminal.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|letter| match letter {
+            '\n' => letter,
+            '\t' => ' ',
+            letter if letter.is_control() => char::REPLACEMENT_CHARACTER,
+            letter => letter,
+        })
+        .collect()
 }
 
 /// How to answer.
@@ -26,8 +43,8 @@ pub(crate) enum Format {
 pub(crate) fn print<T: Serialize>(format: Format, value: &T) -> anyhow::Result<bool> {
     match format {
         Format::Text => return Ok(false),
-        Format::Json => say!("{}", serde_json::to_string_pretty(value)?),
-        Format::Yaml => put!("{}", yaml(value)?),
+        Format::Json => write(&format!("{}\n", serde_json::to_string_pretty(value)?)),
+        Format::Yaml => write(&yaml(value)?),
     }
     Ok(true)
 }
@@ -59,4 +76,21 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_told_nothing_by_a_message() {
+        assert_eq!(plain("a\u{1b}[2Jb\tc\nd\r"), "a\u{fffd}[2Jb c\nd\u{fffd}");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        let rows = [row(["✓ a", "x"]), row(["… long", ""])];
+        assert_eq!(table(&rows), "✓ a     x\n… long\n");
+    }
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use fairlead_crds::platform::ScoreWorkload;
 use fairlead_plan::kind::Kind;
 use fairlead_plan::platform::ScoreWorkloadKind;
+use fairlead_plan::problem::{Invalid, join_invalid};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Map, Value, json};
@@ -29,10 +30,17 @@ pub(crate) async fn import(
     for file in files {
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("failed to read {}", file.display()))?;
-        match workload(&text, file, image) {
+        let read = serde_saphyr::from_str(&text)
+            .context("failed to read it as YAML")
+            .and_then(|value| workload(value, file, image));
+        match read {
             Ok(workload) => workloads.push(workload),
             Err(error) => {
-                eprintln!("{}: {error:#}", file.display());
+                eprintln!(
+                    "{}: {}",
+                    file.display(),
+                    output::plain(&format!("{error:#}"))
+                );
                 broken = true;
             }
         }
@@ -91,30 +99,25 @@ fn print_all(format: Format, workloads: &[ScoreWorkload]) -> anyhow::Result<()> 
         })
         .collect();
     if format == Format::Json {
-        say!(
-            "{}",
-            serde_json::to_string_pretty(
-                &json!({"apiVersion": "v1", "kind": "List", "items": objects})
-            )?
-        );
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        output::print(format, &list)?;
         return Ok(());
     }
     for object in objects {
-        put!("---\n{}", output::yaml(&object)?);
+        output::write(&format!("---\n{}", output::yaml(&object)?));
     }
     Ok(())
 }
 
-/// The workload of a Score file, checked.
+/// The workload of a document of a Score file, checked.
 ///
 /// # Errors
 /// What is wrong, naming the field.
 pub(crate) fn workload(
-    text: &str,
+    value: Value,
     file: &Path,
     image: Option<&str>,
 ) -> anyhow::Result<ScoreWorkload> {
-    let value: Value = serde_saphyr::from_str(text).context("failed to read it as YAML")?;
     let Value::Object(mut score) = value else {
         bail!("found no mapping; a Score file is one")
     };
@@ -151,10 +154,15 @@ pub(crate) fn workload(
     let workload: ScoreWorkload =
         serde_json::from_value(object).context("it does not fit Score v1b1")?;
     if let Err(list) = ScoreWorkloadKind::validate(&workload) {
-        bail!(
-            "{}",
-            fairlead_plan::problem::join_invalid(&list).replace("spec.", "")
-        );
+        // What is the spec of a ScoreWorkload is the top of the file.
+        let inside: Vec<Invalid> = list
+            .into_iter()
+            .map(|broken| {
+                let field = broken.field.strip_prefix("spec.").unwrap_or(&broken.field);
+                Invalid::new(field, broken.message.clone())
+            })
+            .collect();
+        bail!("{}", join_invalid(&inside));
     }
     Ok(workload)
 }
@@ -234,11 +242,15 @@ fn normalise(
         }
         for field in ["files", "volumes"] {
             if let Some(Value::Object(map)) = container.get(field).cloned() {
-                let entries = map.into_iter().map(|(target, mut value)| {
-                    value["target"] = target.into();
-                    value
-                });
-                container.insert(field.to_owned(), entries.collect());
+                let mut entries = Vec::new();
+                for (target, value) in map {
+                    let Value::Object(mut entry) = value else {
+                        bail!("containers.{name}.{field}.{target}: a mapping is needed");
+                    };
+                    entry.insert("target".to_owned(), target.into());
+                    entries.push(Value::Object(entry));
+                }
+                container.insert(field.to_owned(), entries.into());
             }
         }
         for file in container
@@ -272,7 +284,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> anyhow::Result<ScoreWorkload> {
-        workload(text, Path::new("score.yaml"), Some("localhost/built:1"))
+        let value = serde_saphyr::from_str(text).expect("the text is YAML");
+        workload(value, Path::new("score.yaml"), Some("localhost/built:1"))
     }
 
     #[test]
@@ -283,6 +296,32 @@ mod tests {
         assert_eq!(
             (main.image.as_str(), main.files[0].target.as_str()),
             ("localhost/built:1", "/etc/web.conf")
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_mapping_is_refused() {
+        for field in ["files", "volumes"] {
+            for value in ["hello", "[a]", "1", "null"] {
+                let text = format!(
+                    "apiVersion: score.dev/v1b1\nmetadata: {{name: web}}\ncontainers:\n  main: {{image: a, {field}: {{/x: {value}}}}}\n"
+                );
+                let message = read(&text).expect_err("it is no mapping").to_string();
+                assert_eq!(
+                    message,
+                    format!("containers.main.{field}./x: a mapping is needed")
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_rule_names_the_field_of_the_file() {
+        let text = "apiVersion: score.dev/v1b1\nmetadata: {name: web}\ncontainers:\n  spec.x: {image: a}\n";
+        let message = read(text).expect_err("the name is wrong").to_string();
+        assert!(
+            message.starts_with("containers.spec.x: a DNS label"),
+            "{message}"
         );
     }
 

@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use fairlead_crds::platform::ReleaseWorkload;
 use fairlead_plan::Cache;
 use fairlead_plan::view::{self, EnvironmentView, State};
 use kube::ResourceExt;
 
-use crate::Ended;
 use crate::cluster::{Cluster, Target, find_environment};
 use crate::files;
 use crate::output::{self, Format};
+use crate::{Ended, Misuse};
 
 /// Shows the environments of the application as trees.
 pub(crate) async fn status(
@@ -113,9 +113,11 @@ pub(crate) async fn explain(
     environment: &str,
     resource: &str,
 ) -> anyhow::Result<Ended> {
-    let (workload, name) = resource.split_once('.').with_context(|| {
-        format!("found {resource}; WORKLOAD.RESOURCE is needed, such as catalog.db")
-    })?;
+    let Some((workload, name)) = resource.split_once('.') else {
+        bail!(Misuse(format!(
+            "found {resource}; WORKLOAD.RESOURCE is needed, such as catalog.db"
+        )));
+    };
     let cluster = target.connect().await?;
     let environment = cluster.environment(environment)?;
     let found = view::explain(&cluster.cache, &environment, workload, name)
@@ -184,10 +186,10 @@ pub(crate) async fn plan(
     paths: &[PathBuf],
     offline: bool,
 ) -> anyhow::Result<Ended> {
-    let found = files::read(paths)?;
+    let mut found = files::read(paths)?;
     if !found.broken.is_empty() {
         for broken in &found.broken {
-            eprintln!("{broken}");
+            eprintln!("{}", output::plain(broken));
         }
         return Ok(Ended::Invalid);
     }
@@ -216,7 +218,8 @@ pub(crate) async fn plan(
     )
 }
 
-fn described(cache: &Cache, application: &str) -> Vec<ReleaseWorkload> {
+/// The workloads of an application, as a release would hold them.
+pub(crate) fn described(cache: &Cache, application: &str) -> Vec<ReleaseWorkload> {
     let all = cache.workloads.in_namespace(application);
     all.iter()
         .map(|workload| ReleaseWorkload {
@@ -237,7 +240,7 @@ fn show_plan(
     let planned = match view::plan(cache, &environment, workloads) {
         Ok(planned) => planned,
         Err(problem) => {
-            eprintln!("it would not resolve: {}", problem.message);
+            eprintln!("it would not resolve: {}", output::plain(&problem.message));
             return Ok(Ended::Invalid);
         }
     };
