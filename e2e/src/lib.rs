@@ -170,6 +170,39 @@ impl Cluster {
         Ok(name.to_owned())
     }
 
+    /// Makes the environment `dev` of an application, which releases every change; returns the API of its environments.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub async fn dev(&self, application: &str) -> Result<Api<DynamicObject>> {
+        self.apply_one(&samples::environment(application, "dev", "OnChange"))
+            .await?;
+        self.platform("Environment", application).await
+    }
+
+    /// Describes the workload `web` of an application.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub async fn web(&self, application: &str, variables: Value, resources: Value) -> Result<()> {
+        self.apply_one(&samples::workload(application, "web", variables, resources))
+            .await
+            .map(|_| ())
+    }
+
+    /// Makes the class `default` of a type, and a definition of the same name that provides it.
+    ///
+    /// # Errors
+    /// The API server's refusal.
+    pub async fn provide(&self, type_: &str, stateful: bool) -> Result<()> {
+        self.apply_one(&samples::class(type_, "default", stateful))
+            .await?;
+        let everything = serde_json::json!([{}]);
+        self.apply_one(&samples::definition(type_, type_, everything))
+            .await
+            .map(|_| ())
+    }
+
     /// Deletes a namespace and waits until it is gone.
     ///
     /// # Errors
@@ -253,6 +286,14 @@ impl Cluster {
             })
             .await;
         waited.with_context(|| format!("its conditions: {seen}"))
+    }
+
+    /// Waits until an object is ready.
+    ///
+    /// # Errors
+    /// The conditions as they are, when it does not get ready.
+    pub async fn ready(&self, api: &Api<DynamicObject>, name: &str) -> Result<()> {
+        self.condition(api, name, "Ready", "True").await.map(|_| ())
     }
 
     /// Waits until the message of Ready=False of an object holds a text; returns the message.

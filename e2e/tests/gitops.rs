@@ -32,31 +32,16 @@ async fn kstatus(object: &Value) -> Result<String> {
 async fn kstatus_reads_every_kind_as_it_is() -> Result<()> {
     let cluster = Cluster::connect().await?;
     let application = cluster.application("git-kstatus").await?;
+    cluster.provide("git-kstatus", false).await?;
+    let environments = cluster.dev(&application).await?;
     cluster
-        .apply_one(&samples::class("git-kstatus", "default", false))
-        .await?;
-    cluster
-        .apply_one(&samples::definition(
-            "git-kstatus",
-            "git-kstatus",
-            json!([{}]),
-        ))
-        .await?;
-    cluster
-        .apply_one(&samples::environment(&application, "dev", "OnChange"))
-        .await?;
-    cluster
-        .apply_one(&samples::workload(
+        .web(
             &application,
-            "web",
             json!({}),
             json!({"db": {"type": "git-kstatus"}}),
-        ))
+        )
         .await?;
-    let environments = cluster.platform("Environment", &application).await?;
-    cluster
-        .condition(&environments, "dev", "Ready", "True")
-        .await?;
+    cluster.ready(&environments, "dev").await?;
     let places = [
         ("ResourceClass", "", "git-kstatus.default"),
         ("ResourceDefinition", "", "git-kstatus"),
@@ -170,9 +155,7 @@ async fn argo_cds_engine_syncs_an_application_and_finds_nothing_to_do_the_second
             Ok(environments.get_opt("dev").await?)
         })
         .await?;
-    cluster
-        .condition(&environments, "dev", "Ready", "True")
-        .await?;
+    cluster.ready(&environments, "dev").await?;
     // Then several more syncs change nothing, and Fairlead's own objects are not pruned
     let before = versions(&cluster, &application).await?;
     tokio::time::sleep(Duration::from_secs(10)).await;

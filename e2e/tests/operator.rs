@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use fairlead_e2e::{Cluster, find_condition, samples};
+use fairlead_e2e::{Cluster, find_condition};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const NAMESPACE: &str = "fairlead-system";
 
@@ -59,27 +59,15 @@ async fn another_replica_takes_over_within_its_time() -> Result<()> {
             Ok(holder(&cluster).await?.filter(|holder| *holder != old))
         });
         let new = new.await?;
-        println!(
+        eprintln!(
             "{new} took over from {old} after {:?} (grace {grace} s)",
             began.elapsed()
         );
     }
     // And it works
-    cluster
-        .apply_one(&samples::environment(&application, "dev", "OnChange"))
-        .await?;
-    cluster
-        .apply_one(&samples::workload(
-            &application,
-            "web",
-            json!({}),
-            json!({}),
-        ))
-        .await?;
-    let environments = cluster.platform("Environment", &application).await?;
-    cluster
-        .condition(&environments, "dev", "Ready", "True")
-        .await?;
+    let environments = cluster.dev(&application).await?;
+    cluster.web(&application, json!({}), json!({})).await?;
+    cluster.ready(&environments, "dev").await?;
     Ok(())
 }
 
@@ -140,25 +128,12 @@ async fn one_broken_object_stops_no_other() -> Result<()> {
         .complaint(&releases, "dev-1", "there is no Environment missing")
         .await?;
     // Then another application works
-    cluster
-        .apply_one(&samples::environment(&application, "dev", "OnChange"))
-        .await?;
-    cluster
-        .apply_one(&samples::workload(
-            &application,
-            "web",
-            json!({}),
-            json!({}),
-        ))
-        .await?;
-    let environments = cluster.platform("Environment", &application).await?;
-    cluster
-        .condition(&environments, "dev", "Ready", "True")
-        .await?;
+    let environments = cluster.dev(&application).await?;
+    cluster.web(&application, json!({}), json!({})).await?;
+    cluster.ready(&environments, "dev").await?;
     let release = releases.get("dev-1").await?;
     ensure!(
-        find_condition(&release, "Ready")
-            .is_some_and(|ready| ready["status"] == Value::from("False")),
+        find_condition(&release, "Ready").is_some_and(|ready| ready["status"] == "False"),
         "the broken release is ready"
     );
     Ok(())

@@ -10,29 +10,14 @@ use serde_json::json;
 async fn a_release_on_change_is_rolled_back_and_stays_so_until_the_next_change() -> Result<()> {
     let cluster = Cluster::connect().await?;
     let application = cluster.application("rel-change").await?;
+    let environments = cluster.dev(&application).await?;
     cluster
-        .apply_one(&samples::environment(&application, "dev", "OnChange"))
+        .web(&application, json!({"VERSION": "one"}), json!({}))
         .await?;
-    cluster
-        .apply_one(&samples::workload(
-            &application,
-            "web",
-            json!({"VERSION": "one"}),
-            json!({}),
-        ))
-        .await?;
-    let environments = cluster.platform("Environment", &application).await?;
-    cluster
-        .condition(&environments, "dev", "Ready", "True")
-        .await?;
+    cluster.ready(&environments, "dev").await?;
     // When the workload changes
     cluster
-        .apply_one(&samples::workload(
-            &application,
-            "web",
-            json!({"VERSION": "two"}),
-            json!({}),
-        ))
+        .web(&application, json!({"VERSION": "two"}), json!({}))
         .await?;
     let runs = async |name: &str| {
         cluster
@@ -58,12 +43,7 @@ async fn a_release_on_change_is_rolled_back_and_stays_so_until_the_next_change()
     ensure!(env.contains("one"), "the old version does not run: {env}");
     // Then the next change is released, and no other
     cluster
-        .apply_one(&samples::workload(
-            &application,
-            "web",
-            json!({"VERSION": "three"}),
-            json!({}),
-        ))
+        .web(&application, json!({"VERSION": "three"}), json!({}))
         .await?;
     runs("dev-4").await
 }
@@ -73,21 +53,9 @@ async fn resources_are_shared_kept_and_taken_down_in_order() -> Result<()> {
     let cluster = Cluster::connect().await?;
     let application = cluster.application("rel-resources").await?;
     cluster.remove_namespace("rel-resources-dev").await?;
-    cluster
-        .apply_one(&samples::class("rel-store", "default", true))
-        .await?;
-    cluster
-        .apply_one(&samples::class("rel-cache", "default", false))
-        .await?;
-    cluster
-        .apply_one(&samples::definition("rel-store", "rel-store", json!([{}])))
-        .await?;
-    cluster
-        .apply_one(&samples::definition("rel-cache", "rel-cache", json!([{}])))
-        .await?;
-    cluster
-        .apply_one(&samples::environment(&application, "dev", "OnChange"))
-        .await?;
+    cluster.provide("rel-store", true).await?;
+    cluster.provide("rel-cache", false).await?;
+    let environments = cluster.dev(&application).await?;
     let resources = json!({"store": {"type": "rel-store", "id": "shared"}, "cache": {"type": "rel-cache", "params": {"size": 2}}});
     let variables = json!({"URL": "db://user:${resources.store.password}@${resources.store.host}", "PASSWORD": "${resources.store.password}"});
     cluster
@@ -106,10 +74,7 @@ async fn resources_are_shared_kept_and_taken_down_in_order() -> Result<()> {
             json!({"store": {"type": "rel-store", "id": "shared"}}),
         ))
         .await?;
-    let environments = cluster.platform("Environment", &application).await?;
-    cluster
-        .condition(&environments, "dev", "Ready", "True")
-        .await?;
+    cluster.ready(&environments, "dev").await?;
     // Then the shared store exists once
     let instances = cluster
         .platform("ResourceInstance", "rel-resources-dev")
@@ -177,22 +142,12 @@ async fn resources_are_shared_kept_and_taken_down_in_order() -> Result<()> {
 async fn a_release_keeps_the_revision_it_was_made_with() -> Result<()> {
     let cluster = Cluster::connect().await?;
     let application = cluster.application("rel-revision").await?;
-    cluster
-        .apply_one(&samples::class("rel-rev", "default", false))
-        .await?;
-    cluster
-        .apply_one(&samples::definition("rel-rev", "rel-rev", json!([{}])))
-        .await?;
+    cluster.provide("rel-rev", false).await?;
     cluster
         .apply_one(&samples::environment(&application, "dev", "Manual"))
         .await?;
     cluster
-        .apply_one(&samples::workload(
-            &application,
-            "web",
-            json!({}),
-            json!({"db": {"type": "rel-rev"}}),
-        ))
+        .web(&application, json!({}), json!({"db": {"type": "rel-rev"}}))
         .await?;
     let (code, text) = fairlead(&application, &["deploy", "dev", "--wait", "120"]).await?;
     ensure!(code == 0, "deploy ended with {code}: {text}");
@@ -227,12 +182,11 @@ async fn a_release_keeps_the_revision_it_was_made_with() -> Result<()> {
         "the release changed its revision"
     );
     cluster
-        .apply_one(&samples::workload(
+        .web(
             &application,
-            "web",
             json!({"VERSION": "two"}),
             json!({"db": {"type": "rel-rev"}}),
-        ))
+        )
         .await?;
     let (code, text) = fairlead(&application, &["deploy", "dev", "--wait", "120"]).await?;
     ensure!(code == 0, "deploy ended with {code}: {text}");
@@ -257,29 +211,10 @@ async fn a_release_keeps_the_revision_it_was_made_with() -> Result<()> {
 async fn what_is_wrong_is_told_down_to_the_leaf_without_its_secrets() -> Result<()> {
     let cluster = Cluster::connect().await?;
     let application = cluster.application("rel-broken").await?;
-    cluster
-        .apply_one(&samples::class("rel-broken", "default", false))
-        .await?;
-    cluster
-        .apply_one(&samples::definition(
-            "rel-broken",
-            "rel-broken",
-            json!([{}]),
-        ))
-        .await?;
-    cluster
-        .apply_one(&samples::environment(&application, "dev", "OnChange"))
-        .await?;
+    cluster.provide("rel-broken", false).await?;
+    let environments = cluster.dev(&application).await?;
     let variables = json!({"FAULT_CRASH_ON_START": "true"});
-    cluster
-        .apply_one(&samples::workload(
-            &application,
-            "web",
-            variables,
-            json!({}),
-        ))
-        .await?;
-    let environments = cluster.platform("Environment", &application).await?;
+    cluster.web(&application, variables, json!({})).await?;
     let message = cluster
         .complaint(&environments, "dev", "workload web: container main: ")
         .await?;
@@ -290,12 +225,7 @@ async fn what_is_wrong_is_told_down_to_the_leaf_without_its_secrets() -> Result<
     // And what cannot be resolved says what there is
     let needs = |type_: &str, class: &str| json!({"db": {"type": type_, "class": class}});
     cluster
-        .apply_one(&samples::workload(
-            &application,
-            "web",
-            json!({}),
-            needs("rel-broken", "gold"),
-        ))
+        .web(&application, json!({}), needs("rel-broken", "gold"))
         .await?;
     cluster
         .complaint(
@@ -306,12 +236,7 @@ async fn what_is_wrong_is_told_down_to_the_leaf_without_its_secrets() -> Result<
         .await?;
     let output = json!({"A": "${resources.db.hots}"});
     cluster
-        .apply_one(&samples::workload(
-            &application,
-            "web",
-            output,
-            needs("rel-broken", "default"),
-        ))
+        .web(&application, output, needs("rel-broken", "default"))
         .await?;
     cluster
         .complaint(&environments, "dev", "host, password")
@@ -331,18 +256,8 @@ async fn a_namespace_of_somebody_else_is_not_taken_over() -> Result<()> {
     let application = cluster.application("rel-taken").await?;
     let other = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "rel-taken-dev", "labels": {"team": "other"}}});
     cluster.apply_one(&other).await?;
-    cluster
-        .apply_one(&samples::environment(&application, "dev", "OnChange"))
-        .await?;
-    cluster
-        .apply_one(&samples::workload(
-            &application,
-            "web",
-            json!({}),
-            json!({}),
-        ))
-        .await?;
-    let environments = cluster.platform("Environment", &application).await?;
+    let environments = cluster.dev(&application).await?;
+    cluster.web(&application, json!({}), json!({})).await?;
     cluster
         .complaint(&environments, "dev", "exists and is not taken over")
         .await?;
@@ -361,9 +276,7 @@ async fn a_namespace_of_somebody_else_is_not_taken_over() -> Result<()> {
     let mut given = other;
     given["metadata"]["labels"] = json!({"platform.fairlead.dev/application": application, "platform.fairlead.dev/environment": "dev"});
     cluster.apply_one(&given).await?;
-    cluster
-        .condition(&environments, "dev", "Ready", "True")
-        .await?;
+    cluster.ready(&environments, "dev").await?;
     Ok(())
 }
 
@@ -387,18 +300,14 @@ async fn a_missing_right_prints_the_rule_and_works_once_it_is_granted() -> Resul
         "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "${context.name}"}, "spec": {"limits": [{"type": "Pod"}]},
     });
     cluster.apply_one(&definition).await?;
+    let environments = cluster.dev(&application).await?;
     cluster
-        .apply_one(&samples::environment(&application, "dev", "OnChange"))
-        .await?;
-    cluster
-        .apply_one(&samples::workload(
+        .web(
             &application,
-            "web",
             json!({}),
             json!({"limit": {"type": "rel-rights"}}),
-        ))
+        )
         .await?;
-    let environments = cluster.platform("Environment", &application).await?;
     cluster
         .complaint(&environments, "dev", r#"resources: [\"limitranges\"]"#)
         .await?;
@@ -424,9 +333,7 @@ async fn a_missing_right_prints_the_rule_and_works_once_it_is_granted() -> Resul
             )
             .await?;
     }
-    cluster
-        .condition(&environments, "dev", "Ready", "True")
-        .await?;
+    cluster.ready(&environments, "dev").await?;
     Ok(())
 }
 
@@ -437,14 +344,7 @@ async fn a_paused_environment_is_left_alone() -> Result<()> {
     let mut environment = samples::environment(&application, "dev", "OnChange");
     environment["metadata"]["annotations"] = json!({"fairlead.dev/paused": "true"});
     cluster.apply_one(&environment).await?;
-    cluster
-        .apply_one(&samples::workload(
-            &application,
-            "web",
-            json!({}),
-            json!({}),
-        ))
-        .await?;
+    cluster.web(&application, json!({}), json!({})).await?;
     let environments = cluster.platform("Environment", &application).await?;
     let ready = cluster.eventually("the pause is reported", async || {
         Ok(find_condition(&environments.get("dev").await?, "Ready")
@@ -462,8 +362,6 @@ async fn a_paused_environment_is_left_alone() -> Result<()> {
     );
     environment["metadata"]["annotations"] = json!({"fairlead.dev/paused": "false"});
     cluster.apply_one(&environment).await?;
-    cluster
-        .condition(&environments, "dev", "Ready", "True")
-        .await?;
+    cluster.ready(&environments, "dev").await?;
     Ok(())
 }

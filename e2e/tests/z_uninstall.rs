@@ -1,31 +1,32 @@
 //! The end: what goes with Fairlead and what stays. Runs last, as its name sorts last.
 
 use anyhow::{Result, ensure};
-use fairlead_e2e::{Cluster, program, samples};
+use fairlead_e2e::{Cluster, program};
 use serde_json::json;
 
 const NAMESPACE: &str = "fairlead-system";
+
+fn helm(arguments: &[&str]) -> Result<()> {
+    let output = std::process::Command::new(program("FAIRLEAD_HELM")?)
+        .args(arguments)
+        .args(["--namespace", NAMESPACE])
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "helm: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
 
 #[tokio::test]
 async fn an_uninstalled_fairlead_leaves_the_users_data_and_nothing_that_blocks() -> Result<()> {
     let cluster = Cluster::connect().await?;
     // Given an application that runs
     let application = cluster.application("end").await?;
-    cluster
-        .apply_one(&samples::environment(&application, "dev", "OnChange"))
-        .await?;
-    cluster
-        .apply_one(&samples::workload(
-            &application,
-            "web",
-            json!({}),
-            json!({}),
-        ))
-        .await?;
-    let environments = cluster.platform("Environment", &application).await?;
-    cluster
-        .condition(&environments, "dev", "Ready", "True")
-        .await?;
+    let environments = cluster.dev(&application).await?;
+    cluster.web(&application, json!({}), json!({})).await?;
+    cluster.ready(&environments, "dev").await?;
     // When its operator's namespace is deleted, without any care
     cluster.remove_namespace(NAMESPACE).await?;
     // Then the webhook's registration goes with it
@@ -36,15 +37,13 @@ async fn an_uninstalled_fairlead_leaves_the_users_data_and_nothing_that_blocks()
             None,
         )
         .await?;
-    cluster
-        .eventually("the webhook's registration is gone", async || {
-            Ok(webhooks
-                .get_opt("fairlead-webhook")
-                .await?
-                .is_none()
-                .then_some(()))
+    let unregistered = || {
+        cluster.eventually("the webhook's registration is gone", async || {
+            let found = webhooks.get_opt("fairlead-webhook").await?;
+            Ok(found.is_none().then_some(()))
         })
-        .await?;
+    };
+    unregistered().await?;
     // And the application still runs, described as before
     let deployments = cluster
         .api("apps/v1", "Deployment", Some("end-dev"))
@@ -60,52 +59,28 @@ async fn an_uninstalled_fairlead_leaves_the_users_data_and_nothing_that_blocks()
     );
     // And objects can be written
     cluster
-        .apply_one(&samples::workload(
-            &application,
-            "web",
-            json!({"VERSION": "two"}),
-            json!({}),
-        ))
+        .web(&application, json!({"VERSION": "two"}), json!({}))
         .await?;
     // And it can be installed again, and takes up where it was
     let chart = fairlead_e2e::root().join("manifests/chart");
-    let helm = std::process::Command::new(program("FAIRLEAD_HELM")?)
-        .args(["upgrade", "--install", "fairlead"])
-        .arg(chart)
-        .args(["--namespace", NAMESPACE, "--create-namespace"])
-        .output()?;
-    ensure!(
-        helm.status.success(),
-        "helm: {}",
-        String::from_utf8_lossy(&helm.stderr)
-    );
+    let chart = chart.to_string_lossy();
+    helm(&[
+        "upgrade",
+        "--install",
+        "fairlead",
+        &chart,
+        "--create-namespace",
+    ])?;
     cluster
         .eventually("the change is released", async || {
             let environment = environments.get("dev").await?;
             Ok((environment.data["status"]["release"] == "dev-2").then_some(()))
         })
         .await?;
-    cluster
-        .condition(&environments, "dev", "Ready", "True")
-        .await?;
+    cluster.ready(&environments, "dev").await?;
     // And uninstalled as it should be
-    let helm = std::process::Command::new(program("FAIRLEAD_HELM")?)
-        .args(["uninstall", "fairlead", "--namespace", NAMESPACE, "--wait"])
-        .output()?;
-    ensure!(
-        helm.status.success(),
-        "helm: {}",
-        String::from_utf8_lossy(&helm.stderr)
-    );
-    cluster
-        .eventually("the webhook's registration is gone", async || {
-            Ok(webhooks
-                .get_opt("fairlead-webhook")
-                .await?
-                .is_none()
-                .then_some(()))
-        })
-        .await?;
+    helm(&["uninstall", "fairlead", "--wait"])?;
+    unregistered().await?;
     ensure!(
         environments.get_opt("dev").await?.is_some(),
         "the environment is gone"
