@@ -22,7 +22,7 @@ use crate::{admin, certificates, client};
 /// The name of the operator's Lease.
 const LEASE: &str = "fairlead-operator";
 /// How long events of one object are gathered before it is looked at.
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(150);
 /// How long passes may take to end when the process does.
 const GRACE: Duration = Duration::from_secs(10);
 

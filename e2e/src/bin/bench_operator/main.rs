@@ -23,8 +23,6 @@ use crate::report::Figures;
 
 /// How many resyncs memory is watched over.
 const RESYNCS: u32 = 10;
-/// The pause between resyncs, in seconds.
-const RESYNC_SECONDS: u64 = 60;
 /// Releases made while the operator is killed.
 const KILLED_RELEASES: usize = 200;
 /// How often it is killed meanwhile.
@@ -101,8 +99,10 @@ async fn main() -> Result<()> {
 
 /// A fresh operator over all objects: how long it takes to see them, what it costs, and that it writes nothing.
 async fn rest(figures: &mut Figures, releases: usize) -> Result<()> {
+    // Long enough that all objects are passed over and rest follows before the next resync.
+    let resync = 20 + releases as u64 / 250;
     let began = Instant::now();
-    let operator = Operator::start(RESYNC_SECONDS).await?;
+    let operator = Operator::start(resync).await?;
     operator.settle(releases * load::INSTANCES).await?;
     figures.add(
         "operator_start_to_observed_s",
@@ -113,7 +113,7 @@ async fn rest(figures: &mut Figures, releases: usize) -> Result<()> {
     let first = operator.rss_mb()?;
     let mut last = first;
     for _ in 0..RESYNCS {
-        tokio::time::sleep(Duration::from_secs(RESYNC_SECONDS)).await;
+        tokio::time::sleep(Duration::from_secs(resync)).await;
         last = operator.rss_mb()?;
     }
     let after = operator.totals().await?;
