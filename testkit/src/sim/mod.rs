@@ -130,6 +130,8 @@ pub struct Sim {
     weights: [usize; 4],
     violation: Option<Violation>,
     crashed: bool,
+    /// The object before the last request, where that request changed it.
+    effect: Option<Option<serde_json::Value>>,
 }
 
 impl Sim {
@@ -162,6 +164,7 @@ impl Sim {
             weights: [1; 4],
             violation: None,
             crashed: false,
+            effect: None,
         }
     }
 

@@ -46,6 +46,7 @@ impl Sim {
         write: impl FnOnce(&mut Store) -> Result<T, Refused>,
     ) -> Attempt<T, Problem> {
         self.cut()?;
+        self.effect = None;
         self.requests += 1;
         if self.rng.chance(self.faults.failed) {
             self.say(format!(
@@ -53,7 +54,10 @@ impl Sim {
             ));
             return Ok(Err(unanswered()));
         }
+        let before = self.store.get(key).cloned();
+        let journal = self.store.journal().len();
         let done = write(&mut self.store);
+        self.effect = (journal != self.store.journal().len()).then_some(before);
         if self.rng.chance(self.faults.lost) {
             self.say(format!("{actor}: the answer to a write of {key} is lost"));
             return Ok(Err(unanswered()));
@@ -65,10 +69,10 @@ impl Sim {
     pub(super) fn apply(&mut self, actor: &Actor, changes: &[Change], live: &Live) -> Applications {
         let mut written = Vec::new();
         for change in changes {
-            let before = self.store.get(&change.key).cloned();
-            let journal = self.store.journal().len();
+            self.effect = None;
             let done = self.one(actor, change, live)?;
-            if journal != self.store.journal().len() {
+            // Only what this write did: other passes may have run before it.
+            if let Some(before) = self.effect.take() {
                 self.wrote(actor, change, before.as_ref());
             }
             match done {
