@@ -28,9 +28,9 @@ struct OperatorArguments {
     /// The namespace that the operator runs in.
     #[arg(long, env = "POD_NAMESPACE", default_value = "fairlead-system")]
     namespace: String,
-    /// The name of this replica.
-    #[arg(long, env = "POD_NAME", default_value = "fairlead-operator")]
-    identity: String,
+    /// The name of this replica; one of its own where unset.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
     /// The image of the control plane, for the components that the operator makes.
     #[arg(long, env = "FAIRLEAD_IMAGE", default_value = "localhost/fairlead:dev")]
     image: String,
@@ -44,7 +44,7 @@ struct OperatorArguments {
     #[arg(long, env = "FAIRLEAD_CONCURRENCY", default_value_t = 16)]
     concurrency: usize,
     /// Seconds between visits of objects that nothing else wakes.
-    #[arg(long, env = "FAIRLEAD_RESYNC_SECONDS", default_value_t = 3600)]
+    #[arg(long, env = "FAIRLEAD_RESYNC_SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
     resync_seconds: u64,
 }
 
@@ -74,7 +74,9 @@ async fn main() -> anyhow::Result<()> {
             let _telemetry = telemetry::start("fairlead-operator");
             let config = Config {
                 namespace: arguments.namespace,
-                identity: arguments.identity,
+                identity: arguments
+                    .identity
+                    .unwrap_or_else(|| format!("fairlead-operator-{}", std::process::id())),
                 image: arguments.image,
                 image_pull_policy: arguments.image_pull_policy,
                 admin: arguments.admin,

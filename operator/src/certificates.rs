@@ -27,6 +27,8 @@ const ROOT_LIFE: time::Duration = time::Duration::days(365);
 const LEAF_LIFE: time::Duration = time::Duration::hours(24);
 /// How long a new root is only trusted before it signs.
 const PREPARE: time::Duration = time::Duration::hours(24);
+/// How far the clocks of others may be behind.
+const SKEW: time::Duration = time::Duration::minutes(5);
 /// How often the certificates are looked at.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -49,7 +51,7 @@ impl From<rcgen::Error> for CertificateError {
 }
 
 /// A certificate and its key, in PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Pair {
     certificate: String,
     key: String,
@@ -210,8 +212,14 @@ fn signer(roots: &[Pair], now: OffsetDateTime) -> &Pair {
     let ready = roots
         .iter()
         .rev()
-        .find(|root| validity(root).is_some_and(|(start, _)| now - start >= PREPARE));
+        .find(|root| validity(root).is_some_and(|(start, _)| now - start >= PREPARE + SKEW));
     ready.unwrap_or(&roots[0])
+}
+
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.certificate)
+    }
 }
 
 fn validity(pair: &Pair) -> Option<(OffsetDateTime, OffsetDateTime)> {
@@ -250,7 +258,7 @@ fn new_root(now: OffsetDateTime) -> Result<Pair, CertificateError> {
     params.distinguished_name = name;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.not_before = now;
+    params.not_before = now - SKEW;
     params.not_after = now + ROOT_LIFE;
     let certificate = params.self_signed(&key)?;
     Ok(Pair {
@@ -271,7 +279,7 @@ fn leaf_for(root: &Pair, namespace: &str, now: OffsetDateTime) -> Result<Pair, C
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, service);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    params.not_before = now - time::Duration::minutes(5);
+    params.not_before = now - SKEW;
     params.not_after = now + LEAF_LIFE;
     let certificate = params.signed_by(&key, &issuer)?;
     Ok(Pair {

@@ -117,13 +117,14 @@ impl Candidate {
     pub async fn acquire(&mut self) {
         loop {
             let started = Instant::now();
-            match self.attempt().await {
-                Ok(true) => {
+            match tokio::time::timeout(RENEW, self.attempt()).await {
+                Ok(Ok(true)) => {
                     self.lead.extend(started);
                     return;
                 }
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "failed to look at the lease"),
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "failed to look at the lease"),
+                Err(_) => tracing::warn!("looking at the lease took too long"),
             }
             tokio::time::sleep(POLL).await;
         }

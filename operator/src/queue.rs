@@ -59,6 +59,9 @@ impl Queue {
     /// The next object that is due; `None` once the queue is closed.
     pub(crate) async fn next(&self) -> Option<Key> {
         loop {
+            // Listens before it looks, so that nothing that happens in between is missed.
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
             let wait = {
                 let mut state = self.lock();
                 if state.closed {
@@ -79,7 +82,6 @@ impl Queue {
                     Err(wait) => wait,
                 }
             };
-            let changed = self.changed.notified();
             match wait {
                 Some(wait) => tokio::select! {
                     () = changed => {}

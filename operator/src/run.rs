@@ -1,10 +1,12 @@
 //! Puts the operator together: watches, leadership, workers, certificates, and an orderly end.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_plan::kind::Operator;
 use fairlead_plan::{Cache, Class, Event, KindName};
+use futures::FutureExt;
 use kube::runtime::events::{Recorder, Reporter};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -26,6 +28,9 @@ const GATHER: Duration = Duration::from_millis(150);
 /// How long passes may take to end when the process does.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long giving the lease back may take.
+const RELEASE: Duration = Duration::from_secs(5);
+
 /// Why the operator ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -43,6 +48,9 @@ pub enum RunError {
         /// The cause.
         source: std::io::Error,
     },
+    /// A part of the operator ended, which is a bug; a new process is better than half of one.
+    #[error("a part of the operator ended unexpectedly")]
+    TaskEnded,
     /// Another replica leads now.
     #[error("the lease was lost")]
     LeaseLost,
@@ -123,17 +131,27 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     work.world.metrics.lead(true);
     let mut tasks = start(&work, received, config.concurrency, &config, &stop);
     let result = tokio::select! {
-        () = candidate.hold() => Err(RunError::LeaseLost),
+        // Everything ends on a stop; that must not look like a failure.
+        biased;
         () = stop.cancelled() => Ok(()),
+        () = candidate.hold() => Err(RunError::LeaseLost),
         ended = &mut admin => Err(admin_error(&config, ended)),
+        _ = tasks.join_next() => Err(RunError::TaskEnded),
     };
+    stop.cancel();
     work.queue.close();
     let finish = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, finish).await.is_err() {
         tracing::warn!("passes did not end in time");
         tasks.abort_all();
     }
-    candidate.release().await;
+    if result.is_ok()
+        && tokio::time::timeout(RELEASE, candidate.release())
+            .await
+            .is_err()
+    {
+        tracing::warn!("giving the lease back took too long");
+    }
     result
 }
 
@@ -179,7 +197,7 @@ fn start(
             );
         }
     }
-    tokio::spawn(listen(Arc::clone(work), received, stop.clone()));
+    tasks.spawn(listen(Arc::clone(work), received, stop.clone()));
     tokio::spawn(measure(Arc::clone(work), stop.clone()));
     let certificates = certificates::keep(Arc::clone(&work.world), config.namespace.clone(), {
         let work = Arc::clone(work);
@@ -229,6 +247,12 @@ async fn listen(
                 Duration::ZERO,
             );
         }
+        if let Event::Other(meta) = &event
+            && let Some(key) = &meta.key
+            && work.world.cache.other(key).is_none()
+        {
+            work.world.forget(key);
+        }
         for kind in &work.kinds {
             for id in kind.triggers(&event, &work.world.cache) {
                 work.queue.add(
@@ -264,7 +288,11 @@ async fn worker(work: Arc<Work>) {
             continue;
         };
         let started = std::time::Instant::now();
-        let next = kind.pass(&work.world, &key.id).await;
+        let pass = AssertUnwindSafe(kind.pass(&work.world, &key.id));
+        let next = pass.catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(kind = key.kind.as_str(), object = %key.id, "a pass panicked; this is a bug");
+            Next::Problem(Class::Bug)
+        });
         let result = match next {
             Next::Problem(class) => class.as_str(),
             _ => "ok",

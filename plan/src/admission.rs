@@ -49,13 +49,19 @@ impl Answer {
 }
 
 /// The users whose deletions follow from a deletion that was allowed: garbage collection and the end of a namespace.
-const CLEANERS: &str = "system:serviceaccount:kube-system:";
+const CLEANERS: [&str; 2] = [
+    "system:serviceaccount:kube-system:",
+    "system:kube-controller-manager",
+];
 
 /// Answers a question from what the cache knows.
 #[must_use]
 pub fn review(question: &Question<'_>, cache: &Cache) -> Answer {
     if question.deletion {
-        return if question.user.starts_with(CLEANERS) {
+        return if CLEANERS
+            .iter()
+            .any(|cleaner| question.user.starts_with(cleaner))
+        {
             Answer::default()
         } else {
             deletion(question, cache)

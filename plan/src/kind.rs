@@ -137,6 +137,16 @@ pub trait Kind: Sized + Send + Sync + 'static {
         Teardown::default()
     }
 
+    /// Reads past the cache that are made before the finalizer goes.
+    fn last_look(_object: &Self::Object) -> Vec<Read> {
+        Vec::new()
+    }
+
+    /// What the last look found and the cache does not show yet: the finalizer stays until it does.
+    fn unseen(_object: &Self::Object, _cache: &Cache, _live: &Live) -> Option<String> {
+        None
+    }
+
     /// The objects of this kind that must be looked at because of an event, beside the object of the event itself.
     fn triggers(event: &Event, cache: &Cache) -> Vec<ObjectId>;
 }

@@ -84,6 +84,11 @@ pub enum Read {
         /// The workload.
         workload: String,
     },
+    /// The resources of an environment's namespace, past the cache.
+    Instances {
+        /// The namespace.
+        namespace: String,
+    },
     /// The last line that a container wrote.
     LastLog {
         /// The namespace.
@@ -106,6 +111,8 @@ pub enum Answer {
     Object(Option<Value>),
     /// The pods.
     Pods(Vec<Value>),
+    /// The resources.
+    Instances(Vec<Value>),
     /// The line, if there is one.
     LastLog(Option<String>),
 }
@@ -154,6 +161,18 @@ impl Live {
         };
         match self.answers.get(&read) {
             Some(Answer::Pods(pods)) => Some(pods),
+            _ => None,
+        }
+    }
+
+    /// The resources of a namespace, if they were read.
+    #[must_use]
+    pub fn instances(&self, namespace: &str) -> Option<&[Value]> {
+        let read = Read::Instances {
+            namespace: namespace.to_owned(),
+        };
+        match self.answers.get(&read) {
+            Some(Answer::Instances(instances)) => Some(instances),
             _ => None,
         }
     }

@@ -144,6 +144,12 @@ fn answer(case: &Case, read: &Read) -> Answer {
                     .collect(),
             )
         }
+        Read::Instances { .. } => Answer::Instances(
+            all.filter_map(|entry| entry.get("object"))
+                .filter(|object| text(object, "/kind") == "ResourceInstance")
+                .cloned()
+                .collect(),
+        ),
         Read::LastLog { pod, .. } => {
             let line = all
                 .filter_map(|entry| entry.get("lastLog"))
@@ -296,6 +302,7 @@ fn describe(read: &Read) -> String {
             namespace,
             workload,
         } => format!("the pods of {namespace}/{workload}"),
+        Read::Instances { namespace } => format!("the resources of {namespace}"),
         Read::LastLog {
             pod,
             container,

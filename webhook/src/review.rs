@@ -42,15 +42,13 @@ fn respond(request: &AdmissionRequest<DynamicObject>, cache: &Cache) -> Admissio
     let Some(subject) = subject else {
         return AdmissionResponse::from(request);
     };
-    let ending = subject.metadata.deletion_timestamp.is_some();
     let unchanged = request.operation == Operation::Update
-        && ending
         && request
             .old_object
             .as_ref()
             .is_some_and(|old| old.data.get("spec") == subject.data.get("spec"));
     if unchanged {
-        // Finalizers must always be able to go.
+        // Finalizers must always be able to go, and labels to change, whatever is thought of the spec by now.
         return AdmissionResponse::from(request);
     }
     let object = serde_json::to_value(subject).unwrap_or(Value::Null);
@@ -177,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_invalid_and_goes_may_lose_its_finalizers_but_not_change() {
+    fn what_is_invalid_may_lose_its_finalizers_and_be_labelled_but_not_change() {
         let cache = Cache::default();
         let going = |mut object: ScoreWorkload, finalizers: &[&str]| {
             let time = serde_json::from_value(json!("2026-01-01T00:00:00Z"));
@@ -192,10 +190,13 @@ mod tests {
         let mut other = free;
         other.spec.score.containers.clear();
         assert!(!ask("UPDATE", (Some(&held), Some(&other)), SOMEBODY, &cache).allowed);
+        // Labels and the annotation that pauses may change on what an older version let in.
+        let mut labelled = broken();
+        labelled.metadata.labels = Some([("team".to_owned(), "shop".to_owned())].into());
         assert!(
-            !ask(
+            ask(
                 "UPDATE",
-                (Some(&broken()), Some(&broken())),
+                (Some(&broken()), Some(&labelled)),
                 SOMEBODY,
                 &cache
             )

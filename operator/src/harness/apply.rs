@@ -140,12 +140,15 @@ async fn apply_one(
     {
         return Err(Skipped::Applied);
     }
+    let wanted_owner = body
+        .pointer("/metadata/ownerReferences/0/uid")
+        .and_then(Value::as_str);
+    let known = cached
+        .as_deref()
+        .is_some_and(|cached| cached.owner_uid.as_deref() == wanted_owner);
     let found = match live.object(key) {
         Some(found) => Some(found.clone()),
-        None if cached.is_none()
-            && body.pointer("/metadata/ownerReferences").is_some()
-            && !live.has(&Read::Object(key.clone())) =>
-        {
+        None if !known && wanted_owner.is_some() && !live.has(&Read::Object(key.clone())) => {
             read::object(world, key).await?
         }
         None => None,

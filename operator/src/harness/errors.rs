@@ -38,7 +38,7 @@ pub(crate) fn problem_of(
                 format!("{key}: its namespace is being deleted"),
             )
         }
-        403 if message.contains(" cannot ") => problem(
+        403 if message.contains("is forbidden: User ") => problem(
             Class::Denied,
             Reason::MissingPermission,
             permission(key, resource),
@@ -110,7 +110,7 @@ mod tests {
         let problem = problem_of(
             &error(
                 403,
-                "cronjobs.batch is forbidden: User x cannot create resource",
+                "cronjobs.batch is forbidden: User \"x\" cannot create resource",
             ),
             &key,
             None,

@@ -186,9 +186,25 @@ async fn teardown<K: Kind>(world: &Arc<World>, object: &K::Object) -> Next {
             tracing::debug!(waiting, "taking the object down");
             Next::After(Duration::from_secs(30))
         }
-        None => match publish::remove_finalizer::<K>(world, object, finalizer).await {
-            Ok(()) => Next::Never,
-            Err(problem) => Next::Problem(problem.class),
-        },
+        None => let_go::<K>(world, object, finalizer).await,
+    }
+}
+
+/// Removes the finalizer, unless a last look past the cache finds more to take down.
+async fn let_go<K: Kind>(world: &Arc<World>, object: &K::Object, finalizer: &str) -> Next {
+    let mut live = fairlead_plan::Live::default();
+    for read in K::last_look(object) {
+        match read::read(world, &read).await {
+            Ok(answer) => live.put(read, answer),
+            Err(problem) => return Next::Problem(problem.class),
+        }
+    }
+    if let Some(unseen) = K::unseen(object, &world.cache, &live) {
+        tracing::debug!(unseen, "the object stays for a moment");
+        return Next::After(Duration::from_secs(1));
+    }
+    match publish::remove_finalizer::<K>(world, object, finalizer).await {
+        Ok(()) => Next::Never,
+        Err(problem) => Next::Problem(problem.class),
     }
 }

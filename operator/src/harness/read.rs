@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use fairlead_crds::labels;
+use fairlead_crds::platform::ResourceInstance;
 use fairlead_plan::live::Answer;
 use fairlead_plan::{ObjectKey, Problem, Read};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};
 use kube::core::{ApiResource, DynamicObject};
-use kube::{Api, Error};
+use kube::{Api, Error, Resource};
 use serde_json::Value;
 
 use super::problem_of;
@@ -27,6 +28,7 @@ pub(super) async fn read(world: &Arc<World>, read: &Read) -> Result<Answer, Prob
             namespace,
             workload,
         } => pods(world, namespace, workload).await.map(Answer::Pods),
+        Read::Instances { namespace } => instances(world, namespace).await.map(Answer::Instances),
         Read::LastLog {
             namespace,
             pod,
@@ -37,9 +39,16 @@ pub(super) async fn read(world: &Arc<World>, read: &Read) -> Result<Answer, Prob
             if let Some(line) = world.line(read) {
                 return Ok(Answer::LastLog(line));
             }
-            let line = last_line(world, namespace, pod, container, *previous).await;
-            world.remember_line(read, line.clone());
-            Ok(Answer::LastLog(line))
+            match last_line(world, namespace, pod, container, *previous).await {
+                Ok(line) => {
+                    world.remember_line(read, line.clone());
+                    Ok(Answer::LastLog(line))
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "failed to read the last line");
+                    Ok(Answer::LastLog(None))
+                }
+            }
         }
     }
 }
@@ -87,14 +96,33 @@ async fn pods(world: &Arc<World>, namespace: &str, workload: &str) -> Result<Vec
         .collect())
 }
 
-/// The last line of a container; none where it cannot be had, since a message without it is better than no message.
+async fn instances(world: &Arc<World>, namespace: &str) -> Result<Vec<Value>, Problem> {
+    let key = ObjectKey::new(
+        ResourceInstance::api_version(&()),
+        ResourceInstance::kind(&()),
+        Some(namespace),
+        "",
+    );
+    let (api, resource) = world.api(&key).await?;
+    let found = api
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| problem_of(&error, &key, Some(&resource)))?;
+    Ok(found
+        .items
+        .into_iter()
+        .map(|instance| to_value(instance, &key))
+        .collect())
+}
+
+/// The last line of a container; none where there is none, since a message without it is better than no message.
 async fn last_line(
     world: &Arc<World>,
     namespace: &str,
     pod: &str,
     container: &str,
     previous: bool,
-) -> Option<String> {
+) -> Result<Option<String>, Error> {
     let api: Api<Pod> = Api::namespaced(world.client.clone(), namespace);
     let params = LogParams {
         container: Some(container.to_owned()),
@@ -104,11 +132,8 @@ async fn last_line(
         ..LogParams::default()
     };
     match api.logs(pod, &params).await {
-        Ok(text) => text.lines().last().map(str::to_owned),
-        Err(Error::Api(_)) => None,
-        Err(error) => {
-            tracing::debug!(%error, "failed to read the last line");
-            None
-        }
+        Ok(text) => Ok(text.lines().last().map(str::to_owned)),
+        Err(Error::Api(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -110,6 +110,11 @@ impl Sim {
                     .filter(|(key, pod)| key.namespace.as_deref() == Some(namespace) && mine(pod));
                 Answer::Pods(pods.map(|(_, pod)| pod.as_ref().clone()).collect())
             }
+            Read::Instances { namespace } => {
+                let all = self.store.of_kind("ResourceInstance");
+                let mine = all.filter(|(key, _)| key.namespace.as_deref() == Some(namespace));
+                Answer::Instances(mine.map(|(_, found)| found.as_ref().clone()).collect())
+            }
             Read::LastLog { namespace, pod, .. } => {
                 if let Some(line) = self.process.lines.get(read) {
                     return Answer::LastLog(line.clone());
@@ -243,6 +248,14 @@ fn teardown<K: Kind>(sim: &mut Sim, actor: &Actor, object: &K::Object) -> Result
     }
     if step.waiting.is_some() {
         return Ok(Next::After(30_000));
+    }
+    let mut live = Live::default();
+    for read in K::last_look(object) {
+        let answer = sim.read(&read);
+        live.put(read, answer);
+    }
+    if K::unseen(object, &cache, &live).is_some() {
+        return Ok(Next::After(1_000));
     }
     sim.say(format!("{actor}: lets the object go"));
     let rest: Vec<String> = object

@@ -18,7 +18,7 @@ use crate::cache::{Cache, ChildMeta, Event, KindName, ObjectId, Table};
 use crate::change::{Change, Plan};
 use crate::conditions::{self, Conditions};
 use crate::kind::{Child, Context, Kind, Planned, Teardown};
-use crate::live::{Live, ObjectKey};
+use crate::live::{Live, ObjectKey, Read};
 use crate::objects;
 use crate::platform::{releases, score};
 use crate::problem::{Invalid, Problem};
@@ -170,6 +170,14 @@ impl Kind for EnvironmentKind {
 
     fn teardown(object: &Environment, cache: &Cache) -> Teardown {
         teardown::teardown(object, cache)
+    }
+
+    fn last_look(object: &Environment) -> Vec<Read> {
+        teardown::last_look(object)
+    }
+
+    fn unseen(object: &Environment, cache: &Cache, live: &Live) -> Option<String> {
+        teardown::unseen(object, cache, live)
     }
 
     fn triggers(event: &Event, cache: &Cache) -> Vec<ObjectId> {

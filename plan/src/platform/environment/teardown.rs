@@ -10,7 +10,7 @@ use kube::{Resource, ResourceExt};
 use crate::cache::{self, Cache, ObjectId};
 use crate::change::Change;
 use crate::kind::Teardown;
-use crate::live::ObjectKey;
+use crate::live::{Live, ObjectKey, Read};
 use crate::platform::releases;
 
 /// The next step of taking an environment down.
@@ -63,6 +63,40 @@ pub(super) fn teardown(object: &Environment, cache: &Cache) -> Teardown {
         }
         _ => Teardown::default(),
     }
+}
+
+/// The namespace and its resources, past the cache: what was made a moment ago may not be in it yet.
+pub(super) fn last_look(object: &Environment) -> Vec<Read> {
+    let namespace = releases::target_namespace(object);
+    vec![
+        Read::Object(ObjectKey::new("v1", "Namespace", None, &namespace)),
+        Read::Instances { namespace },
+    ]
+}
+
+/// What the API server has of this environment and the cache does not.
+pub(super) fn unseen(object: &Environment, cache: &Cache, live: &Live) -> Option<String> {
+    let namespace = releases::target_namespace(object);
+    let behind = |what: &str| Some(format!("{what} is not in the cache yet"));
+    let key = ObjectKey::new("v1", "Namespace", None, &namespace);
+    if let Some(found) = live.object(&key)
+        && cache.namespace(&namespace).is_none()
+    {
+        let meta = cache::ChildMeta::of("v1", "Namespace", &cache::meta_of(found));
+        let (application, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        if cache::is_ours(&meta.labels) && belongs_to(&meta, &application, &name) {
+            return behind(&format!("the namespace {namespace}"));
+        }
+    }
+    let instances = live.instances(&namespace).unwrap_or_default();
+    let missing = instances.iter().map(cache::meta_of).find(|meta| {
+        let id = ObjectId::of(meta);
+        cache.instances.by_id(&id).is_none()
+    })?;
+    behind(&format!(
+        "the resource {}",
+        missing.name.unwrap_or_default()
+    ))
 }
 
 fn belongs_to(found: &cache::ChildMeta, application: &str, environment: &str) -> bool {
