@@ -15,6 +15,7 @@ mod bug;
 mod entry;
 mod pass;
 mod process;
+mod rest;
 mod safety;
 mod user;
 mod write;

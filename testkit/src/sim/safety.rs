@@ -212,7 +212,11 @@ impl Sim {
         }
     }
 
-    fn target_namespace(&self, release: &ObjectKey, environment: &str) -> Option<String> {
+    pub(super) fn target_namespace(
+        &self,
+        release: &ObjectKey,
+        environment: &str,
+    ) -> Option<String> {
         let application = release.namespace.clone()?;
         let found = self.store.get(&ObjectKey::new(
             platform(),
@@ -253,80 +257,6 @@ impl Sim {
                 running.unwrap_or_default()
             )
         })
-    }
-
-    /// What must hold once everything has settled.
-    pub(super) fn at_rest(&self) -> Option<String> {
-        for (key, environment) in self.store.of_kind("Environment") {
-            let application = key.namespace.clone().unwrap_or_default();
-            let mine = |release: &Value, of: &ObjectKey| {
-                of.namespace.as_deref() == Some(&application)
-                    && text(release, "/spec/environment") == key.name
-            };
-            let active: Vec<&ObjectKey> = self
-                .store
-                .of_kind("Release")
-                .filter(|(of, release)| mine(release, of))
-                .filter(|(_, release)| {
-                    condition(release, "Active").map(|found| text(found, "/status")) == Some("True")
-                })
-                .map(|(of, _)| of)
-                .collect();
-            if active.len() > 1 {
-                return Some(format!("{key} runs {} releases at once", active.len()));
-            }
-            let running = active_release(&self.store, &application, &key.name);
-            let ready = running
-                .and_then(|name| {
-                    self.store.get(&ObjectKey::new(
-                        platform(),
-                        "Release",
-                        Some(&application),
-                        name,
-                    ))
-                })
-                .is_some_and(is_ready);
-            if is_ready(environment) != ready
-                && condition(environment, "NamespaceReady")
-                    .is_some_and(|found| text(found, "/status") == "True")
-            {
-                return Some(format!(
-                    "{key} says it is {}ready and its release does not",
-                    if ready { "not " } else { "" }
-                ));
-            }
-        }
-        for (key, release) in self
-            .store
-            .of_kind("Release")
-            .filter(|(_, release)| is_ready(release))
-        {
-            let namespace = self
-                .target_namespace(key, text(release, "/spec/environment"))
-                .unwrap_or_default();
-            for node in release
-                .pointer("/status/resources")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
-                let name = text(node, "/instance");
-                if !self
-                    .store
-                    .get(&instance_key(&namespace, name))
-                    .is_some_and(is_ready)
-                {
-                    return Some(format!("{key} is ready and {name} is not"));
-                }
-            }
-        }
-        let unheard = self.store.all().find(|(key, object)| {
-            let paused = object
-                .pointer("/metadata/annotations/fairlead.dev~1paused")
-                .is_some();
-            key.group().ends_with("fairlead.dev") && !paused && condition(object, "Ready").is_none()
-        });
-        unheard.map(|(key, _)| format!("{key} was never reported"))
     }
 }
 
@@ -406,7 +336,7 @@ fn verb(verb: &Verb) -> &'static str {
     }
 }
 
-fn platform() -> String {
+pub(super) fn platform() -> String {
     format!(
         "{}/{}",
         fairlead_crds::platform::GROUP,
@@ -414,7 +344,7 @@ fn platform() -> String {
     )
 }
 
-fn instance_key(namespace: &str, name: &str) -> ObjectKey {
+pub(super) fn instance_key(namespace: &str, name: &str) -> ObjectKey {
     ObjectKey::new(platform(), "ResourceInstance", Some(namespace), name)
 }
 
@@ -435,7 +365,7 @@ pub(super) fn condition<'a>(object: &'a Value, type_: &str) -> Option<&'a Value>
 }
 
 /// True where an object says that it is ready, for its generation.
-fn is_ready(object: &Value) -> bool {
+pub(super) fn is_ready(object: &Value) -> bool {
     condition(object, "Ready").is_some_and(|ready| {
         text(ready, "/status") == "True"
             && ready.get("observedGeneration") == object.pointer("/metadata/generation")
@@ -501,7 +431,11 @@ fn one_per_node(store: &Store, key: &ObjectKey, after: &Value) -> Option<String>
 }
 
 /// The release that an environment runs.
-fn active_release(store: &Store, application: &str, environment: &str) -> Option<String> {
+pub(super) fn active_release(
+    store: &Store,
+    application: &str,
+    environment: &str,
+) -> Option<String> {
     let cache = Cache::default();
     let kinds = entry::all();
     for (key, object) in store
