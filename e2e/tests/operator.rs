@@ -1,6 +1,6 @@
 //! The operator itself: one replica leads, another takes over, and what it installed it keeps.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fairlead_e2e::{Cluster, find_condition};
@@ -37,38 +37,95 @@ async fn both_run(cluster: &Cluster) -> Result<()> {
         .await
 }
 
-#[tokio::test]
-async fn another_replica_takes_over_within_its_time() -> Result<()> {
-    let cluster = Cluster::connect().await?;
-    let application = cluster.application("op-lead").await?;
-    let pods = cluster.api("v1", "Pod", Some(NAMESPACE)).await?;
-    for (grace, limit) in [(0, Duration::from_secs(15)), (30, Duration::from_secs(5))] {
-        both_run(&cluster).await?;
-        let old = cluster
-            .eventually("somebody leads", async || holder(&cluster).await)
-            .await?;
-        // When the leader is killed (no grace), or asked to stop
-        let began = Instant::now();
-        let params = DeleteParams {
-            grace_period_seconds: Some(grace),
-            ..DeleteParams::default()
+/// The process of a pod's operator, where the node is this machine.
+fn process_of(uid: &str) -> Result<u32> {
+    for entry in std::fs::read_dir("/proc")? {
+        let folder = entry?.path();
+        let Some(pid) = folder
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok())
+        else {
+            continue;
         };
-        pods.delete(&old, &params).await?;
-        // Then another leads in time
-        let new = cluster.within(limit, "another replica leads", async || {
-            Ok(holder(&cluster).await?.filter(|holder| *holder != old))
-        });
-        let new = new.await?;
-        eprintln!(
-            "{new} took over from {old} after {:?} (grace {grace} s)",
-            began.elapsed()
-        );
+        // A process may end while it is looked at.
+        let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
+        if read("cgroup").contains(&format!("pod{uid}")) && read("cmdline").contains("operator") {
+            return Ok(pid);
+        }
     }
-    // And it works
+    anyhow::bail!("no process of the pod {uid} runs on this machine; this test needs the node here")
+}
+
+fn signal(signal: &str, pid: u32) -> Result<()> {
+    let done = std::process::Command::new("kill")
+        .args([signal, &pid.to_string()])
+        .status()?;
+    ensure!(done.success(), "kill {signal} {pid} ended with {done}");
+    Ok(())
+}
+
+async fn another_leads(cluster: &Cluster, old: &str, limit: Duration) -> Result<String> {
+    cluster
+        .within(limit, "another replica leads", async || {
+            Ok(holder(cluster).await?.filter(|holder| holder != old))
+        })
+        .await
+}
+
+/// The leader, with its pod's uid and its process.
+async fn leader(cluster: &Cluster) -> Result<(String, u32)> {
+    both_run(cluster).await?;
+    let name = cluster
+        .eventually("somebody leads", async || holder(cluster).await)
+        .await?;
+    let pods = cluster.api("v1", "Pod", Some(NAMESPACE)).await?;
+    let uid = pods.get(&name).await?.uid().context("the pod has no uid")?;
+    Ok((name, process_of(&uid)?))
+}
+
+async fn works(cluster: &Cluster, application: &str) -> Result<()> {
+    let application = cluster.application(application).await?;
     let environments = cluster.dev(&application).await?;
     cluster.web(&application, json!({}), json!({})).await?;
     cluster.ready(&environments, "dev").await?;
     Ok(())
+}
+
+async fn restarts(cluster: &Cluster, pod: &str) -> Result<i64> {
+    let pods = cluster.api("v1", "Pod", Some(NAMESPACE)).await?;
+    let pod = pods.get(pod).await?;
+    Ok(pod.data["status"]["containerStatuses"][0]["restartCount"]
+        .as_i64()
+        .unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_leader_that_hangs_dies_or_stops_is_replaced_in_time() -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    let pods = cluster.api("v1", "Pod", Some(NAMESPACE)).await?;
+    // When the leader hangs
+    let (old, process) = leader(&cluster).await?;
+    let before = restarts(&cluster, &old).await?;
+    signal("-STOP", process)?;
+    let taken = another_leads(&cluster, &old, Duration::from_secs(15)).await;
+    signal("-CONT", process)?;
+    taken?;
+    // Then it ends once it wakes up, as it no longer leads
+    cluster
+        .eventually("the old leader starts anew", async || {
+            Ok((restarts(&cluster, &old).await? > before).then_some(()))
+        })
+        .await?;
+    works(&cluster, "op-hang").await?;
+    // When the leader is killed
+    let (_, process) = leader(&cluster).await?;
+    signal("-KILL", process)?;
+    works(&cluster, "op-kill").await?;
+    // When the leader is asked to stop
+    let (old, _) = leader(&cluster).await?;
+    pods.delete(&old, &DeleteParams::default()).await?;
+    another_leads(&cluster, &old, Duration::from_secs(5)).await?;
+    works(&cluster, "op-stop").await
 }
 
 #[tokio::test]
