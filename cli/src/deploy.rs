@@ -254,6 +254,15 @@ async fn finish(
         output::print(format, &serde_json::json!({"release": release}))?;
         return Ok(Ended::Done);
     };
+    if let Some(pinned) = environment
+        .spec
+        .release
+        .as_ref()
+        .filter(|pinned| **pinned != release)
+    {
+        eprintln!("{release} does not run while spec.release names {pinned}; not waiting for it");
+        return Ok(Ended::NotReady);
+    }
     let started = Instant::now();
     let mut told = String::new();
     loop {
