@@ -7,7 +7,6 @@ use std::time::Duration;
 use fairlead_plan::kind::Operator;
 use fairlead_plan::{Cache, Class, Event, KindName};
 use futures::FutureExt;
-use kube::runtime::events::{Recorder, Reporter};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -95,10 +94,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         &config.identity,
         lead.clone(),
     );
-    let reporter = Reporter {
-        controller: "fairlead".to_owned(),
-        instance: Some(config.identity.clone()),
-    };
     let operator = Operator {
         namespace: config.namespace.clone(),
         image: config.image.clone(),
@@ -106,9 +101,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ca_bundle: None,
     };
-    let recorder = Recorder::new(client.clone(), reporter);
     let world = Arc::new(World::new(
-        client, cache, feed, metrics, recorder, lead, operator,
+        client,
+        cache,
+        feed,
+        metrics,
+        config.identity.clone(),
+        lead,
+        operator,
     ));
     let work = Arc::new(Work {
         world,

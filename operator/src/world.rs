@@ -10,7 +10,6 @@ use fairlead_plan::{Cache, ObjectKey, Problem, Read};
 use kube::Client;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::discovery::{self, Scope};
-use kube::runtime::events::Recorder;
 use kube::{Api, Error};
 
 use crate::feed::Feed;
@@ -38,7 +37,7 @@ pub(crate) struct World {
     pub(crate) cache: Arc<Cache>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) recorder: Recorder,
+    pub(crate) identity: String,
     pub(crate) lead: Lead,
     pub(crate) operator: ArcSwap<Operator>,
     resources: Mutex<HashMap<(String, String), (ApiResource, Scope)>>,
@@ -52,7 +51,7 @@ impl World {
         cache: Arc<Cache>,
         feed: Arc<Feed>,
         metrics: Arc<Metrics>,
-        recorder: Recorder,
+        identity: String,
         lead: Lead,
         operator: Operator,
     ) -> Self {
@@ -61,7 +60,7 @@ impl World {
             cache,
             feed,
             metrics,
-            recorder,
+            identity,
             lead,
             operator: ArcSwap::from_pointee(operator),
             resources: Mutex::default(),

@@ -9,10 +9,11 @@ use fairlead_plan::report::{Note, report};
 use fairlead_plan::{Class, ObjectKey, Outcome, Problem};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
-use kube::runtime::events::{Event, EventType};
-use kube::{Error, Resource, ResourceExt};
+use kube::{Api, Error, Resource, ResourceExt};
 use serde_json::json;
 
 use super::{Next, problem_of};
@@ -108,21 +109,32 @@ async fn write_status<K: Kind>(
     }
 }
 
+/// Sends the events of a report. They follow from writes and changes of conditions, so they are few, and each is sent as it is.
 async fn send<O: Resource<DynamicType = ()>>(world: &Arc<World>, object: &O, notes: &[Note]) {
-    let reference: ObjectReference = object.object_ref(&());
+    let regarding: ObjectReference = object.object_ref(&());
+    let namespace = regarding
+        .namespace
+        .clone()
+        .unwrap_or_else(|| "default".to_owned());
+    let api: Api<Event> = Api::namespaced(world.client.clone(), &namespace);
     for note in notes {
         let event = Event {
-            type_: if note.warning {
-                EventType::Warning
-            } else {
-                EventType::Normal
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{}.", object.name_any())),
+                namespace: Some(namespace.clone()),
+                ..ObjectMeta::default()
             },
-            reason: note.reason.clone(),
+            type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(note.reason.clone()),
             note: Some(note.message.chars().take(NOTE_MAX).collect()),
-            action: "Reconcile".to_owned(),
-            secondary: None,
+            action: Some("Reconcile".to_owned()),
+            event_time: Some(MicroTime(Timestamp::now())),
+            regarding: Some(regarding.clone()),
+            reporting_controller: Some("fairlead".to_owned()),
+            reporting_instance: Some(world.identity.clone()),
+            ..Event::default()
         };
-        if let Err(error) = world.recorder.publish(&event, &reference).await {
+        if let Err(error) = api.create(&PostParams::default(), &event).await {
             tracing::debug!(%error, "failed to send an event");
         }
     }
