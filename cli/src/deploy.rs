@@ -283,7 +283,7 @@ async fn finish(
             .get(&cluster.application, &release)
             .with_context(|| format!("the release {release} is gone"))?;
         let state = view::state(found.as_ref());
-        if state.ready == "True" {
+        if state.ready == "True" && runs(cluster, environment, &release) {
             if !output::print(
                 format,
                 &serde_json::json!({"release": release, "ready": true}),
@@ -320,4 +320,17 @@ fn tell(told: &mut String, line: String) {
         eprintln!("{}", output::plain(&line));
         *told = line;
     }
+}
+
+/// True when the environment says that it runs the release and is ready, as `status` will say next.
+fn runs(cluster: &Cluster, environment: &Environment, release: &str) -> bool {
+    let found = cluster
+        .cache
+        .environments
+        .get(&cluster.application, &environment.name_any());
+    found.is_some_and(|found| {
+        let status = found.status.as_ref();
+        let running = status.and_then(|status| status.release.as_deref());
+        running == Some(release) && view::state(found.as_ref()).ready == "True"
+    })
 }
