@@ -23,7 +23,7 @@ use crate::platform::placeholders;
 use crate::problem::Problem;
 use crate::readiness::{self, Readiness};
 
-/// The most replaced configurations that are looked at, while a rollout goes on.
+/// The workload's Deployment.
 pub(super) fn deployment_key(object: &ResourceInstance) -> ObjectKey {
     ObjectKey::new(
         "apps/v1",
