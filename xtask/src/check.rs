@@ -30,9 +30,10 @@ const EFFECTS: [&str; 6] = [
 const LINES: usize = 600;
 
 /// The crates of our own that each pure crate may use.
-const BELOW: [(&str, &[&str]); 3] = [
+const BELOW: [(&str, &[&str]); 4] = [
     ("fairlead-crds", &[]),
     ("fairlead-expr", &[]),
+    ("fairlead-model", &[]),
     ("fairlead-plan", &["fairlead-crds", "fairlead-expr"]),
 ];
 

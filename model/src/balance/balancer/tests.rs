@@ -1,0 +1,393 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::balance::SlowStart;
+use crate::cluster::Locality;
+
+fn at(milliseconds: u64) -> Moment {
+    Moment::new(Duration::from_millis(milliseconds))
+}
+
+fn address(number: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, (number / 256) as u8, (number % 256) as u8], 80))
+}
+
+fn endpoints(count: usize) -> Endpoints {
+    Endpoints::at((0..count).map(address))
+}
+
+fn balancing(policy: Policy) -> Balancing {
+    Balancing {
+        policy,
+        ..Balancing::default()
+    }
+}
+
+fn success(milliseconds: u64) -> Finish {
+    Finish {
+        judged: Some(Judged::Success),
+        latency: Duration::from_millis(milliseconds),
+        retry_after: None,
+    }
+}
+
+fn failure() -> Finish {
+    Finish {
+        judged: Some(Judged::Failure),
+        latency: Duration::from_millis(1),
+        retry_after: None,
+    }
+}
+
+/// Runs a closed loop of `callers`, each endpoint answering after its own latency and way, and counts requests by endpoint.
+fn run(
+    balancer: &mut Balancer,
+    seconds: u64,
+    callers: usize,
+    answer: impl Fn(usize) -> Finish,
+) -> Vec<u32> {
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut running: BTreeMap<(u64, usize), (EndpointKey, Finish)> = BTreeMap::new();
+    let mut had = vec![0; balancer.len()];
+    let mut begin = |balancer: &mut Balancer,
+                     running: &mut BTreeMap<_, _>,
+                     now: u64,
+                     caller: usize,
+                     random: &mut fastrand::Rng| {
+        let key = balancer
+            .pick(&Wanted::default(), at(now / 1000), random)
+            .expect("an endpoint");
+        had[key.slot()] += 1;
+        let finish = answer(key.slot());
+        running.insert(
+            (now + finish.latency.as_micros() as u64, caller),
+            (key, finish),
+        );
+    };
+    for caller in 0..callers {
+        begin(balancer, &mut running, caller as u64, caller, &mut random);
+    }
+    while let Some(((now, caller), (key, finish))) = running.pop_first() {
+        if now > seconds * 1_000_000 {
+            break;
+        }
+        balancer.finish(key, finish, at(now / 1000), &mut random);
+        begin(balancer, &mut running, now, caller, &mut random);
+    }
+    had
+}
+
+fn share(had: &[u32], endpoint: usize) -> f64 {
+    f64::from(had[endpoint]) / f64::from(had.iter().sum::<u32>())
+}
+
+#[test]
+fn a_slow_endpoint_gets_little() {
+    let mut balancer = Balancer::new(Balancing::default(), None);
+    balancer.update(&endpoints(10), at(0));
+    let had = run(&mut balancer, 30, 32, |slot| {
+        success(if slot == 0 { 100 } else { 10 })
+    });
+    assert!(share(&had, 0) < 0.02, "{}", share(&had, 0));
+}
+
+#[test]
+fn an_endpoint_that_fails_fast_gets_little() {
+    let mut balancer = Balancer::new(Balancing::default(), None);
+    balancer.update(&endpoints(10), at(0));
+    let had = run(&mut balancer, 30, 32, |slot| {
+        if slot == 0 { failure() } else { success(10) }
+    });
+    assert!(share(&had, 0) < 0.01, "{}", share(&had, 0));
+}
+
+#[test]
+fn an_endpoint_that_fails_rests_and_is_probed_once() {
+    let breaker = BreakerSettings {
+        jitter: 0.0,
+        ..BreakerSettings::default()
+    };
+    let mut balancer = Balancer::new(balancing(Policy::RoundRobin), Some(breaker));
+    balancer.update(&endpoints(3), at(0));
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut ask = |balancer: &mut Balancer, now: u64| {
+        let key = balancer
+            .pick(&Wanted::default(), at(now), &mut random)
+            .expect("an endpoint");
+        balancer.finish(
+            key,
+            if key.slot() == 0 {
+                failure()
+            } else {
+                success(1)
+            },
+            at(now),
+            &mut random,
+        );
+        key.slot()
+    };
+    let had = (0..300).filter(|_| ask(&mut balancer, 0) == 0).count();
+    assert_eq!(had, 5, "the success rate of five fell");
+    assert_eq!(balancer.resting(), 1);
+    assert_eq!((0..100).filter(|_| ask(&mut balancer, 999) == 0).count(), 0);
+    assert_eq!(
+        (0..100).filter(|_| ask(&mut balancer, 1000) == 0).count(),
+        1,
+        "one probe"
+    );
+    assert_eq!(
+        (0..100).filter(|_| ask(&mut balancer, 2999) == 0).count(),
+        0,
+        "twice as long"
+    );
+}
+
+#[test]
+fn a_service_is_never_wholly_ejected() {
+    for count in [1, 2, 10] {
+        let mut balancer = Balancer::new(
+            balancing(Policy::RoundRobin),
+            Some(BreakerSettings::default()),
+        );
+        balancer.update(&endpoints(count), at(0));
+        let mut random = fastrand::Rng::with_seed(1);
+        for now in 0..2000 {
+            let key = balancer
+                .pick(&Wanted::default(), at(now), &mut random)
+                .expect("an endpoint");
+            balancer.finish(key, failure(), at(now), &mut random);
+            assert!(
+                balancer.resting() <= count / 2,
+                "{} of {count}",
+                balancer.resting()
+            );
+        }
+        assert_eq!(balancer.resting(), count / 2);
+    }
+}
+
+#[test]
+fn a_retry_goes_elsewhere_while_it_can() {
+    for policy in [
+        Policy::PeakEwma(PeakEwma::default()),
+        Policy::LeastRequest { choices: 2 },
+        Policy::RoundRobin,
+        Policy::Random,
+        Policy::RingHash {
+            least: 64,
+            most: 1024,
+        },
+        Policy::Maglev { size: 251 },
+    ] {
+        let mut balancer = Balancer::new(balancing(policy.clone()), None);
+        balancer.update(&endpoints(3), at(0));
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut tried = Vec::new();
+        for _ in 0..3 {
+            let wanted = Wanted {
+                hash: Some(5),
+                tried: &tried,
+                ..Wanted::default()
+            };
+            let key = balancer
+                .pick(&wanted, at(0), &mut random)
+                .expect("an endpoint");
+            assert!(!tried.contains(&key), "{policy:?}");
+            tried.push(key);
+        }
+        let wanted = Wanted {
+            tried: &tried,
+            ..Wanted::default()
+        };
+        assert!(
+            balancer.pick(&wanted, at(0), &mut random).is_ok(),
+            "better one again than none"
+        );
+    }
+}
+
+#[test]
+fn what_is_known_of_an_endpoint_survives_an_update() {
+    let mut balancer = Balancer::new(Balancing::default(), None);
+    balancer.update(&endpoints(2), at(0));
+    let mut random = fastrand::Rng::with_seed(1);
+    let key = balancer
+        .pick(&Wanted::default(), at(0), &mut random)
+        .expect("an endpoint");
+    let stays = usize::from(key.slot() == 0);
+    let left = balancer.update(&Endpoints::at([address(stays), address(7)]), at(1));
+    assert_eq!(left, [key]);
+    assert_eq!(balancer.state(key, at(1)), None);
+    // The answer of one that left is nobody's.
+    balancer.finish(key, success(1), at(1), &mut random);
+    let new = balancer
+        .endpoints()
+        .find(|(_, endpoint)| endpoint.address == Address::Socket(address(7)))
+        .expect("the new one")
+        .0;
+    assert_eq!(new.slot(), key.slot(), "the place is used again");
+    assert_ne!(new, key);
+    assert_eq!(balancer.state(new, at(1)).map(|state| state.0), Some(0));
+    assert!(balancer.update(&Endpoints::default(), at(2)).len() == 2 && balancer.is_empty());
+    assert_eq!(
+        balancer.pick(&Wanted::default(), at(2), &mut random),
+        Err(NoEndpoint::Empty)
+    );
+}
+
+#[test]
+fn a_subset_has_its_labels() {
+    let mut all = endpoints(4);
+    let label = |value: &str| ("version".to_owned(), value.to_owned());
+    for (index, endpoint) in all.localities[0].endpoints.iter_mut().enumerate() {
+        endpoint.labels = vec![label(if index == 2 { "b" } else { "a" })];
+    }
+    let mut balancer = Balancer::new(Balancing::default(), None);
+    balancer.update(&all, at(0));
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut pick = |subset: &[(String, String)]| {
+        balancer
+            .pick(
+                &Wanted {
+                    subset,
+                    ..Wanted::default()
+                },
+                at(0),
+                &mut random,
+            )
+            .map(EndpointKey::slot)
+    };
+    assert_eq!(
+        (0..20).map(|_| pick(&[label("b")])).collect::<Vec<_>>(),
+        vec![Ok(2); 20]
+    );
+    assert!((0..20).all(|_| pick(&[label("a")]) != Ok(2)));
+    assert_eq!(pick(&[label("c")]), Err(NoEndpoint::Subset));
+}
+
+#[test]
+fn a_new_endpoint_is_brought_up_slowly() {
+    let slow_start = SlowStart {
+        window: Duration::from_secs(60),
+        aggression: 1.0,
+        least_percent: 10,
+    };
+    let mut balancer = Balancer::new(
+        Balancing {
+            slow_start: Some(slow_start),
+            ..balancing(Policy::RoundRobin)
+        },
+        None,
+    );
+    balancer.update(&endpoints(1), at(0));
+    balancer.update(&endpoints(2), at(100_000));
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut part = |now: u64| {
+        let had = (0..1000)
+            .filter(|_| {
+                balancer
+                    .pick(&Wanted::default(), at(now), &mut random)
+                    .is_ok_and(|key| key.slot() == 1)
+            })
+            .count();
+        had as f64 / 1000.0
+    };
+    assert!((part(100_000) - 0.1 / 1.1).abs() < 0.02);
+    assert!((part(130_000) - 0.5 / 1.5).abs() < 0.02);
+    assert!((part(160_000) - 0.5).abs() < 0.02);
+}
+
+#[test]
+fn the_next_priority_is_used_when_the_first_fails() {
+    let locality = |priority, from: usize| Locality {
+        priority,
+        endpoints: (from..from + 2)
+            .map(|number| Endpoint::at(address(number)))
+            .collect(),
+        ..Locality::default()
+    };
+    let all = Endpoints {
+        localities: vec![locality(0, 0), locality(1, 2)],
+        overprovisioning: 140,
+    };
+    let mut balancer = Balancer::new(balancing(Policy::RoundRobin), None);
+    balancer.update(&all, at(0));
+    let mut random = fastrand::Rng::with_seed(1);
+    let keys: Vec<_> = balancer.endpoints().map(|(key, _)| key).collect();
+    let second = |balancer: &mut Balancer, random: &mut fastrand::Rng| {
+        (0..1000)
+            .filter(|_| {
+                balancer
+                    .pick(&Wanted::default(), at(1), random)
+                    .is_ok_and(|key| key.slot() >= 2)
+            })
+            .count()
+    };
+    assert_eq!(second(&mut balancer, &mut random), 0);
+    for key in &keys[..2] {
+        balancer.set_healthy(*key, false, at(1));
+    }
+    assert_eq!(second(&mut balancer, &mut random), 1000);
+}
+
+proptest! {
+    /// Whatever comes and goes: an endpoint is found while there is one, and every count returns to nothing.
+    #[test]
+    fn counts_return_to_nothing(steps in prop::collection::vec((0u8..6, 0usize..6), 1..200), seed: u64) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut balancer = Balancer::new(Balancing::default(), Some(BreakerSettings::default()));
+        balancer.update(&endpoints(4), at(0));
+        let mut running = Vec::new();
+        let mut now = 0;
+        for (step, number) in steps {
+            now += 200;
+            match step {
+                0 => { balancer.update(&endpoints(number), at(now)); }
+                1 | 2 => {
+                    match balancer.pick(&Wanted::default(), at(now), &mut random) {
+                        Ok(key) => running.push(key),
+                        Err(_) => prop_assert!(balancer.is_empty()),
+                    }
+                }
+                _ => if let Some(key) = running.pop() {
+                    let judged = [None, Some(Judged::Success), Some(Judged::Failure), Some(Judged::Rejection)][number % 4];
+                    balancer.finish(key, Finish { judged, latency: Duration::from_millis(5), retry_after: None }, at(now), &mut random);
+                },
+            }
+            prop_assert!(balancer.resting() <= balancer.len());
+        }
+        for key in running {
+            balancer.finish(key, success(1), at(now), &mut random);
+        }
+        let keys: Vec<_> = balancer.endpoints().map(|(key, _)| key).collect();
+        for key in keys {
+            prop_assert_eq!(balancer.state(key, at(now)).map(|state| state.0), Some(0));
+        }
+    }
+
+    /// Endpoints that are alike get alike.
+    #[test]
+    fn two_choices_are_fair(seed: u64, count in 2usize..12) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut balancer = Balancer::new(Balancing::default(), None);
+        balancer.update(&endpoints(count), at(0));
+        let mut had = vec![0u32; count];
+        let mut running = std::collections::VecDeque::new();
+        for now in 0..6000 {
+            let key = balancer.pick(&Wanted::default(), at(now), &mut random).expect("an endpoint");
+            had[key.slot()] += 1;
+            running.push_back(key);
+            if running.len() > 16 {
+                let key = running.pop_front().expect("one");
+                balancer.finish(key, success(16), at(now), &mut random);
+            }
+        }
+        let fair = 6000.0 / count as f64;
+        for had in had {
+            prop_assert!((f64::from(had) - fair).abs() < fair * 0.2, "{had} of {fair}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The traffic domain, without a network: what a proxy is told (a [`Snapshot`]) and what it decides from that.
+//!
+//! Why this exists: routing, balancing, breaking and budgets are where a data plane is right or wrong, so they are
+//! functions of (state, event, [`Moment`]) here, tested without sockets or clocks. Time, randomness and addresses come in
+//! as arguments.
+//!
+//! What comes in: a [`Snapshot`] (made by `xds/` from Envoy's types, or by the mesh control plane), the head of a request,
+//! and what became of earlier requests. What goes out: the route of a request, the endpoint of a try, whether to try again,
+//! and when an endpoint rests.
+//!
+//! - [`snapshot`], [`listener`], [`cluster`], [`tls`]: what a proxy is told.
+//! - [`route`]: hosts, matches and what becomes of a request.
+//! - [`balance`]: which endpoint; [`breaker`]: which endpoints rest; [`limits`]: how much at once.
+//! - [`class`], [`retry`], [`budget`], [`deadline`]: what an answer means, and whether and how long to try.
+//! - [`identity`]: names of workloads. [`fault`]: what the proxy says when it answers itself.
+
+pub mod balance;
+pub mod breaker;
+pub mod budget;
+pub mod class;
+pub mod cluster;
+pub mod deadline;
+pub mod fault;
+pub mod identity;
+pub mod limits;
+pub mod listener;
+mod moment;
+mod pattern;
+pub mod retry;
+pub mod route;
+pub mod snapshot;
+pub mod tls;
+
+pub use moment::Moment;
+pub use pattern::{Pattern, PatternError, TextMatch};
+pub use snapshot::Snapshot;

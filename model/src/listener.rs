@@ -1,0 +1,456 @@
+//! A listener: where connections come in, and what becomes of each kind of them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::cluster::Address;
+use crate::route::RouteTable;
+use crate::tls::ServerTls;
+
+/// Ports whose servers speak first, so that nothing can be detected: SMTP, MySQL, Galera, PostgreSQL, Redis, Elasticsearch's
+/// transport and memcached (Linkerd's default opaque ports).
+pub const SERVER_FIRST_PORTS: [u16; 8] = [25, 587, 3306, 4444, 5432, 6379, 9300, 11211];
+
+/// Where connections come in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: Address,
+    /// Whether a connection's wanted address is read from the kernel, and chosen by.
+    pub original_destination: bool,
+    /// Whether a connection begins with a PROXY header.
+    pub proxy_protocol: bool,
+    /// How many first bytes tell TLS and HTTP from other traffic, and how long they may take; nothing: not looked at.
+    pub detect: Option<Detect>,
+    /// What becomes of connections: the most exact match.
+    pub chains: Vec<Chain>,
+    /// What becomes of those that match none.
+    pub default_chain: Option<Chain>,
+    /// How many bytes of a connection may wait to be read or written.
+    pub buffer_bytes: u32,
+}
+
+/// How a protocol is told from its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detect {
+    /// How many bytes are looked at.
+    pub bytes: usize,
+    /// How long they may take; then the connection is opaque.
+    pub timeout: Duration,
+}
+
+impl Default for Detect {
+    /// 1024 bytes within 10 s.
+    fn default() -> Self {
+        Self {
+            bytes: 1024,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What becomes of some connections.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chain {
+    /// Its name.
+    pub name: String,
+    /// Which connections.
+    pub matches: ChainMatch,
+    /// How they are secured.
+    pub tls: Option<ServerTls>,
+    /// What is spoken.
+    pub handler: Handler,
+}
+
+/// Which connections a chain takes: all of these, where given.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ChainMatch {
+    /// The port that the caller wanted.
+    pub port: Option<u16>,
+    /// Networks of the address that the caller wanted.
+    pub destinations: Vec<IpNet>,
+    /// Names asked for in TLS: exact, or `*.example`.
+    pub server_names: Vec<String>,
+    /// Whether TLS was detected.
+    pub transport: Option<Transport>,
+    /// Protocols offered in TLS (`h2`, `http/1.1`), or detected (`http/1.1`, `h2c`).
+    pub protocols: Vec<String>,
+    /// Networks of the caller.
+    pub sources: Vec<IpNet>,
+}
+
+/// What carries a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TLS.
+    Tls,
+    /// Plain text.
+    Plain,
+}
+
+/// What is spoken on a connection.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Handler {
+    /// HTTP.
+    Http(Arc<Http>),
+    /// Bytes.
+    Tcp(Arc<Tcp>),
+}
+
+/// HTTP of a listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http {
+    /// The prefix of its figures.
+    pub name: String,
+    /// What is spoken.
+    pub codec: Codec,
+    /// The routes.
+    pub routes: Routes,
+    /// What is said of the server in answers.
+    pub server: ServerHeader,
+    /// How far callers' `x-forwarded-for` is believed.
+    pub forwarded: Forwarded,
+    /// How long each part may take.
+    pub timeouts: HttpTimeouts,
+    /// The most bytes of a request's headers.
+    pub header_bytes: u32,
+    /// The most headers of a request.
+    pub header_count: u32,
+    /// The most streams at once on an HTTP/2 connection.
+    pub streams: u32,
+    /// How much of a stream may be on its way, in bytes.
+    pub stream_window: u32,
+    /// How much of a connection may be on its way, in bytes.
+    pub connection_window: u32,
+    /// Whether CONNECT may open tunnels (RFC 8441 for HTTP/2).
+    pub connect: bool,
+    /// What is written of requests.
+    pub access_log: Option<AccessLog>,
+    /// Whether requests are traced.
+    pub tracing: Option<Tracing>,
+    /// Whether an identifier is given to requests without one (`x-request-id`).
+    pub request_id: bool,
+}
+
+/// What is spoken on a connection for HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// What ALPN or the first bytes say.
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// Where routes come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Routes {
+    /// They are given.
+    Inline(Arc<RouteTable>),
+    /// They come over RDS under this name.
+    Named(String),
+}
+
+/// What becomes of the `server` header of answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerHeader {
+    /// The endpoint's is left.
+    Pass,
+    /// It is this where the endpoint has none.
+    IfAbsent(String),
+    /// It is this.
+    Overwrite(String),
+}
+
+/// How far callers' forwarding headers are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// They are replaced: the connection's own address is what counts, after so many trusted hops.
+    Edge {
+        /// How many proxies before this one are trusted.
+        trusted_hops: u32,
+    },
+    /// They are left as they are: a sidecar.
+    Transparent,
+}
+
+/// How long the parts of HTTP may take; nothing where there is no limit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpTimeouts {
+    /// The head of a request, from its first byte.
+    pub header: Option<Duration>,
+    /// A connection without a request.
+    pub idle: Option<Duration>,
+    /// A stream without a byte.
+    pub stream_idle: Option<Duration>,
+    /// The life of a connection.
+    pub connection: Option<Duration>,
+    /// What is left to running requests when a connection is to end.
+    pub drain: Duration,
+}
+
+impl Default for HttpTimeouts {
+    fn default() -> Self {
+        Self {
+            header: Some(Duration::from_secs(10)),
+            idle: Some(Duration::from_secs(3600)),
+            stream_idle: Some(Duration::from_secs(300)),
+            connection: None,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Http {
+    /// HTTP with these routes, and nothing else asked.
+    #[must_use]
+    pub fn routed(name: &str, routes: Routes) -> Self {
+        Self {
+            name: name.to_owned(),
+            codec: Codec::Auto,
+            routes,
+            server: ServerHeader::Pass,
+            forwarded: Forwarded::Transparent,
+            timeouts: HttpTimeouts::default(),
+            header_bytes: 60 * 1024,
+            header_count: 100,
+            streams: 100,
+            stream_window: 256 * 1024,
+            connection_window: 1024 * 1024,
+            connect: false,
+            access_log: None,
+            tracing: None,
+            request_id: false,
+        }
+    }
+}
+
+/// What is written of requests: a line of JSON each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    /// Where to: a path, or standard output for `/dev/stdout`.
+    pub path: String,
+    /// The share of requests, in millionths; failed ones are always written.
+    pub share: u32,
+}
+
+/// How requests are traced.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracing {
+    /// The cluster that takes spans by OTLP.
+    pub cluster: Arc<str>,
+    /// The name of the service in spans.
+    pub service: String,
+    /// The share of requests without a decision of the caller's, in millionths.
+    pub share: u32,
+}
+
+/// Bytes of a listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tcp {
+    /// The prefix of its figures.
+    pub name: String,
+    /// The clusters and their shares.
+    pub clusters: Vec<(Arc<str>, u32)>,
+    /// How long without a byte.
+    pub idle: Option<Duration>,
+    /// Whether the bytes travel inside HTTP/2 CONNECT to this authority.
+    pub tunnel: Option<String>,
+}
+
+impl Chain {
+    /// Whether a caller's address is in one of the networks, or none is given.
+    #[must_use]
+    pub fn takes_source(&self, address: IpAddr) -> bool {
+        within(&self.matches.sources, address)
+    }
+}
+
+/// What is known of a connection when its chain is chosen.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrived<'a> {
+    /// The address and port that the caller wanted.
+    pub destination: Option<std::net::SocketAddr>,
+    /// The caller's.
+    pub source: Option<IpAddr>,
+    /// The name asked for in TLS.
+    pub server_name: Option<&'a str>,
+    /// What carries it.
+    pub transport: Transport,
+    /// The protocols offered in TLS or detected.
+    pub protocols: &'a [&'a str],
+}
+
+impl Listener {
+    /// The chain of a connection: by port, then network, name, transport, protocols and source, the most exact of each
+    /// (Envoy's order).
+    #[must_use]
+    pub fn chain(&self, arrived: &Arrived<'_>) -> Option<&Chain> {
+        self.chains
+            .iter()
+            .filter_map(|chain| Some((chain.matches.exactness(arrived)?, chain)))
+            // The first of equals.
+            .reduce(|best, next| if next.0 > best.0 { next } else { best })
+            .map(|(_, chain)| chain)
+            .or(self.default_chain.as_ref())
+    }
+}
+
+impl ChainMatch {
+    /// How exactly it takes a connection, the first figure first; nothing when it does not.
+    fn exactness(&self, arrived: &Arrived<'_>) -> Option<[usize; 6]> {
+        let port = match (self.port, arrived.destination) {
+            (None, _) => 0,
+            (Some(port), Some(destination)) if port == destination.port() => 1,
+            _ => return None,
+        };
+        let destination = longest(
+            &self.destinations,
+            arrived.destination.map(|address| address.ip()),
+        )?;
+        let name = self.name(arrived.server_name)?;
+        let transport = match self.transport {
+            None => 0,
+            Some(transport) if transport == arrived.transport => 1,
+            Some(_) => return None,
+        };
+        let protocol = match self.protocols.is_empty() {
+            true => 0,
+            false
+                if self
+                    .protocols
+                    .iter()
+                    .any(|own| arrived.protocols.contains(&own.as_str())) =>
+            {
+                1
+            }
+            false => return None,
+        };
+        let source = longest(&self.sources, arrived.source)?;
+        Some([port, destination, name, transport, protocol, source])
+    }
+
+    fn name(&self, asked: Option<&str>) -> Option<usize> {
+        if self.server_names.is_empty() {
+            return Some(0);
+        }
+        let asked = asked?.to_ascii_lowercase();
+        self.server_names
+            .iter()
+            .filter_map(|name| match name.strip_prefix('*') {
+                Some(end) => (asked.len() > end.len() && asked.ends_with(end)).then_some(end.len()),
+                None => (*name == asked).then_some(usize::MAX),
+            })
+            .max()
+    }
+}
+
+fn within(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.is_empty() || networks.iter().any(|network| network.contains(&address))
+}
+
+/// One more than the length of the longest network the address is in; 0 without networks.
+fn longest(networks: &[IpNet], address: Option<IpAddr>) -> Option<usize> {
+    if networks.is_empty() {
+        return Some(0);
+    }
+    let address = address?;
+    networks
+        .iter()
+        .filter(|network| network.contains(&address))
+        .map(|network| usize::from(network.prefix_len()) + 1)
+        .max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(name: &str, matches: ChainMatch) -> Chain {
+        let tcp = Tcp {
+            name: String::new(),
+            clusters: vec![],
+            idle: None,
+            tunnel: None,
+        };
+        Chain {
+            name: name.to_owned(),
+            matches,
+            tls: None,
+            handler: Handler::Tcp(Arc::new(tcp)),
+        }
+    }
+
+    #[test]
+    fn the_most_exact_chain_is_taken() {
+        let names = |names: &[&str]| ChainMatch {
+            server_names: names.iter().map(|&name| name.to_owned()).collect(),
+            ..ChainMatch::default()
+        };
+        let listener = Listener {
+            name: "l".to_owned(),
+            address: Address::Path("/s".into()),
+            original_destination: false,
+            proxy_protocol: false,
+            detect: None,
+            chains: vec![
+                chain("any", ChainMatch::default()),
+                chain("wild", names(&["*.example"])),
+                chain("exact", names(&["a.example"])),
+                chain(
+                    "port",
+                    ChainMatch {
+                        port: Some(80),
+                        ..ChainMatch::default()
+                    },
+                ),
+                chain(
+                    "net",
+                    ChainMatch {
+                        destinations: vec!["10.1.0.0/16".parse().expect("a network")],
+                        ..ChainMatch::default()
+                    },
+                ),
+            ],
+            default_chain: None,
+            buffer_bytes: 1024,
+        };
+        let taken = |name: Option<&str>, destination: &str| {
+            let arrived = Arrived {
+                destination: destination.parse().ok(),
+                source: None,
+                server_name: name,
+                transport: Transport::Tls,
+                protocols: &[],
+            };
+            listener.chain(&arrived).map(|chain| chain.name.clone())
+        };
+        assert_eq!(
+            taken(Some("A.example"), "10.0.0.1:81").as_deref(),
+            Some("exact")
+        );
+        assert_eq!(
+            taken(Some("b.example"), "10.0.0.1:81").as_deref(),
+            Some("wild")
+        );
+        assert_eq!(
+            taken(Some(".example"), "10.0.0.1:81").as_deref(),
+            Some("any")
+        );
+        assert_eq!(taken(None, "10.0.0.1:81").as_deref(), Some("any"));
+        assert_eq!(
+            taken(Some("a.example"), "10.0.0.1:80").as_deref(),
+            Some("port")
+        );
+        assert_eq!(
+            taken(Some("a.example"), "10.1.0.1:81").as_deref(),
+            Some("net")
+        );
+    }
+}

@@ -1,0 +1,404 @@
+//! What becomes of a request, by its host, path, method, headers and query.
+//!
+//! A [`RouteTable`] is what Envoy calls a route configuration: virtual hosts by domain, and in each the first route that
+//! matches. The Gateway API's order among rules is made by whoever writes the table ([`precedence`]); the proxy only takes the
+//! first match, as Envoy does, so both decide alike.
+
+mod changes;
+mod matching;
+mod precedence;
+mod table;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+pub use changes::{HeaderChange, HeaderChanges, OnPresent};
+pub use matching::{
+    HeaderMatch, HeaderTest, PathMatch, QueryMatch, QueryTest, RequestHead, RouteMatch,
+};
+pub use precedence::{GatewayRule, precedence};
+pub use table::{Matched, RouteTable, TableError};
+
+use crate::class::Classes;
+use crate::pattern::Pattern;
+use crate::retry::RetryPolicy;
+
+/// The routes of some domains.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VirtualHost {
+    /// Its name, for figures and logs.
+    pub name: String,
+    /// The domains: exact (`shop.example`), `*.example`, `shop.*`, or `*`; a port is part of the name where it is given.
+    pub domains: Vec<String>,
+    /// The routes; the first that matches is taken.
+    pub routes: Vec<Arc<Route>>,
+    /// Changes to every request, after the route's own.
+    pub request_headers: HeaderChanges,
+    /// Changes to every answer, after the route's own.
+    pub response_headers: HeaderChanges,
+}
+
+/// One way of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Its name, for figures and logs; bounded by whoever writes the configuration, never made from a request.
+    pub name: String,
+    /// Which requests take it.
+    pub matches: RouteMatch,
+    /// What becomes of them.
+    pub action: Action,
+    /// Changes to the request.
+    pub request_headers: HeaderChanges,
+    /// Changes to the answer, made by the proxy itself or by an endpoint.
+    pub response_headers: HeaderChanges,
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// An endpoint answers it.
+    Forward(Box<Forward>),
+    /// The caller is sent elsewhere.
+    Redirect(Redirect),
+    /// The proxy answers.
+    Respond {
+        /// The status.
+        status: StatusCode,
+        /// The body, at most 4 KiB.
+        body: String,
+    },
+}
+
+/// To which endpoints, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forward {
+    /// The clusters and their shares.
+    pub clusters: Vec<WeightedCluster>,
+    /// The new path.
+    pub rewrite: Option<PathRewrite>,
+    /// The new host.
+    pub host: Option<HostRewrite>,
+    /// How long each part may take.
+    pub timeouts: Timeouts,
+    /// Whether to try again.
+    pub retry: Option<RetryPolicy>,
+    /// What an answer means.
+    pub classes: Classes,
+    /// What keeps a caller with one endpoint, in order; the first that yields a value and is terminal ends the search.
+    pub affinity: Vec<Affinity>,
+    /// Labels that an endpoint has to have (a subset).
+    pub subset: Vec<(String, String)>,
+    /// Protocols a caller may change to: `websocket`, `CONNECT`; lower case.
+    pub upgrades: Vec<String>,
+}
+
+impl Forward {
+    /// To one cluster, with nothing else asked.
+    #[must_use]
+    pub fn to(cluster: &str) -> Self {
+        Self {
+            clusters: vec![WeightedCluster::only(cluster)],
+            rewrite: None,
+            host: None,
+            timeouts: Timeouts::default(),
+            retry: None,
+            classes: Classes::default(),
+            affinity: Vec::new(),
+            subset: Vec::new(),
+            upgrades: Vec::new(),
+        }
+    }
+
+    /// The cluster whose share `draw` (below the sum of weights, see [`Forward::weight`]) falls into. Weights of zero get nothing.
+    #[must_use]
+    pub fn cluster(&self, draw: u64) -> Option<&WeightedCluster> {
+        let mut left = draw;
+        self.clusters.iter().find(|cluster| {
+            let weight = u64::from(cluster.weight);
+            let found = left < weight;
+            left = left.saturating_sub(weight);
+            found
+        })
+    }
+
+    /// The sum of weights; zero when nothing may be sent anywhere.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.clusters
+            .iter()
+            .map(|cluster| u64::from(cluster.weight))
+            .sum()
+    }
+}
+
+/// A cluster and its share.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightedCluster {
+    /// The name of the cluster.
+    pub name: Arc<str>,
+    /// Its share of the sum of weights.
+    pub weight: u32,
+    /// Changes to requests that go there, after the route's.
+    pub request_headers: HeaderChanges,
+    /// Changes to answers from there, after the route's.
+    pub response_headers: HeaderChanges,
+}
+
+impl WeightedCluster {
+    /// A cluster that gets everything.
+    #[must_use]
+    pub fn only(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            weight: 1,
+            request_headers: HeaderChanges::default(),
+            response_headers: HeaderChanges::default(),
+        }
+    }
+}
+
+/// How a path changes; the query stays.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PathRewrite {
+    /// The part that matched becomes this.
+    Prefix(String),
+    /// The whole path becomes this.
+    Full(String),
+    /// Each match becomes this, with `\1` to `\9` for groups.
+    Regex {
+        /// What is replaced.
+        pattern: Pattern,
+        /// By what.
+        by: String,
+    },
+}
+
+/// How the host changes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HostRewrite {
+    /// It becomes this.
+    Literal(String),
+    /// It becomes the host name of the endpoint.
+    Endpoint,
+}
+
+/// How long each part may take; nothing where it has no limit.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Timeouts {
+    /// From the end of the request to the end of the answer, all tries together.
+    pub request: Option<Duration>,
+    /// Without a byte in either direction.
+    pub idle: Option<Duration>,
+    /// The longest deadline that a caller's `grpc-timeout` may set; the shorter one counts.
+    pub grpc_longest: Option<Duration>,
+}
+
+/// Where a caller is sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Redirect {
+    /// The status: 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    /// `http` or `https`; the request's own otherwise.
+    pub scheme: Option<String>,
+    /// The host; the request's own otherwise.
+    pub host: Option<String>,
+    /// The port; the request's own, or the scheme's, otherwise.
+    pub port: Option<u16>,
+    /// The path.
+    pub path: Option<PathRewrite>,
+    /// Whether the query is left out.
+    pub strip_query: bool,
+}
+
+/// What keeps a caller with one endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Affinity {
+    /// Where the value comes from.
+    pub by: AffinityBy,
+    /// Whether the search ends when this yields a value.
+    pub terminal: bool,
+}
+
+/// Where the value that keeps a caller with one endpoint comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AffinityBy {
+    /// A header of the request.
+    Header(String),
+    /// A cookie; made by the proxy, with this life, when the request has none and a life is given.
+    Cookie {
+        /// Its name.
+        name: String,
+        /// Its path.
+        path: String,
+        /// Its life; zero is a session's.
+        life: Option<Duration>,
+    },
+    /// A parameter of the query.
+    Query(String),
+    /// The address of the caller.
+    SourceAddress,
+}
+
+/// The new path of a request, its query kept, where `matches` is what its route matched.
+#[must_use]
+pub fn rewrite(rewrite: &PathRewrite, matches: &RouteMatch, path: &str) -> String {
+    match rewrite {
+        PathRewrite::Full(full) => full.clone(),
+        PathRewrite::Regex { pattern, by } => pattern.replace(path, by),
+        PathRewrite::Prefix(new) => {
+            let matched = matches.path.matched_len(path);
+            let rest = &path[matched..];
+            // `/a` to `/` must make `/b` of `/a/b`, and `/` of `/a` (Gateway API, ReplacePrefixMatch).
+            if matches!(matches.path, PathMatch::Segments(_)) {
+                let new = new.trim_end_matches('/');
+                match (new.is_empty(), rest.is_empty()) {
+                    (true, true) => "/".to_owned(),
+                    _ => format!("{new}{rest}"),
+                }
+            } else {
+                format!("{new}{rest}")
+            }
+        }
+    }
+}
+
+/// The `Location` of a redirect.
+#[must_use]
+pub fn location(
+    redirect: &Redirect,
+    matches: &RouteMatch,
+    scheme: &str,
+    head: &RequestHead<'_>,
+) -> String {
+    let new_scheme = redirect.scheme.as_deref().unwrap_or(scheme);
+    let (own_host, own_port) = split_port(head.authority);
+    let host = redirect.host.as_deref().unwrap_or(own_host);
+    // A new scheme without a port is the port of that scheme (Gateway API, HTTPRequestRedirectFilter).
+    let port = redirect.port.or(if redirect.scheme.is_some() {
+        None
+    } else {
+        own_port
+    });
+    let is_usual = matches!(
+        (new_scheme, port),
+        ("http", Some(80)) | ("https", Some(443))
+    );
+    let port = port
+        .filter(|_| !is_usual)
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    let path = redirect.path.as_ref().map_or_else(
+        || head.path.to_owned(),
+        |change| rewrite(change, matches, head.path),
+    );
+    let query = head
+        .query
+        .filter(|_| !redirect.strip_query)
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
+    format!("{new_scheme}://{host}{port}{path}{query}")
+}
+
+/// A host and its port, when it has one.
+#[must_use]
+pub fn split_port(authority: &str) -> (&str, Option<u16>) {
+    match authority.rsplit_once(':') {
+        Some((host, port))
+            if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            (host, port.parse().ok())
+        }
+        _ => (authority, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+
+    fn matching(path: PathMatch) -> RouteMatch {
+        RouteMatch {
+            path,
+            ..RouteMatch::default()
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_replaced_by_segments() {
+        let segments = matching(PathMatch::Segments("/prefix/one".to_owned()));
+        for (new, path, expected) in [
+            ("/one", "/prefix/one/two", "/one/two"),
+            ("/one", "/prefix/one", "/one"),
+            ("/", "/prefix/one/two", "/two"),
+            ("/", "/prefix/one", "/"),
+            ("/", "/prefix/one/", "/"),
+            ("/one/", "/prefix/one/two", "/one/two"),
+        ] {
+            let new = PathRewrite::Prefix(new.to_owned());
+            assert_eq!(rewrite(&new, &segments, path), expected, "{path}");
+        }
+        let bytes = matching(PathMatch::Prefix("/api/".to_owned()));
+        assert_eq!(
+            rewrite(&PathRewrite::Prefix("/".to_owned()), &bytes, "/api/v1"),
+            "/v1"
+        );
+    }
+
+    #[test]
+    fn a_redirect_keeps_what_it_does_not_name() {
+        let headers = HeaderMap::new();
+        let head = RequestHead {
+            method: &Method::GET,
+            authority: "shop.example:8080",
+            path: "/a/b",
+            query: Some("q=1"),
+            headers: &headers,
+        };
+        let mut redirect = Redirect {
+            status: StatusCode::FOUND,
+            scheme: None,
+            host: None,
+            port: None,
+            path: None,
+            strip_query: false,
+        };
+        let matches = matching(PathMatch::Segments("/a".to_owned()));
+        assert_eq!(
+            location(&redirect, &matches, "http", &head),
+            "http://shop.example:8080/a/b?q=1"
+        );
+        redirect.scheme = Some("https".to_owned());
+        assert_eq!(
+            location(&redirect, &matches, "http", &head),
+            "https://shop.example/a/b?q=1"
+        );
+        redirect.port = Some(8443);
+        redirect.host = Some("other.example".to_owned());
+        redirect.path = Some(PathRewrite::Prefix("/c".to_owned()));
+        redirect.strip_query = true;
+        assert_eq!(
+            location(&redirect, &matches, "http", &head),
+            "https://other.example:8443/c/b"
+        );
+    }
+
+    #[test]
+    fn shares_follow_weights() {
+        let mut forward = Forward::to("a");
+        forward.clusters = [("a", 1), ("b", 0), ("c", 3)]
+            .map(|(name, weight)| WeightedCluster {
+                weight,
+                ..WeightedCluster::only(name)
+            })
+            .to_vec();
+        assert_eq!(forward.weight(), 4);
+        let drawn: Vec<_> = (0..5)
+            .map(|draw| forward.cluster(draw).map(|cluster| &*cluster.name))
+            .collect();
+        assert_eq!(drawn, [Some("a"), Some("c"), Some("c"), Some("c"), None]);
+    }
+}

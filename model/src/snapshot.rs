@@ -1,0 +1,142 @@
+//! All that a proxy is told, at one point in time. It is never changed: a new one takes its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::cluster::{Cluster, Discovery, Endpoints};
+use crate::listener::{Chain, Handler, Listener, Routes};
+use crate::route::{Action, RouteTable};
+use crate::tls::{Secret, SecretSource};
+
+/// All that a proxy is told.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Snapshot {
+    /// Listeners by name.
+    pub listeners: BTreeMap<String, Arc<Listener>>,
+    /// Route tables by name (RDS).
+    pub routes: BTreeMap<String, Arc<RouteTable>>,
+    /// Clusters by name.
+    pub clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    /// Endpoints by name (EDS).
+    pub endpoints: BTreeMap<String, Arc<Endpoints>>,
+    /// Secrets by name (SDS).
+    pub secrets: BTreeMap<String, Secret>,
+}
+
+impl Snapshot {
+    /// The routes of a listener's HTTP; nothing while those of that name did not come.
+    #[must_use]
+    pub fn table(&self, routes: &Routes) -> Option<Arc<RouteTable>> {
+        match routes {
+            Routes::Inline(table) => Some(Arc::clone(table)),
+            Routes::Named(name) => self.routes.get(name).cloned(),
+        }
+    }
+
+    /// The endpoints of a cluster as far as they are known without looking anything up.
+    #[must_use]
+    pub fn endpoints(&self, cluster: &Cluster) -> Option<Arc<Endpoints>> {
+        match &cluster.discovery {
+            Discovery::Static(endpoints)
+            | Discovery::StrictDns(endpoints)
+            | Discovery::LogicalDns(endpoints) => Some(Arc::clone(endpoints)),
+            Discovery::Eds(name) => self.endpoints.get(name).cloned(),
+            Discovery::OriginalDestination => None,
+        }
+    }
+
+    /// A secret; nothing while the one of that name did not come.
+    #[must_use]
+    pub fn secret<'a>(&'a self, source: &'a SecretSource) -> Option<&'a Secret> {
+        match source {
+            SecretSource::Inline(secret) => Some(secret),
+            SecretSource::Named(name) => self.secrets.get(name),
+        }
+    }
+
+    /// The names of route tables that listeners ask for.
+    #[must_use]
+    pub fn wanted_routes(&self) -> BTreeSet<&str> {
+        self.chains()
+            .filter_map(|chain| match &chain.handler {
+                Handler::Http(http) => match &http.routes {
+                    Routes::Named(name) => Some(name.as_str()),
+                    Routes::Inline(_) => None,
+                },
+                Handler::Tcp(_) => None,
+            })
+            .collect()
+    }
+
+    /// The names of endpoints that clusters ask for.
+    #[must_use]
+    pub fn wanted_endpoints(&self) -> BTreeSet<&str> {
+        self.clusters
+            .values()
+            .filter_map(|cluster| match &cluster.discovery {
+                Discovery::Eds(name) => Some(name.as_str()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The names of secrets that listeners and clusters ask for.
+    #[must_use]
+    pub fn wanted_secrets(&self) -> BTreeSet<&str> {
+        let servers = self
+            .chains()
+            .filter_map(|chain| chain.tls.as_ref())
+            .map(|tls| &tls.common);
+        let clients = self
+            .clusters
+            .values()
+            .filter_map(|cluster| cluster.tls.as_ref())
+            .map(|tls| &tls.common);
+        servers
+            .chain(clients)
+            .flat_map(|common| common.certificates.iter().chain(&common.trust))
+            .filter_map(|source| match source {
+                SecretSource::Named(name) => Some(name.as_str()),
+                SecretSource::Inline(_) => None,
+            })
+            .collect()
+    }
+
+    /// The names of clusters that routes send to and that are not known, with the table they stand in.
+    #[must_use]
+    pub fn missing_clusters(&self) -> BTreeSet<(&str, &str)> {
+        let inline = self.chains().filter_map(|chain| match &chain.handler {
+            Handler::Http(http) => match &http.routes {
+                Routes::Inline(table) => Some(table),
+                Routes::Named(_) => None,
+            },
+            Handler::Tcp(_) => None,
+        });
+        inline
+            .chain(self.routes.values())
+            .flat_map(|table| {
+                table
+                    .hosts()
+                    .iter()
+                    .flat_map(move |host| host.routes.iter().map(move |route| (table, route)))
+            })
+            .filter_map(|(table, route)| match &route.action {
+                Action::Forward(forward) => Some((table, forward)),
+                _ => None,
+            })
+            .flat_map(|(table, forward)| {
+                forward
+                    .clusters
+                    .iter()
+                    .map(move |cluster| (&**table.name(), &*cluster.name))
+            })
+            .filter(|(_, cluster)| !self.clusters.contains_key(*cluster))
+            .collect()
+    }
+
+    fn chains(&self) -> impl Iterator<Item = &Chain> {
+        self.listeners
+            .values()
+            .flat_map(|listener| listener.chains.iter().chain(&listener.default_chain))
+    }
+}
