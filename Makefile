@@ -4,7 +4,7 @@
 export FAIRLEAD_CACHE ?= $(HOME)/.cache/fairlead
 export CARGO_TARGET_DIR ?= $(FAIRLEAD_CACHE)/target
 
-.PHONY: xtask demo test cluster-up cluster-down image gen check bench-operator
+.PHONY: xtask demo test cluster-up cluster-down image gen check bench-operator bench-proxy
 
 demo: xtask
 	cargo xtask demo
@@ -29,6 +29,9 @@ check: xtask
 
 bench-operator: xtask
 	cargo xtask bench-operator
+
+bench-proxy: xtask
+	cargo xtask bench-proxy
 
 # Compiled first, as `cargo xtask` says nothing while it is.
 xtask:

@@ -27,7 +27,7 @@ const PACKAGES: &[(&str, &str)] = &[
 /// Installs what is missing and checks what it may not install.
 pub(crate) fn run() -> Result<()> {
     if makes_its_own()? {
-        packages()?;
+        packages(PACKAGES)?;
         go()?;
     }
     if find("kubectl").is_none() {
@@ -38,8 +38,9 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
+/// Installs the Debian packages whose files are missing.
+pub(crate) fn packages(needed: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = needed
         .iter()
         .filter(|(file, _)| !std::path::Path::new(file).exists())
         .map(|(_, package)| *package)

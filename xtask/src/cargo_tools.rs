@@ -1,4 +1,4 @@
-//! Programs for cargo that the checks run, built once from pinned versions and kept in the cache.
+//! Programs that checks and benchmarks run, built by cargo once from pinned versions and kept in the cache.
 //!
 //! They take minutes to build, so only what needs them asks for them: a cluster does not wait for a linter.
 
@@ -28,6 +28,11 @@ pub(crate) const DENY: CargoTool = CargoTool {
 pub(crate) const MACHETE: CargoTool = CargoTool {
     name: "cargo-machete",
     version: "0.9.2",
+};
+/// HTTP load at a constant rate.
+pub(crate) const OHA: CargoTool = CargoTool {
+    name: "oha",
+    version: "1.16.0",
 };
 
 impl CargoTool {

@@ -5,6 +5,7 @@
 )]
 
 mod bench;
+mod bench_proxy;
 mod bootstrap;
 mod cargo_tools;
 mod chart;
@@ -17,8 +18,10 @@ mod image;
 mod install;
 mod names;
 mod new_kind;
+mod page;
 mod paths;
 mod progress;
+mod proxies;
 mod suite;
 mod tools;
 
@@ -40,7 +43,7 @@ enum Task {
     Bootstrap,
     /// Build the pinned Go tools, or print the folder of one
     Tools {
-        /// kubernetes, containerd, coredns, pause, helm, kstatus or gitops; all when unset
+        /// One of e2e/cluster or e2e/proxy, such as helm or grpc-interop; all when unset
         name: Option<String>,
     },
     /// A real Kubernetes on this machine
@@ -60,6 +63,8 @@ enum Task {
     Demo,
     /// Measure the operator with many releases, beside the bare cost of the same writes
     BenchOperator(bench::Options),
+    /// Measure our proxy beside nginx, HAProxy and Envoy
+    BenchProxy(bench_proxy::Options),
     /// Everything a change must pass: format, lints, unit tests, checks, and the tests on a real cluster
     Test(suite::Options),
 }
@@ -75,6 +80,7 @@ fn main() -> ExitCode {
         Task::NewKind(request) => new_kind::run(request),
         Task::Demo => demo::run(),
         Task::BenchOperator(options) => bench::operator(options),
+        Task::BenchProxy(options) => bench_proxy::run(options),
         Task::Test(options) => suite::run(options),
     };
     match outcome {

