@@ -52,12 +52,12 @@ pub struct Wanted<'a> {
 }
 
 /// What became of a try.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Finish {
     /// What the answer means; nothing when the caller went away before there was one.
     pub judged: Option<Judged>,
-    /// From the request to the beginning of the answer, or to its end without one.
-    pub latency: Duration,
+    /// How long it took to have no answer; nothing when one began, which [`Balancer::answered`] was told of.
+    pub unanswered: Option<Duration>,
     /// How long the endpoint asked to be left alone.
     pub retry_after: Option<Duration>,
 }
@@ -299,6 +299,17 @@ impl Balancer {
         self.start(slot).ok_or(NoEndpoint::Empty)
     }
 
+    /// An answer began, `latency` after the request, and is no failure as far as is known.
+    pub fn answered(&mut self, key: EndpointKey, latency: Duration, now: Moment) {
+        if !matches!(self.balancing.policy, Policy::PeakEwma(_)) {
+            return;
+        }
+        let settings = self.latency.clone();
+        if let Some(slot) = self.slot_mut(key) {
+            slot.latency.observe(&settings, latency, now);
+        }
+    }
+
     /// Takes into account what became of a try.
     pub fn finish(
         &mut self,
@@ -320,16 +331,15 @@ impl Balancer {
         };
         slot.pending = slot.pending.saturating_sub(1);
         if uses_latency {
-            match finish.judged {
-                Some(Judged::Success) => slot.latency.observe(settings, finish.latency, now),
-                Some(Judged::Failure | Judged::Rejection) => {
-                    slot.latency.penalize(settings, finish.retry_after, now)
+            match (finish.judged, finish.unanswered) {
+                (Some(Judged::Failure | Judged::Rejection), _) => {
+                    slot.latency.penalize(settings, finish.retry_after, now);
                 }
                 // A caller that gives up has waited so long: a slow endpoint must not look unknown, nor a fast one slow.
-                None if finish.latency.as_secs_f64() > slot.latency.read(settings, now) => {
-                    slot.latency.observe(settings, finish.latency, now);
+                (None, Some(waited)) if waited.as_secs_f64() > slot.latency.read(settings, now) => {
+                    slot.latency.observe(settings, waited, now);
                 }
-                None => {}
+                _ => {}
             }
         }
         let Some(breaker) = &self.breaker else { return };

@@ -26,31 +26,30 @@ fn balancing(policy: Policy) -> Balancing {
     }
 }
 
-fn success(milliseconds: u64) -> Finish {
+fn success() -> Finish {
     Finish {
         judged: Some(Judged::Success),
-        latency: Duration::from_millis(milliseconds),
-        retry_after: None,
+        ..Finish::default()
     }
 }
 
 fn failure() -> Finish {
     Finish {
         judged: Some(Judged::Failure),
-        latency: Duration::from_millis(1),
-        retry_after: None,
+        ..Finish::default()
     }
 }
 
-/// Runs a closed loop of `callers`, each endpoint answering after its own latency and way, and counts requests by endpoint.
+/// Runs a closed loop of `callers`, each endpoint answering in its own time (in milliseconds) and way, and counts requests by
+/// endpoint.
 fn run(
     balancer: &mut Balancer,
     seconds: u64,
     callers: usize,
-    answer: impl Fn(usize) -> Finish,
+    answer: impl Fn(usize) -> (u64, Finish),
 ) -> Vec<u32> {
     let mut random = fastrand::Rng::with_seed(3);
-    let mut running: BTreeMap<(u64, usize), (EndpointKey, Finish)> = BTreeMap::new();
+    let mut running: BTreeMap<(u64, usize), (EndpointKey, u64)> = BTreeMap::new();
     let mut had = vec![0; balancer.len()];
     let mut begin = |balancer: &mut Balancer,
                      running: &mut BTreeMap<_, _>,
@@ -58,23 +57,23 @@ fn run(
                      caller: usize,
                      random: &mut fastrand::Rng| {
         let key = balancer
-            .pick(&Wanted::default(), at(now / 1000), random)
+            .pick(&Wanted::default(), at(now), random)
             .expect("an endpoint");
         had[key.slot()] += 1;
-        let finish = answer(key.slot());
-        running.insert(
-            (now + finish.latency.as_micros() as u64, caller),
-            (key, finish),
-        );
+        running.insert((now + answer(key.slot()).0, caller), (key, now));
     };
     for caller in 0..callers {
-        begin(balancer, &mut running, caller as u64, caller, &mut random);
+        begin(balancer, &mut running, 0, caller, &mut random);
     }
-    while let Some(((now, caller), (key, finish))) = running.pop_first() {
-        if now > seconds * 1_000_000 {
+    while let Some(((now, caller), (key, begun))) = running.pop_first() {
+        if now > seconds * 1_000 {
             break;
         }
-        balancer.finish(key, finish, at(now / 1000), &mut random);
+        let finish = answer(key.slot()).1;
+        if finish.judged == Some(Judged::Success) {
+            balancer.answered(key, Duration::from_millis(now - begun), at(now));
+        }
+        balancer.finish(key, finish, at(now), &mut random);
         begin(balancer, &mut running, now, caller, &mut random);
     }
     had
@@ -89,7 +88,7 @@ fn a_slow_endpoint_gets_little() {
     let mut balancer = Balancer::new(Balancing::default(), None);
     balancer.update(&endpoints(10), at(0));
     let had = run(&mut balancer, 30, 32, |slot| {
-        success(if slot == 0 { 100 } else { 10 })
+        (if slot == 0 { 100 } else { 10 }, success())
     });
     assert!(share(&had, 0) < 0.02, "{}", share(&had, 0));
 }
@@ -99,7 +98,11 @@ fn an_endpoint_that_fails_fast_gets_little() {
     let mut balancer = Balancer::new(Balancing::default(), None);
     balancer.update(&endpoints(10), at(0));
     let had = run(&mut balancer, 30, 32, |slot| {
-        if slot == 0 { failure() } else { success(10) }
+        if slot == 0 {
+            (1, failure())
+        } else {
+            (10, success())
+        }
     });
     assert!(share(&had, 0) < 0.01, "{}", share(&had, 0));
 }
@@ -122,7 +125,7 @@ fn an_endpoint_that_fails_rests_and_is_probed_once() {
             if key.slot() == 0 {
                 failure()
             } else {
-                success(1)
+                success()
             },
             at(now),
             &mut random,
@@ -222,7 +225,7 @@ fn what_is_known_of_an_endpoint_survives_an_update() {
     assert_eq!(left, [key]);
     assert_eq!(balancer.state(key, at(1)), None);
     // The answer of one that left is nobody's.
-    balancer.finish(key, success(1), at(1), &mut random);
+    balancer.finish(key, success(), at(1), &mut random);
     let new = balancer
         .endpoints()
         .find(|(_, endpoint)| endpoint.address == Address::Socket(address(7)))
@@ -354,13 +357,13 @@ proptest! {
                 }
                 _ => if let Some(key) = running.pop() {
                     let judged = [None, Some(Judged::Success), Some(Judged::Failure), Some(Judged::Rejection)][number % 4];
-                    balancer.finish(key, Finish { judged, latency: Duration::from_millis(5), retry_after: None }, at(now), &mut random);
+                    balancer.finish(key, Finish { judged, ..Finish::default() }, at(now), &mut random);
                 },
             }
             prop_assert!(balancer.resting() <= balancer.len());
         }
         for key in running {
-            balancer.finish(key, success(1), at(now), &mut random);
+            balancer.finish(key, success(), at(now), &mut random);
         }
         let keys: Vec<_> = balancer.endpoints().map(|(key, _)| key).collect();
         for key in keys {
@@ -382,7 +385,7 @@ proptest! {
             running.push_back(key);
             if running.len() > 16 {
                 let key = running.pop_front().expect("one");
-                balancer.finish(key, success(16), at(now), &mut random);
+                balancer.finish(key, success(), at(now), &mut random);
             }
         }
         let fair = 6000.0 / count as f64;
