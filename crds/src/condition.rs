@@ -67,6 +67,12 @@ macro_rules! words {
             /// Every word with what it means.
             pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$word, concat!($($doc),+)),)+];
 
+            /// The word with this text, if there is one.
+            #[must_use]
+            pub fn of(text: &str) -> Option<Self> {
+                Self::ALL.iter().map(|(word, _)| *word).find(|word| word.as_str() == text)
+            }
+
             /// The word as it is written in a status.
             #[must_use]
             pub fn as_str(self) -> &'static str {

@@ -36,11 +36,14 @@ pub trait Reported {
 
     /// Puts conditions and observed generation into a status.
     fn stamp(status: &mut Self::Status, observed_generation: i64, conditions: Vec<Condition>);
+
+    /// Takes out the fields that only tell people how far it is.
+    fn forget_progress(status: &mut Self::Status);
 }
 
-/// Implements [`Reported`] for a kind whose status has a `conditions` field.
+/// Implements [`Reported`] for a kind whose status has a `conditions` field; fields named after it tell of progress only.
 macro_rules! reported {
-    ($object:ty, $status:ty) => {
+    ($object:ty, $status:ty $(, $progress:ident)*) => {
         impl $crate::Reported for $object {
             type Status = $status;
 
@@ -67,6 +70,10 @@ macro_rules! reported {
             ) {
                 status.observed_generation = observed_generation;
                 status.conditions = conditions;
+            }
+
+            fn forget_progress(_status: &mut $status) {
+                $(_status.$progress = Default::default();)*
             }
         }
     };

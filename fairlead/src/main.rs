@@ -7,6 +7,10 @@ use clap::{Parser, Subcommand};
 use fairlead_operator::{Config, telemetry};
 use tokio_util::sync::CancellationToken;
 
+/// The caches hold many small objects for long; glibc's allocator leaves holes between them.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Fairlead: one Kubernetes operator for the whole way of a change.
 #[derive(Parser)]
 #[command(version)]

@@ -38,8 +38,8 @@ pub const REFERENCE: &[(&str, &str, &str, &str)] = &[
     (
         "fairlead_writes_total",
         "counter",
-        "verb, result",
-        "Writes by verb (apply, create, delete, status) and result (written, unchanged, failed)",
+        "verb, kind, result",
+        "Writes by verb (apply, create, delete, status, finalizer, event), kind that is written and result (written, unchanged, failed)",
     ),
     (
         "fairlead_writes_skipped_total",
@@ -94,6 +94,7 @@ struct RequestLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct WriteLabels {
     verb: String,
+    kind: String,
     result: String,
 }
 
@@ -236,13 +237,23 @@ impl Metrics {
     }
 
     /// Counts a write.
-    pub fn write(&self, verb: &str, result: &str) {
+    pub fn write(&self, verb: &str, kind: &str, result: &str) {
         self.writes
             .get_or_create(&WriteLabels {
                 verb: verb.to_owned(),
+                kind: kind.to_owned(),
                 result: result.to_owned(),
             })
             .inc();
+    }
+
+    /// Counts a write by its answer.
+    pub fn wrote<T, E>(&self, verb: &str, kind: &str, answer: &Result<T, E>) {
+        self.write(
+            verb,
+            kind,
+            if answer.is_ok() { "written" } else { "failed" },
+        );
     }
 
     /// Counts a skipped write.
@@ -302,7 +313,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.pass("Release", "ok", 0.1);
         metrics.request("GET", "200");
-        metrics.write("apply", "written");
+        metrics.write("apply", "Deployment", "written");
         metrics.skip("Release");
         metrics.restart("Release");
         metrics.watch_error("Release");

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use fairlead_crds::condition::Reason;
@@ -11,6 +12,7 @@ use kube::Client;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::discovery::{self, Scope};
 use kube::{Api, Error};
+use tokio::time::Instant;
 
 use crate::feed::Feed;
 use crate::harness::problem_of;
@@ -43,6 +45,7 @@ pub(crate) struct World {
     resources: Mutex<HashMap<(String, String), (ApiResource, Scope)>>,
     applied: Mutex<HashMap<ObjectKey, Applied>>,
     lines: Mutex<HashMap<Read, Option<String>>>,
+    held_back: Mutex<HashMap<ObjectKey, Instant>>,
 }
 
 impl World {
@@ -66,6 +69,7 @@ impl World {
             resources: Mutex::default(),
             applied: Mutex::default(),
             lines: Mutex::default(),
+            held_back: Mutex::default(),
         }
     }
 
@@ -142,6 +146,24 @@ impl World {
 
     pub(crate) fn forget(&self, key: &ObjectKey) {
         self.applied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
+    }
+
+    /// How long the status of an object is still held back; `None` once it was for all of `pause`.
+    pub(crate) fn hold_back(&self, key: &ObjectKey, pause: Duration) -> Option<Duration> {
+        let mut held = self
+            .held_back
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let since = *held.entry(key.clone()).or_insert_with(Instant::now);
+        Some(pause.saturating_sub(since.elapsed())).filter(|rest| !rest.is_zero())
+    }
+
+    /// Ends the holding back of an object's status.
+    pub(crate) fn let_out(&self, key: &ObjectKey) {
+        self.held_back
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(key);

@@ -140,6 +140,13 @@ pub fn holds(conditions: &[Condition], type_: ConditionType, generation: i64) ->
     })
 }
 
+/// The problem that a condition of something else tells of.
+#[must_use]
+pub fn problem_of(found: &Condition) -> Problem {
+    let reason = Reason::of(&found.reason).unwrap_or(Reason::Progressing);
+    Problem::waiting(reason, found.message.clone())
+}
+
 /// A message cut to [`MESSAGE_MAX`] characters.
 #[must_use]
 pub fn bounded(message: String) -> String {
@@ -149,4 +156,17 @@ pub fn bounded(message: String) -> String {
     let mut cut: String = message.chars().take(MESSAGE_MAX - 1).collect();
     cut.push('…');
     cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_found_again_by_its_text() {
+        for (reason, _) in Reason::ALL {
+            assert_eq!(Reason::of(reason.as_str()), Some(*reason));
+        }
+        assert_eq!(Reason::of("NoSuchReason"), None);
+    }
 }

@@ -73,6 +73,16 @@ impl Class {
     }
 }
 
+/// What exists, for a message about something that does not: `there are a, b`.
+pub fn known<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    match names.as_slice() {
+        [] => "there are none".to_owned(),
+        [only] => format!("there is {only}"),
+        names => format!("there are {}", names.join(", ")),
+    }
+}
+
 /// Why an object is not ready.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -5,7 +5,6 @@ use fairlead_crds::{ConditionStatus, Reported};
 use jiff::Timestamp;
 use kube::Resource;
 
-use crate::change::Verb;
 use crate::conditions::{self, Conditions};
 use crate::kind::{Kind, Outcome};
 use crate::problem::{Class, Problem, join_invalid};
@@ -27,6 +26,41 @@ pub struct Note {
     pub reason: String,
     /// A sentence for people.
     pub message: String,
+}
+
+/// How a status differs from the one that was published last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// Not at all.
+    None,
+    /// In messages and progress only, which may be told a little later.
+    Words,
+    /// In something that others act on.
+    Facts,
+}
+
+/// Compares a status with the one that was published last, if any was.
+pub fn difference<O: Reported>(published: Option<&O::Status>, wanted: &O::Status) -> Difference {
+    let Some(published) = published else {
+        return Difference::Facts;
+    };
+    let facts = |status: &O::Status| {
+        let mut facts = status.clone();
+        let mut conditions = O::conditions(status).to_vec();
+        for condition in &mut conditions {
+            condition.message.clear();
+        }
+        O::stamp(&mut facts, O::observed_generation(status), conditions);
+        O::forget_progress(&mut facts);
+        facts
+    };
+    if published == wanted {
+        Difference::None
+    } else if facts(published) == facts(wanted) {
+        Difference::Words
+    } else {
+        Difference::Facts
+    }
 }
 
 /// Makes the report of a pass.
@@ -81,6 +115,21 @@ pub fn report<K: Kind>(
     Report { status, events }
 }
 
+/// Adds what was written to the event of its reason, so that a pass sends one for each reason.
+fn add(notes: &mut Vec<Note>, reason: &str, message: &str) {
+    match notes.iter_mut().find(|note| note.reason == reason) {
+        Some(note) => {
+            note.message.push_str("; ");
+            note.message.push_str(message);
+        }
+        None => notes.push(Note {
+            warning: false,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        }),
+    }
+}
+
 fn events<K: Kind>(
     old: &[fairlead_crds::Condition],
     new: &[fairlead_crds::Condition],
@@ -93,15 +142,9 @@ fn events<K: Kind>(
             .changes
             .iter()
             .filter(|change| planned.written.contains(&change.key));
-        notes.extend(
-            written
-                .filter(|change| !matches!(&change.verb, Verb::Apply(_)) || !change.note.is_empty())
-                .map(|change| Note {
-                    warning: false,
-                    reason: change.reason.to_owned(),
-                    message: change.note.clone(),
-                }),
-        );
+        for change in written.filter(|change| !change.note.is_empty()) {
+            add(&mut notes, change.reason, &change.note);
+        }
     }
     let Some(ready) = conditions::find(new, ConditionType::Ready) else {
         return notes;
@@ -133,4 +176,60 @@ fn events<K: Kind>(
         });
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use fairlead_crds::Condition;
+    use fairlead_crds::platform::{Release, ReleaseStatus, ResolvedResource};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn status(reason: &str, message: &str, progress: &str) -> ReleaseStatus {
+        ReleaseStatus {
+            observed_generation: 1,
+            progress: Some(progress.to_owned()),
+            conditions: vec![Condition {
+                type_: "Ready".to_owned(),
+                status: ConditionStatus::False,
+                observed_generation: 1,
+                last_transition_time: Time(Timestamp::UNIX_EPOCH),
+                reason: reason.to_owned(),
+                message: message.to_owned(),
+            }],
+            ..ReleaseStatus::default()
+        }
+    }
+
+    #[test]
+    fn only_messages_and_progress_are_words() {
+        let old = status("Progressing", "a is being made", "0/3");
+        let differs = |new: &ReleaseStatus| difference::<Release>(Some(&old), new);
+        assert_eq!(differs(&old), Difference::None);
+        assert_eq!(
+            differs(&status("Progressing", "b is being made", "1/3")),
+            Difference::Words
+        );
+        assert_eq!(
+            differs(&status("Degraded", "a is being made", "0/3")),
+            Difference::Facts
+        );
+        let recorded = ReleaseStatus {
+            resources: vec![ResolvedResource::default()],
+            ..old.clone()
+        };
+        assert_eq!(differs(&recorded), Difference::Facts);
+        assert_eq!(difference::<Release>(None, &old), Difference::Facts);
+    }
+
+    #[test]
+    fn a_pass_sends_one_event_for_each_reason() {
+        let mut notes = Vec::new();
+        add(&mut notes, "Provision", "makes a");
+        add(&mut notes, "Provision", "makes b");
+        add(&mut notes, "Prune", "deletes c");
+        assert_eq!(notes.len(), 2);
+        assert_eq!(notes[0].message, "makes a; makes b");
+    }
 }

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::command::{capture, command, show_live};
 use crate::install::kubectl;
 use crate::paths::{cache, root};
 use crate::progress::step;
-use crate::{bootstrap, cluster, image};
+use crate::{bootstrap, cluster, image, page};
 
 /// The cluster that the benchmark makes.
 const CLUSTER: &str = "bench";
@@ -20,6 +20,9 @@ pub(crate) struct Options {
     /// Releases, each with three resources
     #[arg(long, default_value_t = 10_000)]
     releases: usize,
+    /// End once the releases are made and taken up; docs/benchmarks.md stays as it is
+    #[arg(long)]
+    making_only: bool,
 }
 
 /// Measures the operator, and takes the cluster down however it ends.
@@ -66,5 +69,14 @@ fn measure(options: &Options, binary: &std::path::Path) -> Result<()> {
         .env("KUBECONFIG", &kubeconfig)
         .env("FAIRLEAD_BIN", binary)
         .env("BENCH_RELEASES", options.releases.to_string());
-    step("measure the operator", || show_live(&mut bench))
+    if options.making_only {
+        bench.env("BENCH_MAKING_ONLY", "1");
+        return step("measure the operator", || show_live(&mut bench));
+    }
+    let report = target.join("bench-operator.md");
+    bench.env("BENCH_REPORT", &report);
+    step("measure the operator", || show_live(&mut bench))?;
+    let section = std::fs::read_to_string(&report)
+        .with_context(|| format!("failed to read {}", report.display()))?;
+    page::replace("## The operator", &section)
 }

@@ -134,4 +134,4 @@ pub struct ResolvedResource {
     pub instance: String,
 }
 
-reported!(Release, ReleaseStatus);
+reported!(Release, ReleaseStatus, progress);

@@ -13,20 +13,21 @@ use crate::schema;
 /// A workload as Score describes it: containers, the service it offers and the resources it needs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+// The maps' values are boxed because a map makes room for eleven of them at once, and caches hold many small specs.
 pub struct ScoreSpec {
     /// Annotations for the workload's pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<ScoreMetadata>,
     /// The containers by name; at least one. The name main stands for the main one by custom.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 16))]
-    pub containers: BTreeMap<String, Container>,
+    pub containers: BTreeMap<String, Box<Container>>,
     /// The network service that the workload offers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Service>,
     /// The resources that the workload needs, by the name its placeholders use.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
-    pub resources: BTreeMap<String, ResourceRequest>,
+    pub resources: BTreeMap<String, Box<ResourceRequest>>,
 }
 
 /// Metadata of a Score workload other than its name, which is the object's.

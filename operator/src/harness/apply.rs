@@ -39,13 +39,13 @@ pub(super) async fn apply(
         match one(world, kind, change, live).await {
             Ok(true) => {
                 tracing::info!(reason = change.reason, written = %change.key, verb, note = change.note, "wrote");
-                world.metrics.write(verb, "written");
+                world.metrics.write(verb, &change.key.kind, "written");
                 written.push(change.key.clone());
             }
-            Ok(false) => world.metrics.write(verb, "unchanged"),
+            Ok(false) => world.metrics.write(verb, &change.key.kind, "unchanged"),
             Err(Skipped::Applied) => world.metrics.skip(kind.as_str()),
             Err(Skipped::Failed(problem)) => {
-                world.metrics.write(verb, "failed");
+                world.metrics.write(verb, &change.key.kind, "failed");
                 return (written, Some(problem));
             }
         }

@@ -94,6 +94,7 @@ impl<K: Kind> AnyKind for Typed<K> {
 
 async fn pass<K: Kind>(world: &Arc<World>, id: &ObjectId) -> Next {
     let Some(object) = K::table(&world.cache).by_id(id) else {
+        world.let_out(&publish::key::<K>(id));
         return Next::Never;
     };
     if object.meta().deletion_timestamp.is_some() {

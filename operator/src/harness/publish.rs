@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use fairlead_crds::Reported;
 use fairlead_plan::kind::Kind;
-use fairlead_plan::report::{Note, report};
-use fairlead_plan::{Class, ObjectKey, Outcome, Problem};
+use fairlead_plan::report::{Difference, Note, difference, report};
+use fairlead_plan::{Class, ObjectId, ObjectKey, Outcome, Problem};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
@@ -19,8 +19,13 @@ use serde_json::json;
 use super::{Next, problem_of};
 use crate::world::World;
 
+/// The most characters of an object's name in the name of its events, which have 17 more.
+const NAME_MAX: usize = 236;
 /// The longest note of an event.
 const NOTE_MAX: usize = 1000;
+
+/// How long a status that differs in words only is held back: while something comes up, the next change is near.
+const WORDS: Duration = Duration::from_secs(5);
 
 /// Reports a pass and says when the next is due.
 pub(super) async fn publish<K: Kind>(
@@ -37,12 +42,18 @@ pub(super) async fn publish<K: Kind>(
         }
     }
     let report = report::<K>(object, outcome, Timestamp::now());
-    if object.status() != Some(&report.status) {
-        let written = write_status::<K>(world, object, report.status).await;
-        world
-            .metrics
-            .write("status", if written.is_ok() { "written" } else { "failed" });
-        match written {
+    let key = key::<K>(&ObjectId::of(object.meta()));
+    let difference = difference::<K::Object>(object.status(), &report.status);
+    let calm = problem.is_none_or(|problem| problem.class == Class::Waiting);
+    if difference == Difference::Words
+        && calm
+        && let Some(rest) = world.hold_back(&key, WORDS)
+    {
+        return Next::After(outcome.wake().map_or(rest, |wake| wake.min(rest)));
+    }
+    world.let_out(&key);
+    if difference != Difference::None {
+        match write_status::<K>(world, object, &key, report.status).await {
             Ok(()) => send(world, object, &report.events).await,
             // The cache is behind; the watch brings the newer object.
             Err(problem) if problem.class == Class::Conflict => {
@@ -66,25 +77,26 @@ pub(super) async fn publish<K: Kind>(
     }
 }
 
-fn key<K: Kind>(object: &K::Object) -> ObjectKey {
+/// The key of an object of a kind.
+pub(super) fn key<K: Kind>(id: &ObjectId) -> ObjectKey {
     ObjectKey::new(
         K::Object::api_version(&()),
         K::NAME.as_str(),
-        object.namespace().as_deref(),
-        object.name_any(),
+        Some(id.namespace.as_str()).filter(|namespace| !namespace.is_empty()),
+        id.name.clone(),
     )
 }
 
 async fn write_status<K: Kind>(
     world: &Arc<World>,
     object: &K::Object,
+    key: &ObjectKey,
     status: <K::Object as Reported>::Status,
 ) -> Result<(), Problem> {
     if !world.lead.holds() {
         return Ok(());
     }
-    let key = key::<K>(object);
-    let (api, resource) = world.api(&key).await?;
+    let (api, resource) = world.api(key).await?;
     let mut wanted = object.clone();
     wanted.set_status(status);
     let mut body = serde_json::to_value(&wanted).map_err(|error| Problem {
@@ -99,13 +111,14 @@ async fn write_status<K: Kind>(
         reason: fairlead_crds::condition::Reason::Bug,
         message: format!("{key}: failed to build the status: {error}"),
     })?;
-    match api
+    let answer = api
         .replace_status(&key.name, &PostParams::default(), &body)
-        .await
-    {
+        .await;
+    world.metrics.wrote("status", &key.kind, &answer);
+    match answer {
         Ok(_) => Ok(()),
         Err(Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(error) => Err(problem_of(&error, &key, Some(&resource))),
+        Err(error) => Err(problem_of(&error, key, Some(&resource))),
     }
 }
 
@@ -120,7 +133,7 @@ async fn send<O: Resource<DynamicType = ()>>(world: &Arc<World>, object: &O, not
     for note in notes {
         let event = Event {
             metadata: ObjectMeta {
-                generate_name: Some(format!("{}.", object.name_any())),
+                name: Some(event_name(&object.name_any(), rand::random())),
                 namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },
@@ -134,10 +147,25 @@ async fn send<O: Resource<DynamicType = ()>>(world: &Arc<World>, object: &O, not
             reporting_instance: Some(world.identity.clone()),
             ..Event::default()
         };
-        if let Err(error) = api.create(&PostParams::default(), &event).await {
-            tracing::debug!(%error, "failed to send an event");
+        let answer = api.create(&PostParams::default(), &event).await;
+        world.metrics.wrote("event", "Event", &answer);
+        match answer {
+            Ok(_) => {}
+            // The namespace goes, or the right is missing; the metric tells of both.
+            Err(Error::Api(status)) if status.code == 403 || status.code == 404 => {
+                tracing::debug!(reason = note.reason, "no event can be sent");
+            }
+            Err(error) => {
+                tracing::warn!(%error, reason = note.reason, "failed to send an event");
+            }
         }
     }
+}
+
+/// A name within what the API server allows; the object's as far as it fits, for people.
+fn event_name(object: &str, random: u64) -> String {
+    let object: String = object.chars().take(NAME_MAX).collect();
+    format!("{}.{random:016x}", object.trim_end_matches(['.', '-']))
 }
 
 /// Adds the finalizer at the version that was read.
@@ -171,15 +199,29 @@ async fn set_finalizers<K: Kind>(
     object: &K::Object,
     finalizers: Vec<String>,
 ) -> Result<(), Problem> {
-    let key = key::<K>(object);
+    let key = key::<K>(&ObjectId::of(object.meta()));
     let (api, resource) = world.api(&key).await?;
     let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": finalizers}});
-    match api
+    let answer = api
         .patch(&key.name, &PatchParams::default(), &Patch::Merge(patch))
-        .await
-    {
+        .await;
+    world.metrics.wrote("finalizer", &key.kind, &answer);
+    match answer {
         Ok(_) => Ok(()),
         Err(Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(problem_of(&error, &key, Some(&resource))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_events_are_within_bounds() {
+        assert_eq!(event_name("web-1", 255), "web-1.00000000000000ff");
+        let long = format!("{}.{}", "a".repeat(NAME_MAX - 1), "b".repeat(17));
+        let name = event_name(&long, 1);
+        assert!(name.len() <= 253 && !name.contains(".."), "{name}");
     }
 }

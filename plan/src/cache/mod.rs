@@ -98,6 +98,17 @@ impl std::fmt::Display for ObjectId {
     }
 }
 
+/// Annotations by which the controller of Deployments counts; they are no edit of what was applied.
+const COUNTED: &str = "deployment.kubernetes.io/";
+
+/// The labels that are held: those that anything is found by.
+const HELD: [&str; 4] = [
+    labels::MANAGED_BY,
+    labels::APPLICATION,
+    labels::ENVIRONMENT,
+    labels::WORKLOAD,
+];
+
 /// What is held of an object of another kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChildMeta {
@@ -113,7 +124,7 @@ pub struct ChildMeta {
     pub owner_uid: Option<String>,
     /// The kind and name of the object that controls it.
     pub owner: Option<(String, String)>,
-    /// Its labels.
+    /// Its labels, those of Fairlead only.
     pub labels: BTreeMap<String, String>,
     /// A hash of labels, annotations and owners, which an edit changes without changing the generation.
     pub meta_hash: u64,
@@ -133,7 +144,10 @@ impl ChildMeta {
             .find(|owner| owner.controller == Some(true));
         let mut hasher = std::hash::DefaultHasher::new();
         meta.labels.hash(&mut hasher);
-        meta.annotations.hash(&mut hasher);
+        let annotations = meta.annotations.iter().flatten();
+        for annotation in annotations.filter(|(name, _)| !name.starts_with(COUNTED)) {
+            annotation.hash(&mut hasher);
+        }
         owner.map(|owner| &owner.uid).hash(&mut hasher);
         Self {
             key: Some(ObjectKey::new(
@@ -147,7 +161,13 @@ impl ChildMeta {
             generation: meta.generation.unwrap_or_default(),
             owner_uid: owner.map(|owner| owner.uid.clone()),
             owner: owner.map(|owner| (owner.kind.clone(), owner.name.clone())),
-            labels: meta.labels.clone().unwrap_or_default(),
+            labels: meta
+                .labels
+                .iter()
+                .flatten()
+                .filter(|(name, _)| HELD.contains(&name.as_str()))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
             meta_hash: hasher.finish(),
             deleting: meta.deletion_timestamp.is_some(),
         }

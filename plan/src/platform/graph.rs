@@ -19,7 +19,7 @@ use crate::cache::Cache;
 use crate::names;
 use crate::platform::matching::{self, Choice, Request};
 use crate::platform::{parameters, placeholders};
-use crate::problem::Problem;
+use crate::problem::{Problem, known};
 
 /// The deepest chain of requirements.
 pub const MAX_DEPTH: usize = 16;
@@ -183,10 +183,9 @@ impl Resolver<'_> {
             let mut params_dependencies = Vec::new();
             for used_alias in used {
                 let Some(target) = keys.get(&used_alias) else {
-                    let known: Vec<&str> = keys.keys().map(|alias| alias.as_str()).collect();
+                    let known = known(keys.keys().map(|alias| alias.as_str()));
                     let message = format!(
-                        "workload {name}: resource {alias}: params refer to resources.{used_alias}, which is not there; there are {}",
-                        known.join(", ")
+                        "workload {name}: resource {alias}: params refer to resources.{used_alias}, which is not there; {known}"
                     );
                     return Err(Problem::invalid(Reason::UnknownReference, message));
                 };
@@ -347,11 +346,7 @@ impl Resolver<'_> {
                 .map(|class| class.name_any())
                 .collect();
             known.truncate(20);
-            let known = if known.is_empty() {
-                "there are none".to_owned()
-            } else {
-                format!("there are {}", known.join(", "))
-            };
+            let known = crate::problem::known(known.iter().map(String::as_str));
             let message = format!(
                 "{}: there is no ResourceClass {name}; {known}",
                 wanted.requested_by

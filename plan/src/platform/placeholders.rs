@@ -177,20 +177,12 @@ fn check_reference(
     match segments.first().map(String::as_str) {
         Some("metadata") => Ok(()),
         Some("resources") => {
-            let known = || {
-                workload
-                    .spec
-                    .resources
-                    .keys()
-                    .map(String::as_str)
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            };
             let Some(request) = segments
                 .get(1)
                 .and_then(|alias| workload.spec.resources.get(alias))
             else {
-                return Err(unknown(field, path, &format!("the resources {}", known())));
+                let known = workload.spec.resources.keys().map(String::as_str);
+                return Err(unknown(field, path, &listed("resources", known)));
             };
             let class = format!(
                 "{}.{}",
@@ -213,15 +205,6 @@ fn check_output(
     output: Option<&String>,
     place: Place,
 ) -> Result<(), Problem> {
-    let known = || {
-        class
-            .spec
-            .outputs
-            .iter()
-            .map(|output| output.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
     let secret = match output {
         None => class.spec.outputs.iter().any(|output| output.secret),
         Some(name) => match class
@@ -230,7 +213,10 @@ fn check_output(
             .iter()
             .find(|output| output.name == *name)
         {
-            None => return Err(unknown(field, path, &format!("the outputs {}", known()))),
+            None => {
+                let known = class.spec.outputs.iter().map(|output| output.name.as_str());
+                return Err(unknown(field, path, &listed("outputs", known)));
+            }
             Some(output) => output.secret,
         },
     };
@@ -240,6 +226,16 @@ fn check_output(
         return Err(Problem::invalid(Reason::SecretExposed, message));
     }
     Ok(())
+}
+
+/// Such as `the outputs host, port`, or `no outputs`.
+fn listed<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() {
+        format!("no {what}")
+    } else {
+        format!("the {what} {}", names.join(", "))
+    }
 }
 
 fn unknown(field: &str, path: &Path, known: &str) -> Problem {

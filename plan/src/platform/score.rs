@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fairlead_crds::platform::{BeforeReady, Container, Probe, ScoreSpec};
 use fairlead_expr::Template;
 
-use crate::problem::Invalid;
+use crate::problem::{Invalid, known};
 
 /// Checks a workload alone.
 ///
@@ -149,18 +149,11 @@ fn before_rules(spec: &ScoreSpec, name: &str, container: &Container, broken: &mu
     for (other, before) in &container.before {
         let at = format!("spec.containers.{name}.before.{other}");
         if !spec.containers.contains_key(other) || other == name {
-            let known: Vec<&str> = spec
-                .containers
-                .keys()
-                .filter(|known| *known != name)
-                .map(String::as_str)
-                .collect();
+            let others = spec.containers.keys().filter(|known| *known != name);
+            let known = known(others.map(String::as_str));
             broken.push(Invalid::new(
                 at.clone(),
-                format!(
-                    "there is no other container {other}; there are {}",
-                    known.join(", ")
-                ),
+                format!("there is no other container {other}; {known}"),
             ));
         }
         if before.ready == BeforeReady::Healthy && container.readiness_probe.is_none() {

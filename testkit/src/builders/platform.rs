@@ -204,7 +204,7 @@ pub fn workload(application: &str, name: &str) -> Build<ScoreWorkload> {
         ..Container::default()
     };
     let score = ScoreSpec {
-        containers: BTreeMap::from([("main".to_owned(), main)]),
+        containers: BTreeMap::from([("main".to_owned(), Box::new(main))]),
         ..ScoreSpec::default()
     };
     let mut object = ScoreWorkload::new(name, ScoreWorkloadSpec { score });
@@ -285,7 +285,7 @@ impl Build<ScoreWorkload> {
                 .spec
                 .score
                 .resources
-                .insert(name.to_owned(), request);
+                .insert(name.to_owned(), Box::new(request));
         })
     }
 }

@@ -45,7 +45,10 @@ impl Operator {
                 &format!("127.0.0.1:{PORT}"),
             ])
             .args(["--resync-seconds", &resync_seconds.to_string()])
-            .env("RUST_LOG", "warn")
+            .env(
+                "RUST_LOG",
+                std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()),
+            )
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log))
             .kill_on_drop(true)

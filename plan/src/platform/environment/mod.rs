@@ -417,15 +417,9 @@ fn running(object: &Environment, seen: &Seen) -> Result<String, Problem> {
         Some(ready) if ready.status == ConditionStatus::True && active => {
             Ok(format!("release {} runs", release.name_any()))
         }
-        Some(ready) if active => {
-            let reason = Reason::ALL
-                .iter()
-                .map(|(reason, _)| *reason)
-                .find(|reason| reason.as_str() == ready.reason);
-            Err(Problem::waiting(
-                reason.unwrap_or(Reason::Progressing),
-                ready.message.clone(),
-            ))
+        // It waits for this environment, which knows more of itself than a release that has not looked again.
+        Some(ready) if active && ready.reason != Reason::WaitingForDependencies.as_str() => {
+            Err(conditions::problem_of(ready))
         }
         _ => Err(Problem::waiting(
             Reason::Progressing,

@@ -179,16 +179,7 @@ where
             "the change has not been seen yet",
         )),
         Some(ready) if ready.status == ConditionStatus::True => Ok(()),
-        Some(ready) => {
-            let reason = Reason::ALL
-                .iter()
-                .map(|(reason, _)| *reason)
-                .find(|reason| reason.as_str() == ready.reason);
-            Err(Problem::waiting(
-                reason.unwrap_or(Reason::Progressing),
-                ready.message.clone(),
-            ))
-        }
+        Some(ready) => Err(conditions::problem_of(ready)),
         None => Err(Problem::waiting(
             Reason::Progressing,
             "it has not been looked at yet",
