@@ -4,7 +4,7 @@
 export FAIRLEAD_CACHE ?= $(HOME)/.cache/fairlead
 export CARGO_TARGET_DIR ?= $(FAIRLEAD_CACHE)/target
 
-.PHONY: xtask demo test cluster-up cluster-down image gen check bench-operator bench-proxy
+.PHONY: xtask demo test cluster-up cluster-down image gen check bench-operator bench-proxy h2spec interop
 
 demo: xtask
 	cargo xtask demo
@@ -32,6 +32,12 @@ bench-operator: xtask
 
 bench-proxy: xtask
 	cargo xtask bench-proxy
+
+h2spec: xtask
+	cargo xtask h2spec
+
+interop: xtask
+	cargo xtask interop
 
 # Compiled first, as `cargo xtask` says nothing while it is.
 xtask:

@@ -14,8 +14,10 @@ mod cluster;
 mod command;
 mod demo;
 mod generate;
+mod h2spec;
 mod image;
 mod install;
+mod interop;
 mod names;
 mod new_kind;
 mod page;
@@ -65,6 +67,10 @@ enum Task {
     BenchOperator(bench::Options),
     /// Measure our proxy beside nginx, HAProxy and Envoy
     BenchProxy(bench_proxy::Options),
+    /// What the specification of HTTP/2 asks of our proxy, in strict mode
+    H2spec(h2spec::Options),
+    /// gRPC, curl, nghttp, PostgreSQL and Redis through a pair of our proxies
+    Interop(interop::Options),
     /// Everything a change must pass: format, lints, unit tests, checks, and the tests on a real cluster
     Test(suite::Options),
 }
@@ -81,6 +87,8 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(),
         Task::BenchOperator(options) => bench::operator(options),
         Task::BenchProxy(options) => bench_proxy::run(options),
+        Task::H2spec(options) => h2spec::run(options),
+        Task::Interop(options) => interop::run(options),
         Task::Test(options) => suite::run(options),
     };
     match outcome {

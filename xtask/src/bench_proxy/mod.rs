@@ -18,7 +18,6 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::cargo_tools::OHA;
-use crate::paths::write;
 use crate::progress::{note, step};
 use crate::proxies::install::{Programs, has_ours};
 use crate::proxies::place::{FAR, NEAR, Place};
@@ -184,21 +183,13 @@ fn install(names: &[&str]) -> Result<Tools> {
 /// nginx in both namespaces, and gRPC's server in the far one.
 fn upstreams(bench: &Bench) -> Result<Vec<Process>> {
     let folder = bench.place.folder();
-    let file = folder.join("upstream.conf");
-    write(&file, nginx::upstream(folder))?;
-    write(&folder.join(nginx::LARGE), vec![b'x'; 1 << 20])?;
     let mut all = Vec::new();
     for namespace in [NEAR, FAR] {
-        let process = Process::start(&Start {
-            name: &format!("upstream-{namespace}"),
-            program: &bench.programs.nginx,
-            arguments: &nginx::arguments(folder, &file),
+        all.push(nginx::start_upstream(
+            &bench.programs,
+            &bench.place,
             namespace,
-            core: Core::Load,
-            folder,
-        })?;
-        process.listens(nginx::PLAIN)?;
-        all.push(process);
+        )?);
     }
     if !bench.tools.grpc.as_os_str().is_empty() {
         let words = [

@@ -24,7 +24,8 @@ pub(crate) fn bootstrap(hop: &Hop, folder: &Path) -> Value {
 
 fn listener(hop: &Hop, folder: &Path) -> Value {
     let mut chain = json!({"filters": [match hop.carries {
-        Carries::Http => connections_of_http(),
+        Carries::Http => connections_of_http("AUTO"),
+        Carries::Http2 => connections_of_http("HTTP2"),
         Carries::Tcp => json!({
             "name": "envoy.filters.network.tcp_proxy",
             "typed_config": {
@@ -36,6 +37,7 @@ fn listener(hop: &Hop, folder: &Path) -> Value {
     }]});
     let protocols: &[&str] = match hop.carries {
         Carries::Http => &["h2", "http/1.1"],
+        Carries::Http2 => &["h2"],
         Carries::Tcp => &[],
     };
     let kind = "DownstreamTlsContext";
@@ -53,13 +55,13 @@ fn listener(hop: &Hop, folder: &Path) -> Value {
     json!({"name": "listener", "address": address(hop.listen), "filter_chains": [chain]})
 }
 
-fn connections_of_http() -> Value {
+fn connections_of_http(codec: &str) -> Value {
     json!({
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
             "@type": format!("{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"),
             "stat_prefix": "http",
-            "codec_type": "AUTO",
+            "codec_type": codec,
             "route_config": {
                 "name": "routes",
                 "virtual_hosts": [{
@@ -95,7 +97,7 @@ fn cluster(hop: &Hop, folder: &Path) -> Value {
             "endpoints": [{"lb_endpoints": endpoints}],
         },
     });
-    if hop.carries == Carries::Http {
+    if hop.carries.is_http() {
         let protocol = if hop.http2 {
             "http2_protocol_options"
         } else {

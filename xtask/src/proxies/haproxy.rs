@@ -10,11 +10,13 @@ use super::hop::{Carries, Guard, Hop};
 pub(crate) fn configuration(hop: &Hop, folder: &Path) -> String {
     let (mode, protocols) = match hop.carries {
         Carries::Http => ("http", " alpn h2,http/1.1"),
+        Carries::Http2 => ("http", " alpn h2"),
         Carries::Tcp => ("tcp", ""),
     };
     let ca = authority(folder);
     let crt = |leaf: Leaf| format!(" ssl crt {}", leaf.both(folder));
     let front = match hop.front {
+        Guard::Open if hop.carries == Carries::Http2 => " proto h2".to_owned(),
         Guard::Open => String::new(),
         Guard::Tls(own) => format!("{}{protocols}", crt(own)),
         Guard::Mutual(own, _) => format!("{} ca-file {ca} verify required{protocols}", crt(own)),
@@ -50,7 +52,7 @@ backend back
 ",
         hop.listen
     );
-    if hop.carries == Carries::Http {
+    if hop.carries.is_http() {
         text.push_str("    http-reuse always\n");
     }
     for (index, upstream) in hop.upstreams.iter().enumerate() {

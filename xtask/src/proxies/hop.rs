@@ -17,6 +17,8 @@ use crate::paths::write_secret;
 pub(crate) enum Carries {
     /// HTTP/1.1 or HTTP/2, as the client speaks.
     Http,
+    /// HTTP/2 alone.
+    Http2,
     /// Bytes.
     Tcp,
 }
@@ -51,6 +53,13 @@ pub(crate) struct Hop {
     pub(crate) http2: bool,
     /// The port of the admin interface on localhost.
     pub(crate) admin: u16,
+}
+
+impl Carries {
+    /// Whether requests are told apart.
+    pub(crate) fn is_http(self) -> bool {
+        self != Self::Tcp
+    }
 }
 
 impl Hop {
@@ -168,7 +177,7 @@ impl Pair {
         inbound.carries = carries;
         outbound.back = Guard::Mutual(Leaf::Client, Leaf::Server);
         inbound.front = Guard::Mutual(Leaf::Server, Leaf::Client);
-        outbound.http2 = carries == Carries::Http;
+        outbound.http2 = carries.is_http();
         inbound.http2 = http2;
         Self { outbound, inbound }
     }

@@ -3,8 +3,14 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use anyhow::Result;
+
 use super::certificates::{Leaf, authority};
 use super::hop::{Carries, Guard, Hop};
+use super::install::Programs;
+use super::place::Place;
+use super::process::{Core, Process, Start};
+use crate::paths::write;
 
 /// The port that answers HTTP/1.1, in both namespaces.
 pub(crate) const PLAIN: u16 = 9000;
@@ -12,7 +18,7 @@ pub(crate) const PLAIN: u16 = 9000;
 pub(crate) const HTTP2: u16 = 9001;
 
 /// A file of this name in the run's folder is the body of `/1m`.
-pub(crate) const LARGE: &str = "1m";
+const LARGE: &str = "1m";
 
 /// The words after the program's name.
 pub(crate) fn arguments(folder: &Path, file: &Path) -> Vec<String> {
@@ -22,8 +28,30 @@ pub(crate) fn arguments(folder: &Path, file: &Path) -> Vec<String> {
     words.into_iter().chain(configuration).chain(log).collect()
 }
 
+/// Starts the upstream in a namespace, on the core of the load.
+pub(crate) fn start_upstream(
+    programs: &Programs,
+    place: &Place,
+    namespace: &str,
+) -> Result<Process> {
+    let folder = place.folder();
+    let file = folder.join("upstream.conf");
+    write(&file, upstream(folder))?;
+    write(&folder.join(LARGE), vec![b'x'; 1 << 20])?;
+    let process = Process::start(&Start {
+        name: &format!("upstream-{namespace}"),
+        program: &programs.nginx,
+        arguments: &arguments(folder, &file),
+        namespace,
+        core: Core::Load,
+        folder,
+    })?;
+    process.listens(PLAIN)?;
+    Ok(process)
+}
+
 /// 128 bytes at `/`, 1 KiB at `/1k` and 1 MiB at `/1m`; and whatever is posted is answered.
-pub(crate) fn upstream(folder: &Path) -> String {
+fn upstream(folder: &Path) -> String {
     let body = |length: usize| "x".repeat(length);
     format!(
         "{}http {{
@@ -61,7 +89,7 @@ pub(crate) fn proxy(hop: &Hop, folder: &Path) -> String {
     let (listens, guards) = front(hop, folder);
     let back = back(hop, folder);
     match hop.carries {
-        Carries::Http => format!(
+        Carries::Http | Carries::Http2 => format!(
             "{}http {{
     access_log off;
     keepalive_requests 1000000000;
@@ -108,10 +136,11 @@ fn front(hop: &Hop, folder: &Path) -> (String, String) {
         )
     };
     let http2 = match hop.carries {
-        Carries::Http => " http2",
+        Carries::Http | Carries::Http2 => " http2",
         Carries::Tcp => "",
     };
     match hop.front {
+        Guard::Open if hop.carries == Carries::Http2 => (http2.to_owned(), String::new()),
         Guard::Open => (String::new(), String::new()),
         Guard::Tls(leaf) => (format!(" ssl{http2}"), own(leaf)),
         Guard::Mutual(leaf, _) => (
@@ -132,13 +161,13 @@ fn back(hop: &Hop, folder: &Path) -> String {
         authority(folder)
     );
     let on = match hop.carries {
-        Carries::Http => "",
+        Carries::Http | Carries::Http2 => "",
         Carries::Tcp => "proxy_ssl on; ",
     };
     let scheme = match (hop.carries, hop.back) {
         (Carries::Tcp, _) => "",
-        (Carries::Http, Guard::Open) => "http://",
-        (Carries::Http, _) => "https://",
+        (_, Guard::Open) => "http://",
+        (_, _) => "https://",
     };
     let tls = match hop.back {
         Guard::Open => String::new(),
