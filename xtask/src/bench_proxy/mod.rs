@@ -153,7 +153,9 @@ fn peers(names: &[String]) -> Result<Vec<Peer>> {
     }
     let mut peers = PEERS.to_vec();
     if !has_ours() {
-        note("this checkout has no proxy/, so that ours is left out");
+        note(
+            "our own proxy has no image to be measured as, so that it is left out; FAIRLEAD_PROXY_BIN names a binary",
+        );
         peers.retain(|peer| *peer != Peer::Ours);
     }
     Ok(peers)

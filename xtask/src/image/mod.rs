@@ -101,6 +101,11 @@ fn build(name: &str) -> Result<PathBuf> {
     image.with_context(|| format!("no image {name}"))?.build()
 }
 
+/// Whether there is an image made of a binary of this name.
+pub(crate) fn has_binary(name: &str) -> bool {
+    BINARIES.iter().any(|image| image.name == name)
+}
+
 /// The static binary of an image, compiled where it is out of date.
 pub(crate) fn binary(name: &str) -> Result<PathBuf> {
     let image = BINARIES.iter().find(|image| image.name == name);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Peer;
 use crate::command::{capture, command, find};
-use crate::paths::{cache, lock, root};
+use crate::paths::{cache, lock};
 use crate::progress::step;
 use crate::{bootstrap, image};
 
@@ -68,14 +68,18 @@ impl Programs {
 /// Names a binary of our own proxy, so that an earlier or a differently built one can be measured.
 const OURS: &str = "FAIRLEAD_PROXY_BIN";
 
+/// Its image.
+const IMAGE: &str = "fairlead-proxy";
+
 /// Whether there is a proxy of our own to compile, or a compiled one was named.
 pub(crate) fn has_ours() -> bool {
-    std::env::var_os(OURS).is_some() || root().join("proxy/Cargo.toml").is_file()
+    std::env::var_os(OURS).is_some() || image::has_binary(IMAGE)
 }
 
 fn ours() -> Result<PathBuf> {
     let Some(named) = std::env::var_os(OURS).map(PathBuf::from) else {
-        return image::binary("fairlead-proxy");
+        return image::binary(IMAGE)
+            .with_context(|| format!("our own proxy is not built, and {OURS} names none"));
     };
     if !named.is_file() {
         bail!("{OURS} names {}, which is no file", named.display());
