@@ -1,0 +1,159 @@
+//! Bodies as they pass through: streamed frame by frame, never gathered, except what a retry asked to keep.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// Its sender broke off.
+    #[error("the body broke off: {0}")]
+    Broken(#[source] hyper::Error),
+    /// It took too long.
+    #[error("the body took too long")]
+    Late,
+    /// What was sent cannot be sent again.
+    #[error("the body was not kept")]
+    Gone,
+}
+
+/// The body of a request on its way to an endpoint.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// None.
+    Empty,
+    /// As it comes in.
+    Stream(Incoming),
+    /// As it comes in, kept for another try.
+    Kept(Replay),
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Stream(incoming) => Pin::new(incoming).poll_frame(context).map_err(BodyError::Broken),
+            Self::Kept(replay) => replay.poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream(incoming) => incoming.is_end_stream(),
+            Self::Kept(replay) => replay.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Stream(incoming) => incoming.size_hint(),
+            Self::Kept(replay) => replay.shared.borrow().size.clone(),
+        }
+    }
+}
+
+/// A body that can be sent again as long as it is short enough. Clones share what came in; only one is read at a time.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    shared: Rc<RefCell<Shared>>,
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    incoming: Incoming,
+    size: SizeHint,
+    kept: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+    length: usize,
+    most: usize,
+    is_ended: bool,
+    is_gone: bool,
+}
+
+impl Replay {
+    /// Keeps up to `most` bytes.
+    pub(crate) fn new(incoming: Incoming, most: usize) -> Self {
+        let shared = Shared {
+            size: incoming.size_hint(),
+            is_ended: incoming.is_end_stream(),
+            incoming,
+            kept: Vec::new(),
+            trailers: None,
+            length: 0,
+            most,
+            is_gone: false,
+        };
+        Self { shared: Rc::new(RefCell::new(shared)), next: 0 }
+    }
+
+    /// The body from its beginning; nothing when it was too long to be kept.
+    pub(crate) fn again(&self) -> Option<Self> {
+        (!self.shared.borrow().is_gone).then(|| Self { shared: Rc::clone(&self.shared), next: 0 })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let shared = self.shared.borrow();
+        shared.is_ended && self.next >= shared.kept.len() && shared.trailers.is_none()
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut shared = self.shared.borrow_mut();
+        if shared.is_gone && self.next < shared.kept.len() {
+            return Poll::Ready(Some(Err(BodyError::Gone)));
+        }
+        if let Some(kept) = shared.kept.get(self.next) {
+            let kept = kept.clone();
+            self.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(kept))));
+        }
+        if shared.is_ended {
+            let is_first = self.next <= shared.kept.len();
+            self.next = shared.kept.len() + 1;
+            return Poll::Ready(shared.trailers.clone().filter(|_| is_first).map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let frame = ready!(Pin::new(&mut shared.incoming).poll_frame(context));
+        let frame = match frame {
+            None => {
+                shared.is_ended = true;
+                return Poll::Ready(None);
+            }
+            Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Broken(error)))),
+            Some(Ok(frame)) => frame,
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                shared.length += data.remaining();
+                if shared.is_gone || shared.length > shared.most {
+                    shared.is_gone = true;
+                    shared.kept = Vec::new();
+                    self.next = 0;
+                } else {
+                    shared.kept.push(data.clone());
+                    self.next += 1;
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Err(frame) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    shared.trailers = Some(trailers.clone());
+                    shared.is_ended = true;
+                    self.next = shared.kept.len() + 1;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+}

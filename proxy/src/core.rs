@@ -1,0 +1,126 @@
+//! What one worker holds. Nothing here is shared with another worker but numbers that are read, and the snapshot.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fairlead_model::Snapshot;
+use fairlead_model::budget::RetryBudget;
+use fairlead_model::route::RouteTable;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::metrics::{Figures, RouteFigures};
+use crate::upstream::{Budget, Upstream};
+
+/// What all workers and the admin interface share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The numbers.
+    pub figures: Figures,
+    /// Whether the process is to take no more, and end what it has.
+    pub draining: watch::Sender<bool>,
+    /// Whether it says of itself that it is not well (`/healthcheck/fail`).
+    pub is_failing: AtomicBool,
+    /// Whether too little memory is left for more.
+    pub is_overloaded: AtomicBool,
+    /// How many workers there are.
+    pub cores: u32,
+}
+
+impl Shared {
+    /// For a number of workers.
+    #[must_use]
+    pub fn new(cores: u32) -> Arc<Self> {
+        Arc::new(Self {
+            figures: Figures::default(),
+            draining: watch::Sender::new(false),
+            is_failing: AtomicBool::new(false),
+            is_overloaded: AtomicBool::new(false),
+            cores: cores.max(1),
+        })
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.is_overloaded.load(Ordering::Relaxed)
+    }
+}
+
+/// The routes a listener uses now; another table may take its place at any time.
+pub(crate) type TableCell = Rc<RefCell<Option<Arc<RouteTable>>>>;
+
+/// What one worker holds.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) clock: Clock,
+    pub(crate) random: RefCell<fastrand::Rng>,
+    pub(crate) upstreams: RefCell<HashMap<Arc<str>, Rc<Upstream>>>,
+    pub(crate) tables: RefCell<HashMap<String, TableCell>>,
+    pub(crate) snapshot: RefCell<Arc<Snapshot>>,
+    pub(crate) connections: Cell<u32>,
+    routes: RefCell<HashMap<(usize, usize), Arc<RouteFigures>>>,
+    budgets: RefCell<HashMap<String, Rc<RefCell<Budget>>>>,
+}
+
+impl Core {
+    pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
+        Rc::new(Self {
+            shared,
+            clock: Clock::new(),
+            random: RefCell::new(fastrand::Rng::new()),
+            upstreams: RefCell::default(),
+            tables: RefCell::default(),
+            snapshot: RefCell::default(),
+            connections: Cell::new(0),
+            routes: RefCell::default(),
+            budgets: RefCell::default(),
+        })
+    }
+
+    /// A cluster by its name.
+    pub(crate) fn upstream(&self, name: &str) -> Option<Rc<Upstream>> {
+        self.upstreams.borrow().get(name).cloned()
+    }
+
+    /// The numbers of what a route sends to a cluster. Both names live in the snapshot: their addresses find them again.
+    pub(crate) fn route_figures(&self, route: &str, cluster: &str) -> Arc<RouteFigures> {
+        let key = (route.as_ptr() as usize, cluster.as_ptr() as usize);
+        if let Some(figures) = self.routes.borrow().get(&key) {
+            return Arc::clone(figures);
+        }
+        let figures = self.shared.figures.route(route, cluster);
+        self.routes.borrow_mut().insert(key, Arc::clone(&figures));
+        figures
+    }
+
+    /// The retry budget of a route.
+    pub(crate) fn budget(&self, route: &str, settings: &RetryBudget) -> Rc<RefCell<Budget>> {
+        let mut budgets = self.budgets.borrow_mut();
+        match budgets.get(route) {
+            Some(budget) if budget.borrow().is_of(settings) => Rc::clone(budget),
+            _ => {
+                // Each worker counts for itself: the least rate is shared out.
+                let budget = Rc::new(RefCell::new(Budget::new(*settings, self.shared.cores)));
+                budgets.insert(route.to_owned(), Rc::clone(&budget));
+                budget
+            }
+        }
+    }
+
+    /// Forgets numbers that were found by the addresses of an old snapshot.
+    pub(crate) fn forget_routes(&self) {
+        self.routes.borrow_mut().clear();
+    }
+
+    /// A number below a million.
+    pub(crate) fn draw(&self) -> u32 {
+        self.random.borrow_mut().u32(..1_000_000)
+    }
+}

@@ -1,0 +1,206 @@
+//! An answer's body on its way to the caller. When it ends, the connection goes back, the balancer learns how it went, and the
+//! request is counted, exactly once.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use fairlead_model::Moment;
+use fairlead_model::balance::{EndpointKey, Finish};
+use fairlead_model::class::{self, Class};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::respond::grpc_status;
+use crate::body::BodyError;
+use crate::core::Core;
+use crate::metrics::RouteFigures;
+use crate::upstream::{Held, Lease, Upstream, judged};
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// None.
+    Empty,
+    /// A text of the proxy's own.
+    Text(Option<Bytes>),
+    /// An endpoint's that ended with its head.
+    Ended(Incoming),
+    /// An endpoint's that refused to leave HTTP; its connection is not used again.
+    Refused {
+        incoming: Incoming,
+        _lease: RefCell<Option<Lease>>,
+    },
+    /// An endpoint's, as it comes.
+    Stream {
+        incoming: Incoming,
+        exchange: Option<Exchange>,
+    },
+}
+
+/// A try whose answer is on its way.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(super) core: Rc<Core>,
+    pub(super) upstream: Rc<Upstream>,
+    pub(super) key: EndpointKey,
+    pub(super) lease: Option<Lease>,
+    pub(super) figures: Arc<RouteFigures>,
+    pub(super) route: Arc<fairlead_model::route::Route>,
+    pub(super) begun: Moment,
+    pub(super) status: u16,
+    /// The class by the head; gRPC's trailers may change it.
+    pub(super) class: Class,
+    pub(super) grpc: Option<u8>,
+    pub(super) is_grpc: bool,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) bytes: u64,
+    pub(super) deadline: Option<Pin<Box<tokio::time::Sleep>>>,
+    pub(super) _running: Option<Held>,
+    pub(super) _retrying: Option<Held>,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let (incoming, exchange) = match self.get_mut() {
+            Self::Empty | Self::Ended(_) => return Poll::Ready(None),
+            Self::Text(text) => return Poll::Ready(text.take().filter(|text| !text.is_empty()).map(|text| Ok(Frame::data(text)))),
+            Self::Refused { incoming, .. } => return Pin::new(incoming).poll_frame(context).map_err(BodyError::Broken),
+            Self::Stream { incoming, exchange } => (incoming, exchange),
+        };
+        if let Some(deadline) = exchange.as_mut().and_then(|exchange| exchange.deadline.as_mut())
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            if let Some(exchange) = exchange.take() {
+                exchange.upstream.figures.upstream_rq_timeout.increment();
+                exchange.end(Some(Class::Failure));
+            }
+            return Poll::Ready(Some(Err(BodyError::Late)));
+        }
+        match ready!(Pin::new(&mut *incoming).poll_frame(context)) {
+            Some(Ok(frame)) => {
+                if let Some(own) = exchange {
+                    if let Some(data) = frame.data_ref() {
+                        own.bytes += data.remaining() as u64;
+                    } else if let Some(trailers) = frame.trailers_ref() {
+                        own.trailers(trailers);
+                    }
+                }
+                // The caller does not ask again after the last frame of a known length.
+                if incoming.is_end_stream()
+                    && let Some(exchange) = exchange.take()
+                {
+                    exchange.complete();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                if let Some(exchange) = exchange.take() {
+                    exchange.upstream.figures.upstream_rq_rx_reset.increment();
+                    exchange.end(Some(Class::Failure));
+                }
+                Poll::Ready(Some(Err(BodyError::Broken(error))))
+            }
+            None => {
+                if let Some(exchange) = exchange.take() {
+                    exchange.complete();
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty | Self::Ended(_) => true,
+            Self::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
+            Self::Refused { incoming, .. } | Self::Stream { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            // The length an answer to HEAD tells is not zero.
+            Self::Ended(incoming) | Self::Refused { incoming, .. } | Self::Stream { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Self::Stream { incoming, exchange } = self
+            && let Some(exchange) = exchange.take()
+        {
+            if incoming.is_end_stream() {
+                exchange.complete();
+            } else {
+                exchange.upstream.figures.upstream_rq_tx_reset.increment();
+                exchange.end(None);
+            }
+        }
+    }
+}
+
+impl Exchange {
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if !self.is_grpc {
+            return;
+        }
+        if let Some(code) = grpc_status(trailers) {
+            self.grpc = Some(code);
+            if let fairlead_model::route::Action::Forward(forward) = &self.route.action {
+                let answer = class::Answer { status: self.status, grpc: self.grpc, headers: trailers };
+                self.class = forward.classes.of(&answer);
+            }
+        }
+    }
+
+    /// The answer was read to its end: its connection may serve another.
+    pub(super) fn complete(mut self) {
+        let now = self.core.clock.now();
+        if let Some(lease) = self.lease.take() {
+            lease.done(now);
+        }
+        let class = if self.is_grpc && self.grpc.is_none() { Class::Failure } else { self.class };
+        self.end_at(Some(class), now);
+    }
+
+    /// The answer ended, with a class, or without when the caller went away.
+    fn end(self, class: Option<Class>) {
+        let now = self.core.clock.now();
+        self.end_at(class, now);
+    }
+
+    fn end_at(self, class: Option<Class>, now: Moment) {
+        let is_rejection = class::is_rejection(self.status, self.grpc);
+        let finish = Finish {
+            judged: class.map(|class| judged(class.is_failure(), is_rejection)),
+            unanswered: None,
+            retry_after: self.retry_after,
+        };
+        self.upstream.finish(self.key, finish, now, &self.core.random);
+        let took = now.since(self.begun);
+        let figures = &self.upstream.figures;
+        figures.upstream_rq_active.add(-1);
+        figures.upstream_rq_time.observe(took);
+        figures.upstream_rq.count(self.status);
+        match class {
+            Some(Class::Success) => self.figures.success.increment(),
+            Some(_) => self.figures.failure.increment(),
+            None => {}
+        }
+        self.figures.responses.count(self.status);
+        self.figures.response_bytes.add(self.bytes);
+        self.figures.latency_ms.observe(took);
+    }
+}

@@ -1,0 +1,14 @@
+//! HTTP: what becomes of a request from its head to the end of its answer.
+//!
+//! [`service`] takes a request, finds its route, and answers or forwards it; [`forward`] makes the tries; [`answer`] is the body
+//! on its way back, which counts when it ends; [`respond`] writes the proxy's own answers; [`fields`] holds the rules for
+//! headers that concern one connection only; [`tunnel`] joins two connections after an upgrade or CONNECT.
+
+mod answer;
+mod fields;
+mod forward;
+mod respond;
+mod service;
+mod tunnel;
+
+pub(crate) use service::{Connection, HttpService};

@@ -1,0 +1,65 @@
+//! Answers that the proxy makes itself.
+
+use bytes::Bytes;
+use fairlead_model::fault::Fault;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use super::answer::Answer;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// The answer to a request that could not be served: `Proxy-Status` says why (RFC 9209); gRPC's callers get a status in
+/// trailers only.
+pub(super) fn fault(fault: Fault, is_grpc: bool) -> Response<Answer> {
+    let mut response = Response::new(Answer::Empty);
+    let headers = response.headers_mut();
+    headers.insert(PROXY_STATUS, proxy_status(fault));
+    if is_grpc {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(fault.grpc_status())));
+        headers.insert(GRPC_MESSAGE, HeaderValue::from_static(fault.token()));
+        return response;
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    let text = Bytes::from_static(fault.token().as_bytes());
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    *response.status_mut() = fault.status();
+    *response.body_mut() = Answer::Text(Some(text));
+    response
+}
+
+fn proxy_status(fault: Fault) -> HeaderValue {
+    // Tokens are lower case letters and underscores.
+    HeaderValue::from_str(&format!("fairlead; error={}", fault.token())).unwrap_or(HeaderValue::from_static("fairlead"))
+}
+
+/// An answer that the configuration gives.
+pub(super) fn direct(status: StatusCode, body: &str) -> Response<Answer> {
+    let mut response = Response::new(Answer::Text(Some(Bytes::copy_from_slice(body.as_bytes()))));
+    *response.status_mut() = status;
+    if !body.is_empty() {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    response
+}
+
+/// An answer that sends the caller elsewhere.
+pub(super) fn redirect(status: StatusCode, location: &str) -> Response<Answer> {
+    let mut response = Response::new(Answer::Empty);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::from_str(location) {
+        headers.insert(LOCATION, location);
+    }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+    response
+}
+
+/// The gRPC status in headers or trailers.
+pub(super) fn grpc_status(headers: &HeaderMap) -> Option<u8> {
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}

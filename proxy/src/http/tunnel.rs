@@ -1,0 +1,214 @@
+//! Connections that leave HTTP: CONNECT, upgrades such as WebSocket's, and the same over HTTP/2
+//! ([RFC 8441](https://www.rfc-editor.org/rfc/rfc8441)). Either side may speak either version.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use fairlead_model::balance::{EndpointKey, Finish};
+use fairlead_model::fault::Fault;
+use fairlead_model::route::{Action, Forward, Route};
+use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::answer::Answer;
+use super::fields::reshape;
+use crate::body::Outgoing;
+use crate::core::Core;
+use crate::tcp;
+use crate::upstream::{Held, Lease, Pool, Stream, Upstream, judged};
+
+/// What is added to a WebSocket's key before it is hashed (RFC 6455 1.3).
+const WEBSOCKET_SALT: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// A request that wants to leave HTTP.
+pub(super) struct Wanted<'a> {
+    pub(super) core: &'a Rc<Core>,
+    pub(super) route: &'a Arc<Route>,
+    pub(super) host: HeaderValue,
+    /// The protocol an HTTP/1.1 caller asks for.
+    pub(super) upgrade: Option<HeaderValue>,
+    /// Whether the caller speaks HTTP/2.
+    pub(super) is_h2: bool,
+}
+
+/// An endpoint whose counts are put right when the tunnel ends.
+struct Running {
+    core: Rc<Core>,
+    upstream: Rc<Upstream>,
+    key: EndpointKey,
+    is_failure: bool,
+    _held: Held,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let finish = Finish { judged: Some(judged(self.is_failure, false)), ..Finish::default() };
+        self.upstream.finish(self.key, finish, self.core.clock.now(), &self.core.random);
+        self.upstream.figures.upstream_rq_active.add(-1);
+    }
+}
+
+/// Opens the tunnel, or says why not.
+pub(super) async fn open(wanted: Wanted<'_>, mut head: Parts, body: Incoming) -> Result<Response<Answer>, Fault> {
+    let Action::Forward(forward) = &wanted.route.action else {
+        return Err(Fault::Internal);
+    };
+    let protocol = protocol(&wanted, &head).ok_or(Fault::RequestInvalid)?;
+    if !forward.upgrades.iter().any(|allowed| allowed.eq_ignore_ascii_case(&protocol)) {
+        return Err(Fault::Denied);
+    }
+    let (upstream, key, pool, running) = endpoint(wanted.core, forward).await?;
+    let caller = head.extensions.remove::<OnUpgrade>().ok_or(Fault::Internal)?;
+    if protocol.eq_ignore_ascii_case("connect") {
+        let stream = pool.connect_raw(upstream.limits().connections).await.map_err(|error| error.fault())?;
+        upstream.answered(key, std::time::Duration::ZERO, wanted.core.clock.now());
+        join(caller, stream, running);
+        return Ok(Response::new(Answer::Empty));
+    }
+    let mut lease = pool.lease(wanted.is_h2, upstream.limits().connections).await.map_err(|error| error.fault())?;
+    let key_of_caller = head.headers.get(SEC_WEBSOCKET_KEY).cloned();
+    let request = request(&wanted, head, &protocol, &lease, &upstream)?;
+    drop(body);
+    let response = lease.send(request).await.map_err(|_| Fault::ConnectionTerminated)?;
+    answer(response, lease, caller, running, wanted.is_h2, key_of_caller.as_ref(), &protocol)
+}
+
+/// The protocol that is asked for: `CONNECT` for a plain tunnel.
+fn protocol(wanted: &Wanted<'_>, head: &Parts) -> Option<String> {
+    if let Some(upgrade) = &wanted.upgrade {
+        return upgrade.to_str().ok().map(str::to_owned);
+    }
+    (head.method == Method::CONNECT).then(|| {
+        head.extensions
+            .get::<Protocol>()
+            .map_or_else(|| "CONNECT".to_owned(), |protocol| protocol.as_str().to_owned())
+    })
+}
+
+async fn endpoint(core: &Rc<Core>, forward: &Forward) -> Result<(Rc<Upstream>, EndpointKey, Rc<Pool>, Running), Fault> {
+    let weight = forward.weight();
+    let draw = if weight > 0 { core.random.borrow_mut().u64(..weight) } else { 0 };
+    let cluster = forward.cluster(draw).ok_or(Fault::NoEndpoint)?;
+    let upstream = core.upstream(&cluster.name).ok_or(Fault::UnknownCluster)?;
+    let held = Held::take(&upstream.counts, |counts| &counts.requests, upstream.limits().requests).ok_or(Fault::LimitReached)?;
+    let wanted = fairlead_model::balance::Wanted { subset: &forward.subset, ..Default::default() };
+    let (key, pool) = upstream.pick(&wanted, &core.clock, &core.random).await?;
+    upstream.figures.upstream_rq_total.increment();
+    upstream.figures.upstream_rq_active.add(1);
+    let running = Running { core: Rc::clone(core), upstream: Rc::clone(&upstream), key, is_failure: false, _held: held };
+    Ok((upstream, key, pool, running))
+}
+
+/// The request as the connection to the endpoint wants it.
+fn request(wanted: &Wanted<'_>, mut head: Parts, protocol: &str, lease: &Lease, upstream: &Upstream) -> Result<Request<Outgoing>, Fault> {
+    head.extensions.remove::<Protocol>();
+    head.headers.remove(CONTENT_LENGTH);
+    if lease.is_h2() {
+        head.method = Method::CONNECT;
+        head.headers.remove(SEC_WEBSOCKET_KEY);
+        head.extensions.insert(Protocol::from_static("websocket"));
+        if !protocol.eq_ignore_ascii_case("websocket") {
+            return Err(Fault::RequestInvalid);
+        }
+    } else {
+        head.method = Method::GET;
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, HeaderValue::from_str(protocol).map_err(|_| Fault::RequestInvalid)?);
+        if wanted.is_h2 && protocol.eq_ignore_ascii_case("websocket") {
+            // The endpoint needs a key; its answer is checked by nobody but this side.
+            let key = base64(&wanted.core.random.borrow_mut().u128(..).to_be_bytes());
+            head.headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).map_err(|_| Fault::Internal)?);
+        }
+    }
+    let mut request = Request::from_parts(head, Outgoing::Empty);
+    let scheme = if upstream.settings().tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
+    reshape(&mut request, &wanted.host, lease.is_h2(), &scheme).map_err(|_| Fault::RequestInvalid)?;
+    Ok(request)
+}
+
+fn answer(
+    mut response: Response<Incoming>,
+    lease: Lease,
+    caller: OnUpgrade,
+    mut running: Running,
+    is_h2: bool,
+    key: Option<&HeaderValue>,
+    protocol: &str,
+) -> Result<Response<Answer>, Fault> {
+    let accepted = if lease.is_h2() { response.status().is_success() } else { response.status() == StatusCode::SWITCHING_PROTOCOLS };
+    if !accepted {
+        running.is_failure = response.status().is_server_error();
+        super::fields::remove_hop_by_hop(response.headers_mut());
+        return Ok(response.map(|incoming| Answer::Refused { incoming, _lease: RefCell::new(Some(lease)) }));
+    }
+    let endpoint = hyper::upgrade::on(&mut response);
+    let mut answer = Response::new(Answer::Empty);
+    *answer.headers_mut() = std::mem::take(response.headers_mut());
+    super::fields::remove_hop_by_hop(answer.headers_mut());
+    let headers = answer.headers_mut();
+    headers.remove(CONTENT_LENGTH);
+    if is_h2 {
+        headers.remove(SEC_WEBSOCKET_ACCEPT);
+    } else {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_str(protocol).map_err(|_| Fault::Internal)?);
+        if let Some(key) = key.filter(|_| lease.is_h2()) {
+            let accept = accept(key.as_bytes());
+            headers.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&accept).map_err(|_| Fault::Internal)?);
+        }
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    }
+    tokio::task::spawn_local(async move {
+        let _lease = lease;
+        match endpoint.await {
+            Ok(upgraded) => join_now(caller, Stream::Upgraded(Box::new(TokioIo::new(upgraded))), running).await,
+            Err(error) => tracing::debug!(%error, "an upgrade to an endpoint broke"),
+        }
+    });
+    Ok(answer)
+}
+
+fn join(caller: OnUpgrade, endpoint: Stream, running: Running) {
+    tokio::task::spawn_local(join_now(caller, endpoint, running));
+}
+
+async fn join_now(caller: OnUpgrade, endpoint: Stream, running: Running) {
+    match caller.await {
+        Ok(upgraded) => {
+            let caller = Stream::Upgraded(Box::new(TokioIo::new(upgraded)));
+            let outcome = tcp::copy(caller, endpoint, None).await;
+            tracing::debug!(sent = outcome.sent, received = outcome.received, "a tunnel ended");
+        }
+        Err(error) => tracing::debug!(%error, "an upgrade of a caller broke"),
+    }
+    drop(running);
+}
+
+/// What a server answers to a WebSocket's key (RFC 6455 4.2.2).
+fn accept(key: &[u8]) -> String {
+    let mut salted = key.to_vec();
+    salted.extend_from_slice(WEBSOCKET_SALT);
+    base64(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &salted).as_ref())
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_answered_as_the_specification_shows() {
+        assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+}

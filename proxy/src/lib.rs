@@ -1,0 +1,29 @@
+//! The data plane: a proxy that stands beside a workload, or at the edge, and carries its traffic.
+//!
+//! Why this exists: routing, balancing, retries, identity and figures belong to no application, and cost the least where they
+//! are decided once, close to the bytes. What comes in: a [`fairlead_model::Snapshot`], from xDS or a file, and connections.
+//! What goes out: the same requests, elsewhere, and figures of them.
+//!
+//! One worker per core ([`worker`]), each with its own runtime, connections and state, so that no request waits for another
+//! core. What is decided is decided in `fairlead_model`; this crate has the sockets. The admin interface has a runtime of its
+//! own, so that it answers whatever the workers do.
+//!
+//! - [`worker`]: listeners, connections, and how a new snapshot is taken.
+//! - `http`, `tcp`, `detect`, `proxy_header`: what is spoken by callers.
+//! - `upstream`: clusters, pools and connections to endpoints.
+//! - [`tls`]: both sides' handshakes. [`metrics`]: what is counted.
+
+mod body;
+mod clock;
+mod core;
+mod detect;
+mod executor;
+mod http;
+pub mod metrics;
+mod proxy_header;
+mod tcp;
+pub mod tls;
+mod upstream;
+pub mod worker;
+
+pub use crate::core::Shared;

@@ -1,0 +1,279 @@
+//! Which numbers there are. This is the contract: docs/reference/proxy-metrics.md is written from it.
+
+use std::sync::Arc;
+
+use super::cell::{Counter, Gauge, Histogram};
+use super::Shard;
+
+/// Answers by the hundreds of their status.
+#[derive(Debug, Default)]
+pub struct StatusCounters {
+    classes: [Counter; 5],
+}
+
+impl StatusCounters {
+    /// Counts a status.
+    pub fn count(&self, status: u16) {
+        if let Some(class) = usize::from(status / 100).checked_sub(1).and_then(|class| self.classes.get(class)) {
+            class.increment();
+        }
+    }
+
+    /// How many of 1xx, 2xx, and so on.
+    #[must_use]
+    pub fn read(&self) -> [u64; 5] {
+        [0, 1, 2, 3, 4].map(|class| self.classes.get(class).map_or(0, Counter::get))
+    }
+}
+
+/// Makes a shard of named numbers, and what reads them all.
+macro_rules! figures {
+    ($(#[$doc:meta])* $name:ident {
+        counters { $($(#[doc = $counter_doc:literal])* $counter:ident,)* }
+        gauges { $($(#[doc = $gauge_doc:literal])* $gauge:ident,)* }
+        statuses { $($(#[doc = $status_doc:literal])* $status:ident,)* }
+        histograms { $($(#[doc = $histogram_doc:literal])* $histogram:ident,)* }
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name {
+            $($(#[doc = $counter_doc])* pub $counter: Counter,)*
+            $($(#[doc = $gauge_doc])* pub $gauge: Gauge,)*
+            $($(#[doc = $status_doc])* pub $status: StatusCounters,)*
+            $($(#[doc = $histogram_doc])* pub $histogram: Histogram,)*
+        }
+
+        impl $name {
+            /// Each counter's name, meaning and number.
+            pub(super) const COUNTERS: &[(&str, &str, fn(&Self) -> u64)] =
+                &[$((stringify!($counter), concat!($($counter_doc),*), |figures| figures.$counter.get()),)*];
+            /// Each gauge's name, meaning and number.
+            pub(super) const GAUGES: &[(&str, &str, fn(&Self) -> i64)] =
+                &[$((stringify!($gauge), concat!($($gauge_doc),*), |figures| figures.$gauge.get()),)*];
+            /// Each count by status: its name, meaning and numbers.
+            pub(super) const STATUSES: &[(&str, &str, fn(&Self) -> [u64; 5])] =
+                &[$((stringify!($status), concat!($($status_doc),*), |figures| figures.$status.read()),)*];
+            /// Each histogram's name, meaning and itself.
+            pub(super) const HISTOGRAMS: &[(&str, &str, fn(&Self) -> &Histogram)] =
+                &[$((stringify!($histogram), concat!($($histogram_doc),*), |figures| &figures.$histogram),)*];
+        }
+
+        impl Shard for $name {
+            fn new(_bounds: &Arc<[f64]>) -> Self {
+                Self {
+                    $($counter: Counter::default(),)*
+                    $($gauge: Gauge::default(),)*
+                    $($status: StatusCounters::default(),)*
+                    $($histogram: Histogram::new(_bounds),)*
+                }
+            }
+        }
+    };
+}
+
+figures! {
+    /// Of a cluster, as a worker uses it.
+    ClusterFigures {
+        counters {
+            /// Connections made.
+            upstream_cx_total,
+            /// HTTP/1.1 connections made.
+            upstream_cx_http1_total,
+            /// HTTP/2 connections made.
+            upstream_cx_http2_total,
+            /// Connections that could not be made.
+            upstream_cx_connect_fail,
+            /// Connections that took too long to be made.
+            upstream_cx_connect_timeout,
+            /// Connections that were refused for a limit.
+            upstream_cx_overflow,
+            /// Connections that ended.
+            upstream_cx_destroy,
+            /// Bytes received.
+            upstream_cx_rx_bytes_total,
+            /// Bytes sent.
+            upstream_cx_tx_bytes_total,
+            /// Requests sent, every try counted.
+            upstream_rq_total,
+            /// Requests that took too long.
+            upstream_rq_timeout,
+            /// Tries that took too long.
+            upstream_rq_per_try_timeout,
+            /// Requests that were refused for a limit on waiting or running ones.
+            upstream_rq_pending_overflow,
+            /// Requests that waited for a connection and got none.
+            upstream_rq_pending_failure_eject,
+            /// Tries after the first.
+            upstream_rq_retry,
+            /// Tries after the first that went well.
+            upstream_rq_retry_success,
+            /// Tries that a limit or a budget refused.
+            upstream_rq_retry_overflow,
+            /// Requests that the endpoint reset.
+            upstream_rq_rx_reset,
+            /// Requests that this proxy reset.
+            upstream_rq_tx_reset,
+            /// Requests that went to any endpoint since too few were well.
+            lb_healthy_panic,
+            /// Requests without an endpoint.
+            upstream_cx_none_healthy,
+            /// Endpoints that began to rest.
+            outlier_detection_ejections_total,
+            /// TLS handshakes that failed.
+            ssl_connection_error,
+            /// TLS handshakes that went well.
+            ssl_handshake,
+            /// Updates of endpoints.
+            update_success,
+        }
+        gauges {
+            /// Connections open.
+            upstream_cx_active,
+            /// Requests running.
+            upstream_rq_active,
+            /// Requests that wait for a connection.
+            upstream_rq_pending_active,
+            /// Endpoints.
+            membership_total,
+            /// Endpoints that are well.
+            membership_healthy,
+            /// Endpoints that rest.
+            outlier_detection_ejections_active,
+        }
+        statuses {
+            /// Answers by the hundreds of their status.
+            upstream_rq,
+        }
+        histograms {
+            /// From the end of a request's head to the end of its answer, in milliseconds.
+            upstream_rq_time,
+            /// How long connections took to be made, in milliseconds.
+            upstream_cx_connect_ms,
+        }
+    }
+}
+
+figures! {
+    /// Of the HTTP of a listener.
+    HttpFigures {
+        counters {
+            /// Connections taken.
+            downstream_cx_total,
+            /// HTTP/1.1 connections taken.
+            downstream_cx_http1_total,
+            /// HTTP/2 connections taken.
+            downstream_cx_http2_total,
+            /// Connections that ended.
+            downstream_cx_destroy,
+            /// Connections that broke the protocol.
+            downstream_cx_protocol_error,
+            /// Connections ended since they were idle.
+            downstream_cx_idle_timeout,
+            /// Connections ended since they were to be drained.
+            downstream_cx_drain_close,
+            /// Connections ended since their life was over.
+            downstream_cx_max_duration_reached,
+            /// Requests.
+            downstream_rq_total,
+            /// HTTP/1.1 requests.
+            downstream_rq_http1_total,
+            /// HTTP/2 requests.
+            downstream_rq_http2_total,
+            /// Requests whose caller went away.
+            downstream_rq_rx_reset,
+            /// Requests whose head took too long.
+            downstream_rq_header_timeout,
+            /// Requests that took too long.
+            downstream_rq_timeout,
+            /// Requests refused since too much was to do.
+            downstream_rq_overload_close,
+            /// Requests without a route.
+            no_route,
+            /// Requests to an unknown cluster.
+            no_cluster,
+            /// Requests that were sent elsewhere.
+            rq_redirect,
+            /// Requests that the proxy answered as it was told.
+            rq_direct_response,
+        }
+        gauges {
+            /// Connections open.
+            downstream_cx_active,
+            /// Connections open that changed to another protocol.
+            downstream_cx_upgrades_active,
+            /// Requests running.
+            downstream_rq_active,
+        }
+        statuses {
+            /// Answers by the hundreds of their status.
+            downstream_rq,
+        }
+        histograms {
+            /// From a request's head to the end of its answer, in milliseconds.
+            downstream_rq_time,
+        }
+    }
+}
+
+figures! {
+    /// Of a listener, whatever is spoken on it.
+    ListenerFigures {
+        counters {
+            /// Connections taken.
+            downstream_cx_total,
+            /// Connections that ended.
+            downstream_cx_destroy,
+            /// Connections refused since too much was to do.
+            downstream_cx_overload_reject,
+            /// Connections whose first bytes took too long, so that they are opaque.
+            downstream_pre_cx_timeout,
+            /// Connections that no chain takes.
+            no_filter_chain_match,
+            /// Bytes received.
+            downstream_cx_rx_bytes_total,
+            /// Bytes sent.
+            downstream_cx_tx_bytes_total,
+            /// TLS handshakes that went well.
+            ssl_handshake,
+            /// TLS handshakes that failed.
+            ssl_connection_error,
+            /// TLS handshakes without a certificate of the caller's.
+            ssl_no_certificate,
+            /// Connections in a circle.
+            loops_refused,
+            /// Broken PROXY headers.
+            proxy_protocol_error,
+        }
+        gauges {
+            /// Connections open.
+            downstream_cx_active,
+        }
+        statuses {}
+        histograms {}
+    }
+}
+
+figures! {
+    /// Of what a route sends to a cluster.
+    RouteFigures {
+        counters {
+            /// Requests that succeeded, by the route's classes.
+            success,
+            /// Requests that failed, by the route's classes.
+            failure,
+            /// Bytes of request bodies.
+            request_bytes,
+            /// Bytes of answer bodies.
+            response_bytes,
+        }
+        gauges {}
+        statuses {
+            /// Answers by the hundreds of their status.
+            responses,
+        }
+        histograms {
+            /// From a request's head to the end of its answer, in milliseconds.
+            latency_ms,
+        }
+    }
+}

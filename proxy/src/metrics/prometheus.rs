@@ -1,0 +1,117 @@
+//! Numbers for Prometheus, with labels. Cluster, HTTP and listener figures have Envoy's names (`envoy_cluster_...`), so
+//! dashboards for Envoy read them; figures by route are our own.
+
+use std::fmt::Write;
+
+use super::Figures;
+use super::families::{ClusterFigures, HttpFigures, ListenerFigures, RouteFigures};
+use super::text::{Stat, spread};
+
+/// Writes one family: each name once, then a line for each label.
+macro_rules! family {
+    ($out:ident, $family:ident, $prefix:literal, $source:expr, $label:expr) => {{
+        let mut rows: Vec<(String, Vec<std::sync::Arc<$family>>)> = Vec::new();
+        Figures::each($source, |name, shards| rows.push(($label(name), shards.to_vec())));
+        for (name, help, read) in $family::COUNTERS {
+            head(&mut $out, &format!("{}_{name}", $prefix), help, "counter");
+            for (labels, shards) in &rows {
+                let sum: u64 = shards.iter().map(|shard| read(shard)).sum();
+                let _ = writeln!($out, "{}_{name}{{{labels}}} {sum}", $prefix);
+            }
+        }
+        for (name, help, read) in $family::GAUGES {
+            head(&mut $out, &format!("{}_{name}", $prefix), help, "gauge");
+            for (labels, shards) in &rows {
+                let sum: i64 = shards.iter().map(|shard| read(shard)).sum();
+                let _ = writeln!($out, "{}_{name}{{{labels}}} {sum}", $prefix);
+            }
+        }
+        for (name, help, read) in $family::STATUSES {
+            head(&mut $out, &format!("{}_{name}_xx", $prefix), help, "counter");
+            for (labels, shards) in &rows {
+                for (index, class) in [1, 2, 3, 4, 5].iter().enumerate() {
+                    let sum: u64 = shards.iter().map(|shard| read(shard)[index]).sum();
+                    let _ = writeln!($out, "{}_{name}_xx{{envoy_response_code_class=\"{class}\",{labels}}} {sum}", $prefix);
+                }
+            }
+        }
+        for (name, help, read) in $family::HISTOGRAMS {
+            head(&mut $out, &format!("{}_{name}", $prefix), help, "histogram");
+            for (labels, shards) in &rows {
+                if let Some(spread) = spread(shards.iter().map(|shard| read(shard))) {
+                    histogram(&mut $out, &format!("{}_{name}", $prefix), labels, &spread);
+                }
+            }
+        }
+    }};
+}
+
+/// All numbers in Prometheus' text format.
+#[must_use]
+pub fn prometheus(figures: &Figures) -> String {
+    let mut out = String::new();
+    let label = |key: &'static str| move |name: &str| format!("{key}=\"{}\"", escape(name));
+    family!(out, ClusterFigures, "envoy_cluster", &figures.clusters, label("envoy_cluster_name"));
+    family!(out, HttpFigures, "envoy_http", &figures.https, label("envoy_http_conn_manager_prefix"));
+    family!(out, ListenerFigures, "envoy_listener", &figures.listeners, label("envoy_listener_address"));
+    family!(out, RouteFigures, "fairlead_route", &figures.routes, |name: &str| {
+        let (route, cluster) = name.split_once('\n').unwrap_or((name, name));
+        format!("route=\"{}\",cluster=\"{}\"", escape(route), escape(cluster))
+    });
+    out
+}
+
+fn head(out: &mut String, name: &str, help: &str, kind: &str) {
+    let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", help.trim());
+}
+
+fn histogram(out: &mut String, name: &str, labels: &str, spread: &Stat) {
+    let Stat::Spread { bounds, buckets, sum } = spread else {
+        return;
+    };
+    let mut count = 0;
+    for (index, bucket) in buckets.iter().enumerate() {
+        count += bucket;
+        let bound = bounds.get(index).map_or_else(|| "+Inf".to_owned(), ToString::to_string);
+        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
+    }
+    let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}");
+}
+
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_added_up_and_labels_escaped() {
+        let figures = Figures::with_bounds(&[1.0]);
+        let (one, two) = (figures.cluster("a\"b"), figures.cluster("a\"b"));
+        one.upstream_rq_total.add(2);
+        two.upstream_rq_total.add(3);
+        two.upstream_rq.count(503);
+        two.upstream_rq_time.observe(std::time::Duration::from_millis(2));
+        let text = prometheus(&figures);
+        for line in [
+            "envoy_cluster_upstream_rq_total{envoy_cluster_name=\"a\\\"b\"} 5",
+            "envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"5\",envoy_cluster_name=\"a\\\"b\"} 1",
+            "envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"a\\\"b\",le=\"1\"} 0",
+            "envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name=\"a\\\"b\",le=\"+Inf\"} 1",
+            "envoy_cluster_upstream_rq_time_sum{envoy_cluster_name=\"a\\\"b\"} 2",
+        ] {
+            assert!(text.lines().any(|own| own == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_bounded() {
+        let figures = Figures::default();
+        let shards: Vec<_> = (0..5000).map(|index| figures.route(&format!("r{index}"), "c")).collect();
+        shards.iter().for_each(|shard| shard.success.increment());
+        let lines = prometheus(&figures).lines().filter(|line| line.starts_with("fairlead_route_success")).count();
+        assert_eq!(lines, 4097);
+    }
+}

@@ -1,0 +1,163 @@
+//! Connections to endpoints: TCP or a Unix socket, the PROXY header where asked, then TLS.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_model::cluster::{Address, Cluster, ProxyVersion, UpstreamProtocol};
+use fairlead_model::fault::Fault;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use super::Stream;
+use crate::proxy_header;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// It was refused, or there is no way there.
+    #[error("failed to connect to {address}: {source}")]
+    Refused {
+        /// Where to.
+        address: Address,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// It took too long.
+    #[error("failed to connect to {address} within {limit:?}")]
+    Late {
+        /// Where to.
+        address: Address,
+        /// How long it may take.
+        limit: Duration,
+    },
+    /// TLS failed.
+    #[error("failed to secure the connection to {address}: {source}")]
+    Tls {
+        /// Where to.
+        address: Address,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// HTTP could not begin.
+    #[error("failed to begin HTTP with {address}: {source}")]
+    Http {
+        /// Where to.
+        address: Address,
+        /// The cause.
+        source: hyper::Error,
+    },
+    /// A limit is reached.
+    #[error("no more connections are allowed")]
+    Limit,
+}
+
+impl ConnectError {
+    /// What a caller is told.
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::Refused { .. } => Fault::ConnectionRefused,
+            Self::Late { .. } => Fault::ConnectionTimeout,
+            Self::Tls { .. } => Fault::TlsFailed,
+            Self::Http { .. } => Fault::ConnectionTerminated,
+            Self::Limit => Fault::LimitReached,
+        }
+    }
+}
+
+/// Makes connections to the endpoints of a cluster.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    timeout: Duration,
+    pub(crate) protocol: UpstreamProtocol,
+    pub(crate) requests_per_connection: Option<u32>,
+    tls: Option<Arc<ClientConfig>>,
+    server_name: Option<ServerName<'static>>,
+    proxy: Option<ProxyVersion>,
+}
+
+/// A connection, and whether ALPN settled HTTP/2.
+pub(crate) struct Connected {
+    pub(crate) stream: Stream,
+    pub(crate) is_h2: bool,
+}
+
+impl Connector {
+    pub(crate) fn new(cluster: &Cluster, tls: Option<Arc<ClientConfig>>) -> Self {
+        Self {
+            timeout: cluster.connect_timeout,
+            protocol: cluster.protocol,
+            requests_per_connection: cluster.requests_per_connection,
+            server_name: cluster
+                .tls
+                .as_ref()
+                .and_then(|tls| tls.server_name.clone())
+                .and_then(|name| ServerName::try_from(name).ok()),
+            tls,
+            proxy: cluster.proxy_protocol,
+        }
+    }
+
+    /// Whether its connections are like another's.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.protocol == other.protocol
+            && self.requests_per_connection == other.requests_per_connection
+            && self.server_name == other.server_name
+            && self.proxy == other.proxy
+            && match (&self.tls, &other.tls) {
+                (None, None) => true,
+                (Some(own), Some(others)) => Arc::ptr_eq(own, others),
+                _ => false,
+            }
+    }
+
+    /// Connects; `source` and `destination` are what a PROXY header tells.
+    pub(crate) async fn connect(
+        &self,
+        address: &Address,
+        ends: Option<(SocketAddr, SocketAddr)>,
+    ) -> Result<Connected, ConnectError> {
+        tokio::time::timeout(self.timeout, self.connect_now(address, ends))
+            .await
+            .unwrap_or_else(|_| Err(ConnectError::Late { address: address.clone(), limit: self.timeout }))
+    }
+
+    async fn connect_now(
+        &self,
+        address: &Address,
+        ends: Option<(SocketAddr, SocketAddr)>,
+    ) -> Result<Connected, ConnectError> {
+        let refused = |source| ConnectError::Refused { address: address.clone(), source };
+        let mut stream = match address {
+            Address::Socket(socket) => Stream::Tcp(TcpStream::connect(socket).await.map_err(refused)?),
+            Address::Name(name, port) => {
+                Stream::Tcp(TcpStream::connect((name.as_str(), *port)).await.map_err(refused)?)
+            }
+            Address::Path(path) => Stream::Unix(UnixStream::connect(path).await.map_err(refused)?),
+        };
+        if let Stream::Tcp(tcp) = &stream {
+            tcp.set_nodelay(true).map_err(refused)?;
+        }
+        if let Some(version) = self.proxy {
+            let header = proxy_header::write(version, ends);
+            stream.write_all(&header).await.map_err(refused)?;
+        }
+        let Some(tls) = &self.tls else {
+            return Ok(Connected { stream, is_h2: false });
+        };
+        let name = match (&self.server_name, address) {
+            (Some(name), _) => name.clone(),
+            (None, Address::Socket(socket)) => ServerName::IpAddress(socket.ip().into()),
+            (None, _) => ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()),
+        };
+        let secured = TlsConnector::from(Arc::clone(tls))
+            .connect(name, stream)
+            .await
+            .map_err(|source| ConnectError::Tls { address: address.clone(), source })?;
+        let is_h2 = secured.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Connected { stream: Stream::Client(Box::new(secured)), is_h2 })
+    }
+}

@@ -1,0 +1,316 @@
+//! Connections to one endpoint that are kept: HTTP/1.1 one request at a time, HTTP/2 many.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_model::Moment;
+use fairlead_model::cluster::{Address, Endpoint, UpstreamProtocol};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+
+use super::connect::{ConnectError, Connected, Connector};
+use super::{Counts, Held};
+use crate::body::Outgoing;
+use crate::executor::Local;
+use crate::metrics::ClusterFigures;
+
+/// How many streams an HTTP/2 connection carries before another is made.
+const STREAMS: u32 = 100;
+/// How much of a stream may be on its way, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// How much of a connection may be on its way, in bytes.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Connections to one endpoint.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    endpoint: Option<Arc<Endpoint>>,
+    connector: Rc<Connector>,
+    counts: Rc<Counts>,
+    figures: Arc<ClusterFigures>,
+    idle: RefCell<Vec<Idle>>,
+    multiplexed: RefCell<Vec<Multiplexed>>,
+    /// Held while a connection that others wait for is made.
+    connecting: tokio::sync::Mutex<()>,
+    /// What ALPN settled last.
+    settled_h2: Cell<Option<bool>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<Outgoing>,
+    since: Moment,
+    requests: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Multiplexed {
+    sender: http2::SendRequest<Outgoing>,
+    running: Rc<Cell<u32>>,
+    used: Rc<Cell<Moment>>,
+    requests: Rc<Cell<u32>>,
+}
+
+/// One stream of an HTTP/2 connection, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Running(Rc<Cell<u32>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// A connection for one request. When it is dropped before [`Lease::done`], an HTTP/1.1 connection ends.
+#[derive(Debug)]
+pub(crate) enum Lease {
+    /// HTTP/1.1.
+    Http1 {
+        sender: http1::SendRequest<Outgoing>,
+        pool: Rc<Pool>,
+        requests: u32,
+    },
+    /// HTTP/2.
+    Http2 {
+        sender: http2::SendRequest<Outgoing>,
+        used: Rc<Cell<Moment>>,
+        _running: Running,
+    },
+}
+
+/// A request that could not be sent comes back.
+pub(crate) struct Sent {
+    pub(crate) error: hyper::Error,
+    pub(crate) request: Option<Request<Outgoing>>,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        endpoint: Option<Arc<Endpoint>>,
+        connector: Rc<Connector>,
+        counts: Rc<Counts>,
+        figures: Arc<ClusterFigures>,
+    ) -> Self {
+        Self {
+            endpoint,
+            connector,
+            counts,
+            figures,
+            idle: RefCell::default(),
+            multiplexed: RefCell::default(),
+            connecting: tokio::sync::Mutex::new(()),
+            settled_h2: Cell::new(None),
+        }
+    }
+
+    /// The endpoint.
+    pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.endpoint.as_ref()
+    }
+
+    /// A connection for one request: one that waits, or a new one.
+    pub(crate) async fn lease(self: &Rc<Self>, is_h2_wanted: bool, connections: u32) -> Result<Lease, ConnectError> {
+        let is_h2 = match self.connector.protocol {
+            UpstreamProtocol::Http1 => false,
+            UpstreamProtocol::Http2 => true,
+            UpstreamProtocol::AsDownstream => is_h2_wanted,
+            // Until something was settled, the first connection is made as if it were to be shared.
+            UpstreamProtocol::Alpn => self.settled_h2.get().unwrap_or(true),
+        };
+        if is_h2 { self.lease_h2(connections).await } else { self.lease_h1(connections).await }
+    }
+
+    /// A connection of its own, on which nothing is spoken yet.
+    pub(crate) async fn connect_raw(&self, connections: u32) -> Result<super::Stream, ConnectError> {
+        let (connected, held) = self.connect(connections).await?;
+        // It counts for as long as its tunnel, which holds a request's place as well.
+        drop(held);
+        Ok(connected.stream)
+    }
+
+    async fn lease_h1(self: &Rc<Self>, connections: u32) -> Result<Lease, ConnectError> {
+        loop {
+            let Some(mut idle) = self.idle.borrow_mut().pop() else {
+                break;
+            };
+            // It is ready as soon as the last answer was read to its end; one that ended is forgotten.
+            if idle.sender.ready().await.is_ok() {
+                return Ok(Lease::Http1 { sender: idle.sender, pool: Rc::clone(self), requests: idle.requests });
+            }
+        }
+        let (connected, held) = self.connect(connections).await?;
+        self.begin_h1(connected, held).await
+    }
+
+    async fn lease_h2(self: &Rc<Self>, connections: u32) -> Result<Lease, ConnectError> {
+        if let Some(lease) = self.running_h2() {
+            return Ok(lease);
+        }
+        let _others_wait = self.connecting.lock().await;
+        if let Some(lease) = self.running_h2() {
+            return Ok(lease);
+        }
+        let (connected, held) = self.connect(connections).await?;
+        if self.connector.protocol == UpstreamProtocol::Alpn {
+            self.settled_h2.set(Some(connected.is_h2));
+            if !connected.is_h2 {
+                return self.begin_h1(connected, held).await;
+            }
+        }
+        let sender = self.begin_h2(connected, held).await?;
+        let multiplexed = Multiplexed {
+            sender,
+            running: Rc::default(),
+            used: Rc::default(),
+            requests: Rc::default(),
+        };
+        let lease = multiplexed.lease();
+        self.multiplexed.borrow_mut().push(multiplexed);
+        Ok(lease)
+    }
+
+    /// A stream of the first connection that has one left; those that ended are forgotten.
+    fn running_h2(&self) -> Option<Lease> {
+        let mut multiplexed = self.multiplexed.borrow_mut();
+        let most = self.connector.requests_per_connection.unwrap_or(u32::MAX);
+        multiplexed.retain(|own| !own.sender.is_closed() && own.requests.get() < most);
+        multiplexed.iter().find(|own| own.running.get() < STREAMS).map(Multiplexed::lease)
+    }
+
+    async fn connect(&self, connections: u32) -> Result<(Connected, Held), ConnectError> {
+        let Some(held) = Held::take(&self.counts, |counts| &counts.connections, connections) else {
+            self.figures.upstream_cx_overflow.increment();
+            return Err(ConnectError::Limit);
+        };
+        let address = self.endpoint.as_ref().map_or_else(
+            || Address::Name(String::new(), 0),
+            |endpoint| endpoint.address.clone(),
+        );
+        let begun = tokio::time::Instant::now();
+        match self.connector.connect(&address, None).await {
+            Ok(connected) => {
+                self.figures.upstream_cx_connect_ms.observe(begun.elapsed());
+                self.figures.upstream_cx_total.increment();
+                if matches!(connected.stream, super::Stream::Client(_)) {
+                    self.figures.ssl_handshake.increment();
+                }
+                Ok((connected, held))
+            }
+            Err(error) => {
+                match &error {
+                    ConnectError::Late { .. } => self.figures.upstream_cx_connect_timeout.increment(),
+                    ConnectError::Tls { .. } => self.figures.ssl_connection_error.increment(),
+                    _ => {}
+                }
+                self.figures.upstream_cx_connect_fail.increment();
+                tracing::debug!(%error, "no connection");
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin_h1(self: &Rc<Self>, connected: Connected, held: Held) -> Result<Lease, ConnectError> {
+        let (sender, connection) = http1::Builder::new()
+            .handshake::<_, Outgoing>(TokioIo::new(connected.stream))
+            .await
+            .map_err(|source| self.http_error(source))?;
+        self.figures.upstream_cx_http1_total.increment();
+        self.run(connection.with_upgrades(), held);
+        Ok(Lease::Http1 { sender, pool: Rc::clone(self), requests: 0 })
+    }
+
+    async fn begin_h2(&self, connected: Connected, held: Held) -> Result<http2::SendRequest<Outgoing>, ConnectError> {
+        let (sender, connection) = http2::Builder::new(Local)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake::<_, Outgoing>(TokioIo::new(connected.stream))
+            .await
+            .map_err(|source| self.http_error(source))?;
+        self.figures.upstream_cx_http2_total.increment();
+        self.run(connection, held);
+        Ok(sender)
+    }
+
+    fn http_error(&self, source: hyper::Error) -> ConnectError {
+        let address = self.endpoint.as_ref().map_or_else(|| Address::Name(String::new(), 0), |endpoint| endpoint.address.clone());
+        ConnectError::Http { address, source }
+    }
+
+    /// Runs a connection to its end.
+    fn run(&self, connection: impl Future<Output = Result<(), hyper::Error>> + 'static, held: Held) {
+        let figures = Arc::clone(&self.figures);
+        figures.upstream_cx_active.add(1);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to an endpoint broke");
+            }
+            figures.upstream_cx_active.add(-1);
+            figures.upstream_cx_destroy.increment();
+            drop(held);
+        });
+    }
+
+    /// Closes connections that nobody used for `idle`, and forgets those that ended.
+    pub(crate) fn sweep(&self, now: Moment, idle: Option<Duration>) {
+        let is_old = |since: Moment| idle.is_some_and(|idle| now.since(since) >= idle);
+        self.idle.borrow_mut().retain(|own| !own.sender.is_closed() && !is_old(own.since));
+        self.multiplexed
+            .borrow_mut()
+            .retain(|own| !own.sender.is_closed() && (own.running.get() > 0 || !is_old(own.used.get())));
+    }
+}
+
+impl Multiplexed {
+    fn lease(&self) -> Lease {
+        self.running.set(self.running.get() + 1);
+        self.requests.set(self.requests.get() + 1);
+        Lease::Http2 {
+            sender: self.sender.clone(),
+            used: Rc::clone(&self.used),
+            _running: Running(Rc::clone(&self.running)),
+        }
+    }
+}
+
+impl Lease {
+    /// Whether it is HTTP/2.
+    pub(crate) fn is_h2(&self) -> bool {
+        matches!(self, Self::Http2 { .. })
+    }
+
+    /// Sends a request, and waits for the head of the answer.
+    pub(crate) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Incoming>, Sent> {
+        match self {
+            Self::Http1 { sender, .. } => {
+                sender.try_send_request(request).await.map_err(|mut error| Sent {
+                    request: error.take_message(),
+                    error: error.into_error(),
+                })
+            }
+            Self::Http2 { sender, .. } => {
+                sender.try_send_request(request).await.map_err(|mut error| Sent {
+                    request: error.take_message(),
+                    error: error.into_error(),
+                })
+            }
+        }
+    }
+
+    /// The answer was read to its end.
+    pub(crate) fn done(self, now: Moment) {
+        match self {
+            Self::Http1 { sender, pool, requests } => {
+                let requests = requests + 1;
+                let is_spent = pool.connector.requests_per_connection.is_some_and(|most| requests >= most);
+                if !is_spent && !sender.is_closed() {
+                    pool.idle.borrow_mut().push(Idle { sender, since: now, requests });
+                }
+            }
+            Self::Http2 { used, .. } => used.set(now),
+        }
+    }
+}

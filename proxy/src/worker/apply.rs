@@ -1,0 +1,210 @@
+//! Takes a snapshot: what did not change goes on as it is, and no request is dropped for what did.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_model::Snapshot;
+use fairlead_model::listener::{Handler, Listener, Routes};
+use fairlead_model::tls::Secret;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Chains, Served};
+use super::listen;
+use crate::core::{Core, TableCell};
+use crate::http::HttpService;
+use crate::tls;
+use crate::upstream::Upstream;
+
+/// What a worker made of a snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    listeners: BTreeMap<String, Running>,
+}
+
+/// A listener that runs.
+#[derive(Debug)]
+struct Running {
+    settings: Arc<Listener>,
+    chains: Rc<RefCell<Rc<Chains>>>,
+    stop: CancellationToken,
+}
+
+impl Applied {
+    /// Takes a snapshot.
+    pub(super) fn apply(&mut self, core: &Rc<Core>, snapshot: Arc<Snapshot>) {
+        let old = core.snapshot.replace(Arc::clone(&snapshot));
+        let secrets_changed = old.secrets != snapshot.secrets;
+        clusters(core, &old, &snapshot, secrets_changed);
+        tables(core, &snapshot);
+        self.listeners(core, &snapshot, secrets_changed);
+        core.forget_routes();
+    }
+
+    fn listeners(&mut self, core: &Rc<Core>, snapshot: &Snapshot, secrets_changed: bool) {
+        self.listeners.retain(|name, running| {
+            let stays = snapshot
+                .listeners
+                .get(name)
+                .is_some_and(|listener| listener.address == running.settings.address);
+            if !stays {
+                running.stop.cancel();
+                running.chains.borrow().drain.cancel();
+            }
+            stays
+        });
+        for (name, listener) in &snapshot.listeners {
+            match self.listeners.get_mut(name) {
+                Some(running) => {
+                    if running.settings != *listener || secrets_changed {
+                        let drains = running.settings != *listener;
+                        let chains = make_chains(core, snapshot, listener);
+                        let old = running.chains.replace(chains);
+                        // Connections under old settings end when their requests have.
+                        if drains {
+                            old.drain.cancel();
+                        }
+                        running.settings = Arc::clone(listener);
+                    }
+                }
+                None => {
+                    let chains = Rc::new(RefCell::new(make_chains(core, snapshot, listener)));
+                    let stop = CancellationToken::new();
+                    listen::start(core, listener, Rc::clone(&chains), stop.clone());
+                    self.listeners.insert(name.clone(), Running { settings: Arc::clone(listener), chains, stop });
+                }
+            }
+        }
+    }
+
+    /// Takes no more connections, and asks those there are to end.
+    pub(super) fn stop_listening(&self) {
+        for running in self.listeners.values() {
+            running.stop.cancel();
+            running.chains.borrow().drain.cancel();
+        }
+    }
+
+    /// The longest time that a listener leaves to running requests.
+    pub(super) fn drain_time(&self) -> Duration {
+        self.listeners
+            .values()
+            .flat_map(|running| running.settings.chains.iter().chain(&running.settings.default_chain))
+            .map(|chain| match &chain.handler {
+                Handler::Http(http) => http.timeouts.drain,
+                Handler::Tcp(_) => Duration::from_secs(5),
+            })
+            .max()
+            .unwrap_or_default()
+    }
+}
+
+fn clusters(core: &Rc<Core>, old: &Snapshot, snapshot: &Snapshot, secrets_changed: bool) {
+    let now = core.clock.now();
+    let cores = core.shared.cores;
+    let mut upstreams = core.upstreams.borrow_mut();
+    upstreams.retain(|name, _| snapshot.clusters.contains_key(name));
+    for (name, cluster) in &snapshot.clusters {
+        let known = old.clusters.get(name);
+        let changed = known != Some(cluster);
+        let tls = || match &cluster.tls {
+            None => Ok(None),
+            Some(tls) => tls::client_config(tls, &|name| secret(snapshot, name)).map(Some),
+        };
+        let upstream = match upstreams.get(name) {
+            Some(upstream) => {
+                if changed || (secrets_changed && cluster.tls.is_some()) {
+                    match tls() {
+                        Ok(tls) => upstream.configure(Arc::clone(cluster), tls, cores, now),
+                        Err(error) => tracing::warn!(cluster = %name, %error, "the old TLS of a cluster stays"),
+                    }
+                }
+                Rc::clone(upstream)
+            }
+            None => match tls() {
+                Ok(tls) => {
+                    let upstream = Rc::new(Upstream::new(Arc::clone(cluster), tls, cores, &core.shared.figures));
+                    upstreams.insert(Arc::clone(name), Rc::clone(&upstream));
+                    upstream
+                }
+                // Until its secrets come, the cluster is not there.
+                Err(error) => {
+                    tracing::info!(cluster = %name, %error, "a cluster waits for its TLS");
+                    continue;
+                }
+            },
+        };
+        let endpoints = snapshot.endpoints(cluster);
+        let old_endpoints = known.and_then(|known| old.endpoints(known));
+        if let Some(endpoints) = endpoints
+            && (old_endpoints.as_ref() != Some(&endpoints) || upstream.is_fresh())
+        {
+            upstream.update(&endpoints, now);
+        }
+    }
+}
+
+fn tables(core: &Rc<Core>, snapshot: &Snapshot) {
+    for (name, cell) in core.tables.borrow().iter() {
+        if let Some(table) = snapshot.routes.get(name) {
+            *cell.borrow_mut() = Some(Arc::clone(table));
+        }
+    }
+}
+
+/// The cell of a table: shared by all that use the same name.
+fn table(core: &Rc<Core>, snapshot: &Snapshot, routes: &Routes) -> TableCell {
+    match routes {
+        Routes::Inline(table) => Rc::new(RefCell::new(Some(Arc::clone(table)))),
+        Routes::Named(name) => Rc::clone(
+            core.tables
+                .borrow_mut()
+                .entry(name.clone())
+                .or_insert_with(|| Rc::new(RefCell::new(snapshot.routes.get(name).cloned()))),
+        ),
+    }
+}
+
+fn make_chains(core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) -> Rc<Chains> {
+    let served = listener
+        .chains
+        .iter()
+        .chain(&listener.default_chain)
+        .map(|chain| {
+            let server = match &chain.tls {
+                None => None,
+                Some(tls) => match tls::server_config(tls, &|name| secret(snapshot, name)) {
+                    Ok(config) => Some(config),
+                    Err(error) => {
+                        tracing::warn!(listener = listener.name, chain = chain.name, %error, "a chain takes no connections");
+                        return Served::Broken;
+                    }
+                },
+            };
+            match &chain.handler {
+                Handler::Http(http) => Served::Http {
+                    tls: server,
+                    service: Rc::new(HttpService {
+                        core: Rc::clone(core),
+                        settings: Arc::clone(http),
+                        table: table(core, snapshot, &http.routes),
+                        figures: core.shared.figures.http(&http.name),
+                    }),
+                },
+                Handler::Tcp(tcp) => Served::Tcp { tls: server, settings: Arc::clone(tcp) },
+            }
+        })
+        .collect();
+    Rc::new(Chains {
+        listener: Arc::clone(listener),
+        served,
+        drain: CancellationToken::new(),
+        figures: core.shared.figures.listener(&listener.name),
+    })
+}
+
+fn secret(snapshot: &Snapshot, name: &str) -> Option<Secret> {
+    snapshot.secrets.get(name).cloned()
+}

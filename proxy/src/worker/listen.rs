@@ -1,0 +1,112 @@
+//! Takes connections of a listener. Each worker has a socket of its own at the same address; the kernel shares connections out.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_model::cluster::Address;
+use fairlead_model::listener::Listener;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{self, Chains};
+use crate::core::Core;
+use crate::upstream::Stream;
+
+/// How many connections may wait to be taken.
+const BACKLOG: i32 = 4096;
+/// How long to wait when no more files can be opened.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+/// How long to wait before an address that is in use is tried again.
+const IN_USE: Duration = Duration::from_secs(1);
+
+/// A socket that listens.
+enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Listens until `stop`.
+pub(super) fn start(core: &Rc<Core>, listener: &Arc<Listener>, chains: Rc<RefCell<Rc<Chains>>>, stop: CancellationToken) {
+    let (core, listener) = (Rc::clone(core), Arc::clone(listener));
+    tokio::task::spawn_local(async move {
+        let accepting = async {
+            loop {
+                match bind(&listener.address) {
+                    Ok(bound) => {
+                        tracing::info!(listener = listener.name, address = %listener.address, "listening");
+                        accept(&core, &bound, &chains).await;
+                    }
+                    Err(error) => {
+                        tracing::error!(listener = listener.name, address = %listener.address, %error, "failed to listen");
+                        tokio::time::sleep(IN_USE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = accepting => {}
+        }
+    });
+}
+
+fn bind(address: &Address) -> io::Result<Bound> {
+    let address = match address {
+        Address::Socket(address) => *address,
+        Address::Path(path) => {
+            // A socket that a killed process left behind.
+            let _ = std::fs::remove_file(path);
+            return UnixListener::bind(path).map(Bound::Unix);
+        }
+        Address::Name(..) => return Err(io::Error::other("a listener needs an IP address")),
+    };
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into()).map(Bound::Tcp)
+}
+
+async fn accept(core: &Rc<Core>, bound: &Bound, chains: &RefCell<Rc<Chains>>) {
+    loop {
+        let accepted = match bound {
+            Bound::Tcp(tcp) => tcp.accept().await.map(|(stream, source)| (Stream::Tcp(stream), Some(source))),
+            Bound::Unix(unix) => unix.accept().await.map(|(stream, _)| (Stream::Unix(stream), None)),
+        };
+        match accepted {
+            Ok((stream, source)) => {
+                let chains = Rc::clone(&chains.borrow());
+                if core.shared.is_overloaded() {
+                    chains.figures.downstream_cx_overload_reject.increment();
+                    continue;
+                }
+                if let Stream::Tcp(tcp) = &stream {
+                    let _ = tcp.set_nodelay(true);
+                }
+                tokio::task::spawn_local(connection::serve(Rc::clone(core), chains, stream, source));
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be taken");
+                tokio::time::sleep(EXHAUSTED).await;
+            }
+        }
+    }
+}
+
+/// Whether only the connection that was to be taken is lost.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
