@@ -122,9 +122,10 @@ async fn a_leader_that_hangs_dies_or_stops_is_replaced_in_time() -> Result<()> {
     signal("-KILL", process)?;
     works(&cluster, "op-kill").await?;
     // When the leader is asked to stop
-    let (old, _) = leader(&cluster).await?;
+    let (old, process) = leader(&cluster).await?;
+    signal("-TERM", process)?;
+    another_leads(&cluster, &old, Duration::from_secs(2)).await?;
     pods.delete(&old, &DeleteParams::default()).await?;
-    another_leads(&cluster, &old, Duration::from_secs(5)).await?;
     works(&cluster, "op-stop").await
 }
 

@@ -41,6 +41,9 @@ struct OperatorArguments {
     /// The pull policy of that image.
     #[arg(long, env = "FAIRLEAD_IMAGE_PULL_POLICY", default_value = "")]
     image_pull_policy: String,
+    /// The names of the Secrets by which that image is pulled.
+    #[arg(long, env = "FAIRLEAD_IMAGE_PULL_SECRETS", value_delimiter = ',')]
+    image_pull_secrets: Vec<String>,
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "0.0.0.0:8080")]
     admin: SocketAddr,
@@ -75,7 +78,7 @@ async fn main() -> anyhow::Result<()> {
     let stop = stop_on_signal().context("failed to listen for signals")?;
     match arguments.component {
         Component::Operator(arguments) => {
-            let _telemetry = telemetry::start("fairlead-operator");
+            let _telemetry = telemetry::start("fairlead-operator")?;
             let config = Config {
                 namespace: arguments.namespace,
                 identity: arguments
@@ -83,6 +86,7 @@ async fn main() -> anyhow::Result<()> {
                     .unwrap_or_else(|| format!("fairlead-operator-{}", std::process::id())),
                 image: arguments.image,
                 image_pull_policy: arguments.image_pull_policy,
+                image_pull_secrets: arguments.image_pull_secrets,
                 admin: arguments.admin,
                 concurrency: arguments.concurrency,
                 resync_seconds: arguments.resync_seconds,
@@ -92,7 +96,7 @@ async fn main() -> anyhow::Result<()> {
                 .context("the operator ended")
         }
         Component::Webhook(arguments) => {
-            let _telemetry = telemetry::start("fairlead-webhook");
+            let _telemetry = telemetry::start("fairlead-webhook")?;
             let config = fairlead_webhook::Config {
                 listen: arguments.listen,
                 admin: arguments.admin,

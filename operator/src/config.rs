@@ -13,6 +13,8 @@ pub struct Config {
     pub image: String,
     /// The pull policy of that image; empty for Kubernetes' default.
     pub image_pull_policy: String,
+    /// The names of the Secrets by which that image is pulled.
+    pub image_pull_secrets: Vec<String>,
     /// Where /healthz, /readyz and /metrics are served.
     pub admin: SocketAddr,
     /// How many passes run at once.

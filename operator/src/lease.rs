@@ -1,6 +1,6 @@
 //! Leadership by a coordination/v1 Lease: one replica writes, the others stand by.
 //!
-//! A leader that ends cleanly gives the lease back, and another takes it within a second; one that dies loses it after
+//! A leader that ends cleanly gives the lease back, and another, which watches it, takes it at once; one that dies loses it after
 //! [`DURATION`]. A leader that cannot renew in time stops writing before another may take over, by its own clock, and the process
 //! ends, so that no state outlives the loss. Every renewal replaces the Lease at the version that was read: two cannot both succeed.
 
@@ -8,19 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{ObjectMeta, PostParams};
-use kube::{Api, Client, Error};
+use kube::api::{ObjectMeta, PostParams, WatchEvent, WatchParams};
+use kube::{Api, Client, Error, ResourceExt};
 use tokio::time::Instant;
 
 /// How long a lease holds without being renewed.
 pub const DURATION: Duration = Duration::from_secs(10);
 /// How often a leader renews.
 const RENEW: Duration = Duration::from_secs(3);
-/// How often a replica that stands by looks.
-const POLL: Duration = Duration::from_secs(1);
+/// How often a replica that stands by looks, beside watching for the lease to be given back.
+const POLL: Duration = Duration::from_secs(2);
+/// How long it waits where nothing can be watched.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long before its end a leader stops writing.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -91,6 +94,11 @@ pub fn decide(spec: Option<&LeaseSpec>, identity: &str, unchanged: Duration) -> 
     }
 }
 
+fn is_held(spec: Option<&LeaseSpec>) -> bool {
+    spec.and_then(|spec| spec.holder_identity.as_deref())
+        .is_some_and(|holder| !holder.is_empty())
+}
+
 /// Holds or waits for one lease.
 pub struct Candidate {
     api: Api<Lease>,
@@ -98,6 +106,7 @@ pub struct Candidate {
     identity: String,
     lead: Lead,
     seen: Option<(Option<MicroTime>, Option<String>, Instant)>,
+    version: Option<String>,
 }
 
 impl Candidate {
@@ -110,6 +119,7 @@ impl Candidate {
             identity: identity.to_owned(),
             lead,
             seen: None,
+            version: None,
         }
     }
 
@@ -126,8 +136,37 @@ impl Candidate {
                 Ok(Err(error)) => tracing::warn!(%error, "failed to look at the lease"),
                 Err(_) => tracing::warn!("looking at the lease took too long"),
             }
-            tokio::time::sleep(POLL).await;
+            self.given_back().await;
         }
+    }
+
+    /// Waits until the lease is given back or deleted, at most [`POLL`].
+    async fn given_back(&self) {
+        let Some(version) = &self.version else {
+            return tokio::time::sleep(PAUSE).await;
+        };
+        let params = WatchParams::default().fields(&format!("metadata.name={}", self.name));
+        let watching = async {
+            let mut events = match self.api.watch(&params, version).await {
+                Ok(events) => events.boxed(),
+                Err(error) => {
+                    tracing::debug!(%error, "failed to watch the lease");
+                    return tokio::time::sleep(PAUSE).await;
+                }
+            };
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(WatchEvent::Added(lease) | WatchEvent::Modified(lease))
+                        if is_held(lease.spec.as_ref()) => {}
+                    Ok(WatchEvent::Bookmark(_)) => {}
+                    Ok(_) => return,
+                    Err(_) => break,
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
+        // A watch that tells nothing is no failure.
+        let _ = tokio::time::timeout(POLL, watching).await;
     }
 
     /// Renews until the lease is lost.
@@ -178,6 +217,7 @@ impl Candidate {
     /// One look; true when the lease is ours.
     async fn attempt(&mut self) -> Result<bool, Error> {
         let found = self.api.get_opt(&self.name).await?;
+        self.version = found.as_ref().and_then(Lease::resource_version);
         let unchanged = self.unchanged(found.as_ref());
         let step = decide(
             found.as_ref().and_then(|lease| lease.spec.as_ref()),

@@ -18,7 +18,8 @@ pub mod metrics;
 mod queue;
 mod run;
 pub mod telemetry;
+mod unreadable;
 mod world;
 
 pub use config::Config;
-pub use run::{RunError, run};
+pub use run::{RunError, run, run_with};

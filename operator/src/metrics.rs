@@ -122,6 +122,17 @@ fn durations() -> Histogram {
     ])
 }
 
+/// Several texts of metrics as one.
+#[must_use]
+pub fn join(texts: &[String]) -> String {
+    let mut joined: String = texts
+        .iter()
+        .map(|text| text.trim_end().trim_end_matches("# EOF"))
+        .collect();
+    joined.push_str("# EOF\n");
+    joined
+}
+
 fn help(name: &str) -> &'static str {
     REFERENCE
         .iter()
@@ -307,6 +318,14 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn joined_texts_end_once() {
+        let (one, other) = (Metrics::default(), Metrics::default());
+        let joined = join(&[one.encode(), other.encode()]);
+        assert_eq!(joined.matches("# EOF").count(), 1);
+        assert!(joined.ends_with("\n# EOF\n"), "{joined}");
+    }
 
     #[test]
     fn every_metric_of_the_reference_is_served() {

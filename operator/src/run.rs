@@ -7,8 +7,9 @@ use std::time::Duration;
 use fairlead_plan::kind::Operator;
 use fairlead_plan::{Cache, Class, Event, KindName};
 use futures::FutureExt;
+use kube::Client;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -18,7 +19,7 @@ use crate::lease::{Candidate, Lead};
 use crate::metrics::Metrics;
 use crate::queue::{Key, Queue};
 use crate::world::World;
-use crate::{admin, certificates, client};
+use crate::{admin, certificates, client, unreadable};
 
 /// The name of the operator's Lease.
 const LEASE: &str = "fairlead-operator";
@@ -66,99 +67,168 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         .map_err(|source| RunError::Connect {
             source: Box::new(source),
         })?;
-    let cache = Arc::new(Cache::default());
-    let (events, received) = mpsc::unbounded_channel();
-    let feed = Feed::new(
-        client.clone(),
-        Arc::clone(&cache),
-        Arc::clone(&metrics),
-        events,
-        stop.clone(),
-    );
-    feed.start_own();
-    feed.start_others();
-    let mut admin = {
-        let feed = Arc::clone(&feed);
-        let ready: admin::Ready = Arc::new(move || feed.is_synced());
-        let text: admin::Metrics = {
-            let metrics = Arc::clone(&metrics);
-            Arc::new(move || metrics.encode())
-        };
-        tokio::spawn(admin::serve(config.admin, text, ready, stop.clone()))
-    };
-    let lead = Lead::default();
-    let mut candidate = Candidate::new(
-        client.clone(),
-        &config.namespace,
-        LEASE,
-        &config.identity,
-        lead.clone(),
-    );
-    let operator = Operator {
-        namespace: config.namespace.clone(),
-        image: config.image.clone(),
-        image_pull_policy: config.image_pull_policy.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ca_bundle: None,
-    };
-    let world = Arc::new(World::new(
-        client,
-        cache,
-        feed,
-        metrics,
-        config.identity.clone(),
-        lead,
-        operator,
-    ));
-    let work = Arc::new(Work {
-        world,
-        kinds: kinds(),
-        queue: Queue::default(),
-        resync: Duration::from_secs(config.resync_seconds),
-    });
+    run_with(client, metrics, config, stop).await
+}
 
-    let waiting = async {
-        work.world.feed.synced().await;
-        tracing::info!("caches are filled; waiting for the lease");
-        candidate.acquire().await;
-    };
-    tokio::select! {
-        () = waiting => {}
-        () = stop.cancelled() => return Ok(()),
-        ended = &mut admin => return Err(admin_error(&config, ended)),
+/// Runs the operator with a client of the caller's until `stop`.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    client: Client,
+    metrics: Arc<Metrics>,
+    config: Config,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let mut replica = Replica::stand_by(client, metrics, config, stop);
+    match replica.wait().await {
+        Ok(true) => {}
+        Ok(false) => return Ok(()),
+        Err(error) => return Err(error),
     }
-    tracing::info!("leading");
-    work.world.metrics.lead(true);
-    let mut tasks = start(&work, received, config.concurrency, &config, &stop);
-    let result = tokio::select! {
-        // Everything ends on a stop; that must not look like a failure.
-        biased;
-        () = stop.cancelled() => Ok(()),
-        () = candidate.hold() => Err(RunError::LeaseLost),
-        ended = &mut admin => Err(admin_error(&config, ended)),
-        _ = tasks.join_next() => Err(RunError::TaskEnded),
-    };
-    stop.cancel();
-    work.queue.close();
-    let finish = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(GRACE, finish).await.is_err() {
-        tracing::warn!("passes did not end in time");
-        tasks.abort_all();
-    }
-    if result.is_ok()
-        && tokio::time::timeout(RELEASE, candidate.release())
-            .await
-            .is_err()
-    {
-        tracing::warn!("giving the lease back took too long");
-    }
+    let (tasks, result) = replica.lead().await;
+    replica.end(tasks, result.is_ok()).await;
     result
 }
 
-fn admin_error(
-    config: &Config,
-    ended: Result<std::io::Result<()>, tokio::task::JoinError>,
-) -> RunError {
+type Admin = JoinHandle<std::io::Result<()>>;
+
+/// One process of the operator: caches are filled from its start on, and it writes while it leads.
+struct Replica {
+    work: Arc<Work>,
+    received: Option<mpsc::UnboundedReceiver<Event>>,
+    candidate: Candidate,
+    admin: Admin,
+    config: Config,
+    stop: CancellationToken,
+}
+
+impl Replica {
+    /// Starts watches and the admin port.
+    fn stand_by(
+        client: Client,
+        metrics: Arc<Metrics>,
+        config: Config,
+        stop: CancellationToken,
+    ) -> Self {
+        let cache = Arc::new(Cache::default());
+        let (events, received) = mpsc::unbounded_channel();
+        let feed = Feed::new(
+            client.clone(),
+            Arc::clone(&cache),
+            Arc::clone(&metrics),
+            events,
+            stop.clone(),
+        );
+        feed.start_own();
+        feed.start_others();
+        let admin = {
+            let feed = Arc::clone(&feed);
+            let ready: admin::Ready = Arc::new(move || feed.is_synced());
+            let metrics = Arc::clone(&metrics);
+            let text: admin::Metrics = Arc::new(move || metrics.encode());
+            tokio::spawn(admin::serve(config.admin, text, ready, stop.clone()))
+        };
+        let lead = Lead::default();
+        let candidate = Candidate::new(
+            client.clone(),
+            &config.namespace,
+            LEASE,
+            &config.identity,
+            lead.clone(),
+        );
+        let operator = Operator {
+            namespace: config.namespace.clone(),
+            image: config.image.clone(),
+            image_pull_policy: config.image_pull_policy.clone(),
+            image_pull_secrets: config.image_pull_secrets.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ca_bundle: None,
+        };
+        let world = World::new(
+            client,
+            cache,
+            feed,
+            metrics,
+            config.identity.clone(),
+            lead,
+            operator,
+        );
+        let work = Work {
+            world: Arc::new(world),
+            kinds: kinds(),
+            queue: Queue::default(),
+            resync: Duration::from_secs(config.resync_seconds),
+        };
+        Self {
+            work: Arc::new(work),
+            received: Some(received),
+            candidate,
+            admin,
+            config,
+            stop,
+        }
+    }
+
+    /// Waits until this replica leads; false when it is stopped before.
+    async fn wait(&mut self) -> Result<bool, RunError> {
+        let waiting = async {
+            self.work.world.feed.synced().await;
+            tracing::info!("caches are filled; waiting for the lease");
+            self.candidate.acquire().await;
+        };
+        // Whoever begins to lead looks at everything, so events until then are worth nothing.
+        let received = &mut self.received;
+        let dropping = async {
+            if let Some(received) = received {
+                while received.recv().await.is_some() {}
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = waiting => Ok(true),
+            () = self.stop.cancelled() => Ok(false),
+            () = dropping => Ok(false),
+            ended = &mut self.admin => Err(admin_error(&self.config, ended)),
+        }
+    }
+
+    /// Works until it is stopped or something fails; returns what still runs.
+    async fn lead(&mut self) -> (JoinSet<()>, Result<(), RunError>) {
+        tracing::info!("leading");
+        self.work.world.metrics.lead(true);
+        let mut tasks = start(&self.work, self.received.take(), &self.config, &self.stop);
+        let result = tokio::select! {
+            // Everything ends on a stop; that must not look like a failure.
+            biased;
+            () = self.stop.cancelled() => Ok(()),
+            () = self.candidate.hold() => Err(RunError::LeaseLost),
+            ended = &mut self.admin => Err(admin_error(&self.config, ended)),
+            _ = tasks.join_next() => Err(RunError::TaskEnded),
+        };
+        (tasks, result)
+    }
+
+    /// Lets the passes that run end, and gives the lease back where it is still held.
+    async fn end(&mut self, mut tasks: JoinSet<()>, holds: bool) {
+        self.stop.cancel();
+        self.work.queue.close();
+        let finish = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, finish).await.is_err() {
+            tracing::warn!("passes did not end in time");
+            tasks.abort_all();
+        }
+        if holds
+            && tokio::time::timeout(RELEASE, self.candidate.release())
+                .await
+                .is_err()
+        {
+            tracing::warn!("giving the lease back took too long");
+        }
+    }
+}
+
+fn admin_error(config: &Config, ended: Result<std::io::Result<()>, JoinError>) -> RunError {
     let source = match ended {
         Ok(Err(error)) => error,
         Ok(Ok(())) => std::io::Error::other("it ended"),
@@ -180,8 +250,7 @@ struct Work {
 
 fn start(
     work: &Arc<Work>,
-    received: mpsc::UnboundedReceiver<Event>,
-    concurrency: usize,
+    received: Option<mpsc::UnboundedReceiver<Event>>,
     config: &Config,
     stop: &CancellationToken,
 ) -> JoinSet<()> {
@@ -197,8 +266,11 @@ fn start(
             );
         }
     }
-    tasks.spawn(listen(Arc::clone(work), received, stop.clone()));
+    if let Some(received) = received {
+        tasks.spawn(listen(Arc::clone(work), received, stop.clone()));
+    }
     tokio::spawn(measure(Arc::clone(work), stop.clone()));
+    tokio::spawn(unreadable::tell(Arc::clone(&work.world), stop.clone()));
     let certificates = certificates::keep(Arc::clone(&work.world), config.namespace.clone(), {
         let work = Arc::clone(work);
         move || {
@@ -220,7 +292,7 @@ fn start(
             () = stopped.cancelled() => {}
         }
     });
-    for _ in 0..concurrency.max(1) {
+    for _ in 0..config.concurrency.max(1) {
         tasks.spawn(worker(Arc::clone(work)));
     }
     tasks

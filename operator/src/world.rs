@@ -129,6 +129,27 @@ impl World {
         Ok(found)
     }
 
+    /// Asks for the kind of an object anew next time: it may have been made again with another scope or plural.
+    pub(crate) fn forget_kind(&self, key: &ObjectKey) {
+        self.resources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&(key.api_version.clone(), key.kind.clone()));
+    }
+
+    /// The problem that an answer to a write is.
+    pub(crate) fn refused(
+        &self,
+        error: &Error,
+        key: &ObjectKey,
+        resource: &ApiResource,
+    ) -> Problem {
+        if matches!(error, Error::Api(status) if status.code == 404) {
+            self.forget_kind(key);
+        }
+        problem_of(error, key, Some(resource))
+    }
+
     pub(crate) fn applied(&self, key: &ObjectKey) -> Option<Applied> {
         self.applied
             .lock()

@@ -61,6 +61,8 @@ pub struct Operator {
     pub image: String,
     /// The pull policy of that image.
     pub image_pull_policy: String,
+    /// The names of the Secrets by which that image is pulled.
+    pub image_pull_secrets: Vec<String>,
     /// Its version.
     pub version: String,
     /// The certificates, in PEM, that the webhook's clients trust; none until they are made.

@@ -142,7 +142,7 @@ pub fn operator_namespaced() -> Vec<PolicyRule> {
         rule(
             "coordination.k8s.io",
             vec!["leases".to_owned()],
-            &["get", "create", "update"],
+            &["get", "watch", "create", "update"],
             &[],
         ),
         rule("", vec!["secrets".to_owned()], &["create"], &[]),

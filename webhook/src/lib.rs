@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fairlead_operator::feed::Feed;
-use fairlead_operator::metrics::Metrics as ClientMetrics;
+use fairlead_operator::metrics::{Metrics as ClientMetrics, join};
 use fairlead_operator::{admin, client};
 use fairlead_plan::Cache;
 use tokio::sync::mpsc;
@@ -102,7 +102,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         };
         let text: admin::Metrics = {
             let metrics = Arc::clone(&metrics);
-            Arc::new(move || metrics.encode())
+            Arc::new(move || join(&[metrics.encode(), client_metrics.encode()]))
         };
         tokio::spawn(admin::serve(config.admin, text, ready, stop.clone()))
     };

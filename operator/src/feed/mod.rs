@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::unreadable::Unreadables;
 
 /// Annotations that nobody reads from the cache and that may be large.
 const UNREAD_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -34,6 +35,7 @@ pub struct Feed {
     synced: watch::Sender<bool>,
     watched: Mutex<HashSet<(String, String)>>,
     stop: CancellationToken,
+    pub(crate) unreadable: Unreadables,
 }
 
 impl Feed {
@@ -55,6 +57,7 @@ impl Feed {
             synced,
             watched: Mutex::default(),
             stop,
+            unreadable: Unreadables::default(),
         };
         Arc::new(feed)
     }

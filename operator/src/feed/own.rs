@@ -6,6 +6,7 @@ use std::sync::Arc;
 use fairlead_plan::kind::Kind;
 use fairlead_plan::{Event, ObjectId};
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource};
@@ -70,11 +71,22 @@ fn put<K: Kind>(feed: &Feed, object: DeserializeGuard<K::Object>) {
             feed.metrics.invalid(K::NAME.as_str());
             let id = ObjectId::of(&invalid.metadata);
             tracing::error!(kind = K::NAME.as_str(), object = %id, error = invalid.error, "object cannot be read and is left out");
+            let regarding = ObjectReference {
+                api_version: Some(K::Object::api_version(&()).into_owned()),
+                kind: Some(K::NAME.as_str().to_owned()),
+                namespace: invalid.metadata.namespace,
+                name: invalid.metadata.name,
+                uid: invalid.metadata.uid,
+                resource_version: invalid.metadata.resource_version,
+                field_path: None,
+            };
+            feed.unreadable.put(K::NAME, id, regarding, invalid.error);
             return;
         }
     };
     strip(object.meta_mut());
     let id = ObjectId::of(object.meta());
+    feed.unreadable.remove(K::NAME, &id);
     let version = object.meta().resource_version.clone();
     let old = K::table(&feed.cache).put(id.clone(), Arc::new(object));
     if old.is_none_or(|old| old.meta().resource_version != version) {
@@ -83,6 +95,7 @@ fn put<K: Kind>(feed: &Feed, object: DeserializeGuard<K::Object>) {
 }
 
 fn remove<K: Kind>(feed: &Feed, id: ObjectId) {
+    feed.unreadable.remove(K::NAME, &id);
     if K::table(&feed.cache).remove(&id).is_some() {
         feed.tell(Event::Own(K::NAME, id));
     }

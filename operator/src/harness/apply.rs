@@ -89,7 +89,7 @@ async fn one(
         }
         Verb::Create(body) => {
             world.feed.ensure(&resource);
-            create_one(&change.key, &body.0, kind, (&api, &resource))
+            create_one(world, &change.key, &body.0, kind, (&api, &resource))
                 .await
                 .map_err(Skipped::Failed)
         }
@@ -169,7 +169,7 @@ async fn apply_one(
     let after = api
         .patch(&key.name, &params, &Patch::Apply(body))
         .await
-        .map_err(|error| problem_of(&error, key, Some(resource)))?;
+        .map_err(|error| world.refused(&error, key, resource))?;
     let meta = ChildMeta::of(&key.api_version, &key.kind, &stripped(after));
     let changed = version_before.as_ref() != Some(&meta.resource_version);
     world.remember(
@@ -217,6 +217,7 @@ fn check_owner(key: &ObjectKey, wanted: &Value, found: &Value) -> Result<(), Pro
 }
 
 async fn create_one(
+    world: &World,
     key: &ObjectKey,
     body: &Value,
     kind: KindName,
@@ -236,7 +237,7 @@ async fn create_one(
         Err(Error::Api(status)) if status.code == 409 && status.reason == "AlreadyExists" => {
             Ok(false)
         }
-        Err(error) => Err(problem_of(&error, key, Some(resource))),
+        Err(error) => Err(world.refused(&error, key, resource)),
     }
 }
 

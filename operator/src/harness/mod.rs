@@ -20,6 +20,7 @@ use kube::{Resource, ResourceExt};
 use tracing::Instrument;
 
 pub(crate) use errors::problem_of;
+pub(crate) use publish::send;
 
 use crate::world::World;
 

@@ -54,7 +54,7 @@ pub(super) async fn publish<K: Kind>(
     world.let_out(&key);
     if difference != Difference::None {
         match write_status::<K>(world, object, &key, report.status).await {
-            Ok(()) => send(world, object, &report.events).await,
+            Ok(()) => send(world, object.object_ref(&()), &report.events).await,
             // The cache is behind; the watch brings the newer object.
             Err(problem) if problem.class == Class::Conflict => {
                 return Next::After(Duration::from_millis(300));
@@ -123,8 +123,8 @@ async fn write_status<K: Kind>(
 }
 
 /// Sends the events of a report. They follow from writes and changes of conditions, so they are few, and each is sent as it is.
-async fn send<O: Resource<DynamicType = ()>>(world: &Arc<World>, object: &O, notes: &[Note]) {
-    let regarding: ObjectReference = object.object_ref(&());
+pub(crate) async fn send(world: &World, regarding: ObjectReference, notes: &[Note]) {
+    let name = regarding.name.clone().unwrap_or_default();
     let namespace = regarding
         .namespace
         .clone()
@@ -133,7 +133,7 @@ async fn send<O: Resource<DynamicType = ()>>(world: &Arc<World>, object: &O, not
     for note in notes {
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(event_name(&object.name_any(), rand::random())),
+                name: Some(event_name(&name, rand::random())),
                 namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },

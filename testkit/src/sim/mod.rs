@@ -143,6 +143,7 @@ impl Sim {
             namespace: "fairlead-system".to_owned(),
             image: "fairlead:test".to_owned(),
             image_pull_policy: "Never".to_owned(),
+            image_pull_secrets: Vec::new(),
             version: "0.0.0".to_owned(),
             ca_bundle: Some("-----BEGIN CERTIFICATE-----".to_owned()),
         };

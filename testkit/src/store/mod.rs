@@ -219,6 +219,15 @@ impl Store {
         self.commit(key, &old, new)
     }
 
+    /// Changes an object past every check, as an API server of another version might have stored it.
+    pub fn put_as_is(&mut self, key: &ObjectKey, change: impl FnOnce(&mut Value)) {
+        if let Some(old) = self.objects.get(key).cloned() {
+            let mut new = old.as_ref().clone();
+            change(&mut new);
+            self.put(key.clone(), new);
+        }
+    }
+
     /// Replaces the status at a version.
     ///
     /// # Errors

@@ -11,6 +11,8 @@ use tokio::process::{Child, Command};
 const PORT: u16 = 18_081;
 /// How long nothing may happen before all is taken to be done.
 const QUIET: Duration = Duration::from_secs(6);
+/// How many objects may wait at rest, when a resync comes round.
+const BUSY: f64 = 100.0;
 /// How long it may take until then.
 const PATIENCE: Duration = Duration::from_secs(3600);
 /// How long one clock tick of the kernel is, in seconds.
@@ -71,10 +73,11 @@ impl Operator {
         }
     }
 
-    /// Waits until it holds so many instances and nothing happens any more.
+    /// Waits until it holds so many instances, has passed over everything and writes no more. Passes go on where resyncs follow
+    /// each other closely.
     pub(crate) async fn settle(&self, instances: usize) -> Result<()> {
         let began = Instant::now();
-        let mut last = (0.0, 0.0);
+        let mut last = 0.0;
         let mut since = Instant::now();
         let mut told = Instant::now();
         loop {
@@ -82,19 +85,18 @@ impl Operator {
             let cached = sum(&text, "fairlead_cached_objects", |labels| {
                 labels.contains("\"ResourceInstance\"")
             });
-            let now = (
-                sum(&text, "fairlead_reconcile_total", |_| true),
-                sum(&text, "fairlead_queue_depth", |_| true),
-            );
-            if now.0 != last.0 || now.1 > 0.0 || (cached as usize) < instances {
+            let objects = sum(&text, "fairlead_cached_objects", |_| true);
+            let passes = sum(&text, "fairlead_reconcile_total", |_| true);
+            let waiting = sum(&text, "fairlead_queue_depth", |_| true);
+            let writes = sum(&text, "fairlead_writes_total", |_| true);
+            let behind = waiting > BUSY || passes < objects || (cached as usize) < instances;
+            if writes != last || behind {
                 since = Instant::now();
             }
-            last = now;
+            last = writes;
             if told.elapsed() > Duration::from_secs(20) {
                 println!(
-                    "   ...  {cached} resources, {} passes, {} waiting ({:.0} s)",
-                    now.0,
-                    now.1,
+                    "   ...  {cached} resources, {passes} passes, {waiting} waiting ({:.0} s)",
                     began.elapsed().as_secs_f64()
                 );
                 told = Instant::now();

@@ -169,7 +169,7 @@ fn deployment(object: &Fairlead, operator: &Operator) -> Value {
     if !operator.image_pull_policy.is_empty() {
         container["imagePullPolicy"] = operator.image_pull_policy.clone().into();
     }
-    json!({
+    let mut deployment = json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata(object, true),
@@ -195,7 +195,13 @@ fn deployment(object: &Fairlead, operator: &Operator) -> Value {
                 },
             },
         },
-    })
+    });
+    if !operator.image_pull_secrets.is_empty() {
+        let reference = |name: &String| json!({"name": name});
+        deployment["spec"]["template"]["spec"]["imagePullSecrets"] =
+            operator.image_pull_secrets.iter().map(reference).collect();
+    }
+    deployment
 }
 
 fn resources(object: &Fairlead) -> Value {
@@ -242,4 +248,21 @@ pub(super) fn registration(object: &Fairlead, ca_bundle: &str) -> Value {
 
 fn rule(group: &str, resources: &[&str], operations: &[&str]) -> Value {
     json!({"apiGroups": [group], "apiVersions": ["*"], "resources": resources, "operations": operations, "scope": "*"})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_webhook_is_pulled_by_the_secrets_of_the_operator() {
+        let fairlead = Fairlead::new("fairlead", install::FairleadSpec::default());
+        let mut operator = Operator::default();
+        let secrets = |operator: &Operator| {
+            deployment(&fairlead, operator)["spec"]["template"]["spec"]["imagePullSecrets"].clone()
+        };
+        assert_eq!(secrets(&operator), Value::Null);
+        operator.image_pull_secrets = vec!["registry".to_owned()];
+        assert_eq!(secrets(&operator), json!([{"name": "registry"}]));
+    }
 }
