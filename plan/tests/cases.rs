@@ -199,6 +199,7 @@ fn run<K: Kind>(case: &Case) -> String {
             namespace: "fairlead-system".to_owned(),
             image: "fairlead:test".to_owned(),
             image_pull_policy: String::new(),
+            image_pull_secrets: Vec::new(),
             version: "0.0.0".to_owned(),
             ca_bundle: Some("-----BEGIN CERTIFICATE-----".to_owned()),
         },
