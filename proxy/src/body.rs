@@ -16,6 +16,9 @@ pub(crate) enum BodyError {
     /// Its sender broke off.
     #[error("the body broke off: {0}")]
     Broken(#[source] hyper::Error),
+    /// Its sender reset the stream.
+    #[error("the body was reset: {0}")]
+    Reset(#[source] h2::Error),
     /// It took too long.
     #[error("the body took too long")]
     Late,
@@ -102,6 +105,11 @@ impl Replay {
     /// The body from its beginning; nothing when it was too long to be kept.
     pub(crate) fn again(&self) -> Option<Self> {
         (!self.shared.borrow().is_gone).then(|| Self { shared: Rc::clone(&self.shared), next: 0 })
+    }
+
+    /// Whether all that was read can be sent again.
+    pub(crate) fn is_kept(&self) -> bool {
+        !self.shared.borrow().is_gone
     }
 
     fn is_end_stream(&self) -> bool {

@@ -4,10 +4,12 @@
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Local;
 
-impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
+impl<F> hyper::rt::Executor<F> for Local
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
+        tokio::task::spawn_local(future);
     }
 }

@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -12,15 +11,15 @@ use bytes::{Buf, Bytes};
 use fairlead_model::Moment;
 use fairlead_model::balance::{EndpointKey, Finish};
 use fairlead_model::class::{self, Class};
+use fairlead_model::route::Action;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
+use super::forward::Call;
 use super::respond::grpc_status;
 use crate::body::BodyError;
-use crate::core::Core;
 use crate::metrics::RouteFigures;
-use crate::upstream::{Held, Lease, Upstream, judged};
+use crate::upstream::{Lease, Received, judged};
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -30,15 +29,15 @@ pub(crate) enum Answer {
     /// A text of the proxy's own.
     Text(Option<Bytes>),
     /// An endpoint's that ended with its head.
-    Ended(Incoming),
+    Ended(Received),
     /// An endpoint's that refused to leave HTTP; its connection is not used again.
     Refused {
-        incoming: Incoming,
+        incoming: Received,
         _lease: RefCell<Option<Lease>>,
     },
     /// An endpoint's, as it comes.
     Stream {
-        incoming: Incoming,
+        incoming: Received,
         exchange: Option<Exchange>,
     },
 }
@@ -46,23 +45,28 @@ pub(crate) enum Answer {
 /// A try whose answer is on its way.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    pub(super) core: Rc<Core>,
-    pub(super) upstream: Rc<Upstream>,
+    pub(super) call: Box<Call>,
     pub(super) key: EndpointKey,
     pub(super) lease: Option<Lease>,
     pub(super) figures: Arc<RouteFigures>,
-    pub(super) route: Arc<fairlead_model::route::Route>,
-    pub(super) begun: Moment,
     pub(super) status: u16,
     /// The class by the head; gRPC's trailers may change it.
     pub(super) class: Class,
     pub(super) grpc: Option<u8>,
-    pub(super) is_grpc: bool,
     pub(super) retry_after: Option<Duration>,
     pub(super) bytes: u64,
     pub(super) deadline: Option<Pin<Box<tokio::time::Sleep>>>,
-    pub(super) _running: Option<Held>,
-    pub(super) _retrying: Option<Held>,
+}
+
+impl Answer {
+    /// An endpoint's answer, begun at `now`.
+    pub(super) fn of(body: Received, exchange: Exchange, now: Moment) -> Self {
+        if body.is_end_stream() {
+            exchange.complete(now);
+            return Self::Ended(body);
+        }
+        Self::Stream { incoming: body, exchange: Some(exchange) }
+    }
 }
 
 impl Body for Answer {
@@ -73,14 +77,14 @@ impl Body for Answer {
         let (incoming, exchange) = match self.get_mut() {
             Self::Empty | Self::Ended(_) => return Poll::Ready(None),
             Self::Text(text) => return Poll::Ready(text.take().filter(|text| !text.is_empty()).map(|text| Ok(Frame::data(text)))),
-            Self::Refused { incoming, .. } => return Pin::new(incoming).poll_frame(context).map_err(BodyError::Broken),
+            Self::Refused { incoming, .. } => return Pin::new(incoming).poll_frame(context),
             Self::Stream { incoming, exchange } => (incoming, exchange),
         };
         if let Some(deadline) = exchange.as_mut().and_then(|exchange| exchange.deadline.as_mut())
             && deadline.as_mut().poll(context).is_ready()
         {
             if let Some(exchange) = exchange.take() {
-                exchange.upstream.figures.upstream_rq_timeout.increment();
+                exchange.call.upstream().figures.upstream_rq_timeout.increment();
                 exchange.end(Some(Class::Failure));
             }
             return Poll::Ready(Some(Err(BodyError::Late)));
@@ -98,20 +102,20 @@ impl Body for Answer {
                 if incoming.is_end_stream()
                     && let Some(exchange) = exchange.take()
                 {
-                    exchange.complete();
+                    exchange.complete_now();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
                 if let Some(exchange) = exchange.take() {
-                    exchange.upstream.figures.upstream_rq_rx_reset.increment();
+                    exchange.call.upstream().figures.upstream_rq_rx_reset.increment();
                     exchange.end(Some(Class::Failure));
                 }
-                Poll::Ready(Some(Err(BodyError::Broken(error))))
+                Poll::Ready(Some(Err(error)))
             }
             None => {
                 if let Some(exchange) = exchange.take() {
-                    exchange.complete();
+                    exchange.complete_now();
                 }
                 Poll::Ready(None)
             }
@@ -142,9 +146,9 @@ impl Drop for Answer {
             && let Some(exchange) = exchange.take()
         {
             if incoming.is_end_stream() {
-                exchange.complete();
+                exchange.complete_now();
             } else {
-                exchange.upstream.figures.upstream_rq_tx_reset.increment();
+                exchange.call.upstream().figures.upstream_rq_tx_reset.increment();
                 exchange.end(None);
             }
         }
@@ -153,31 +157,35 @@ impl Drop for Answer {
 
 impl Exchange {
     fn trailers(&mut self, trailers: &HeaderMap) {
-        if !self.is_grpc {
+        if !self.call.is_grpc {
             return;
         }
         if let Some(code) = grpc_status(trailers) {
             self.grpc = Some(code);
-            if let fairlead_model::route::Action::Forward(forward) = &self.route.action {
+            if let Action::Forward(forward) = &self.call.route.action {
                 let answer = class::Answer { status: self.status, grpc: self.grpc, headers: trailers };
                 self.class = forward.classes.of(&answer);
             }
         }
     }
 
+    fn complete_now(self) {
+        let now = self.call.core.clock.now();
+        self.complete(now);
+    }
+
     /// The answer was read to its end: its connection may serve another.
-    pub(super) fn complete(mut self) {
-        let now = self.core.clock.now();
+    fn complete(mut self, now: Moment) {
         if let Some(lease) = self.lease.take() {
             lease.done(now);
         }
-        let class = if self.is_grpc && self.grpc.is_none() { Class::Failure } else { self.class };
+        let class = if self.call.is_grpc && self.grpc.is_none() { Class::Failure } else { self.class };
         self.end_at(Some(class), now);
     }
 
     /// The answer ended, with a class, or without when the caller went away.
     fn end(self, class: Option<Class>) {
-        let now = self.core.clock.now();
+        let now = self.call.core.clock.now();
         self.end_at(class, now);
     }
 
@@ -188,9 +196,10 @@ impl Exchange {
             unanswered: None,
             retry_after: self.retry_after,
         };
-        self.upstream.finish(self.key, finish, now, &self.core.random);
-        let took = now.since(self.begun);
-        let figures = &self.upstream.figures;
+        let upstream = self.call.upstream();
+        upstream.finish(self.key, finish, now, &self.call.core.random);
+        let took = now.since(self.call.begun);
+        let figures = &upstream.figures;
         figures.upstream_rq_active.add(-1);
         figures.upstream_rq_time.observe(took);
         figures.upstream_rq.count(self.status);

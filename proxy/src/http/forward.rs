@@ -1,7 +1,5 @@
 //! Sends a request to an endpoint, and again to another where the route says so.
 
-use std::cell::RefCell;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +10,7 @@ use fairlead_model::class;
 use fairlead_model::deadline::{format_grpc_timeout, parse_grpc_timeout};
 use fairlead_model::fault::{Fault, Source};
 use fairlead_model::retry::{Failed, RetryPolicy};
-use fairlead_model::route::{Affinity, AffinityBy, Forward, HostRewrite, Route, WeightedCluster};
+use fairlead_model::route::{Action, Affinity, AffinityBy, Forward, HostRewrite, Route, WeightedCluster};
 use http::header::{COOKIE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
@@ -23,90 +21,154 @@ use super::fields::reshape;
 use super::respond::grpc_status;
 use crate::body::{Outgoing, Replay};
 use crate::core::Core;
-use crate::upstream::{Held, Lease, Pool, Sent, Upstream, judged};
+use crate::upstream::{Failure, Held, Lease, Pool, Received, Sent, Upstream, judged};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// How often a request goes to another connection because the one it was given had ended.
 const STALE_CONNECTIONS: u32 = 3;
 
-/// A request that is to be forwarded.
+/// A request that is to be forwarded, and what lasts over all its tries. It is boxed once and never moved again.
+#[derive(Debug)]
 pub(super) struct Call {
     pub(super) core: Rc<Core>,
     pub(super) route: Arc<Route>,
     pub(super) method: Method,
     /// The head; out while a try without a policy has it.
-    pub(super) head: RefCell<Option<Parts>>,
+    pub(super) head: Option<Parts>,
     pub(super) host: HeaderValue,
     pub(super) is_grpc: bool,
     pub(super) is_h2: bool,
     pub(super) source: Option<std::net::IpAddr>,
     pub(super) begun: Moment,
+    pub(super) target: Option<Target>,
+}
+
+/// Where a call goes.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// Which of the route's clusters.
+    cluster: usize,
+    pub(super) upstream: Rc<Upstream>,
+    deadline: Option<tokio::time::Instant>,
+    hash: Option<u64>,
+    tried: Vec<EndpointKey>,
+    _running: Held,
+    retrying: Option<Held>,
 }
 
 /// How a try ended without an answer to pass on.
 struct Try {
     fault: Fault,
     is_refused: bool,
-    /// The request was not sent at all: its connection had ended.
-    is_stale: bool,
+    /// The body of a request that was not sent at all, since its connection had ended.
+    unsent: Option<Outgoing>,
 }
 
-/// What lasts over all tries of a call.
-struct Tries<'a> {
-    call: &'a Call,
-    forward: &'a Forward,
-    cluster: &'a WeightedCluster,
-    upstream: Rc<Upstream>,
-    policy: Option<&'a RetryPolicy>,
-    deadline: Option<tokio::time::Instant>,
-    hash: Option<u64>,
-    tried: Vec<EndpointKey>,
+impl Try {
+    fn of(fault: Fault) -> Self {
+        Self { fault, is_refused: false, unsent: None }
+    }
 }
 
 /// Chooses a cluster and sends the request there.
-pub(super) async fn forward(mut call: Call, body: Incoming) -> Result<Response<Answer>, Fault> {
+pub(super) async fn forward(mut call: Box<Call>, body: Incoming) -> Result<Response<Answer>, Fault> {
     let route = Arc::clone(&call.route);
-    let fairlead_model::route::Action::Forward(forward) = &route.action else {
+    let Action::Forward(forward) = &route.action else {
         return Err(Fault::Internal);
     };
-    let cluster = choose(&call.core, forward).ok_or(Fault::NoEndpoint)?;
-    let upstream = call.core.upstream(&cluster.name).ok_or(Fault::UnknownCluster)?;
-    let limits = upstream.limits();
-    let Some(running) = Held::take(&upstream.counts, |counts| &counts.requests, limits.requests) else {
-        upstream.figures.upstream_rq_pending_overflow.increment();
-        return Err(Fault::LimitReached);
-    };
-    let hash = match forward.affinity.as_slice() {
-        [] => None,
-        affinity => affinity_hash(affinity, &call),
-    };
-    change(&mut call, forward, cluster);
-    let deadline = deadline(&call, forward);
+    call.aim(forward)?;
     let policy = forward.retry.as_ref();
-    if let Some(settings) = policy.and_then(|policy| policy.budget.as_ref()) {
-        call.core.budget(&route.name, settings).borrow_mut().requested(call.begun);
-    }
     let body = match policy {
         _ if hyper::body::Body::is_end_stream(&body) => Outgoing::Empty,
         Some(policy) => Outgoing::Kept(Replay::new(body, policy.body_most)),
         None => Outgoing::Stream(body),
     };
-    let mut tries = Tries { call: &call, forward, cluster, upstream, policy, deadline, hash, tried: Vec::new() };
-    let mut response = tries.run(body, running).await?;
-    let headers = response.headers_mut();
-    super::fields::remove_hop_by_hop(headers);
-    cluster.response_headers.apply(headers);
-    Ok(response)
+    match policy {
+        None => run_once(call, forward, body).await,
+        // What only some routes use must not make every request's state larger.
+        Some(policy) => Box::pin(run(call, forward, policy, body)).await,
+    }
 }
 
-fn choose<'a>(core: &Core, forward: &'a Forward) -> Option<&'a WeightedCluster> {
+/// One try, and another only where the connection had ended before the request was sent.
+async fn run_once(mut call: Box<Call>, forward: &Forward, mut body: Outgoing) -> Result<Response<Answer>, Fault> {
+    let mut stale = 0;
+    loop {
+        match call.once(forward, None, body).await {
+            Ok((response, begun)) => {
+                return Ok(call.answered(forward, response, begun));
+            }
+            Err(failure) if stale < STALE_CONNECTIONS && failure.unsent.is_some() => {
+                stale += 1;
+                body = failure.unsent.unwrap_or(Outgoing::Empty);
+            }
+            Err(failure) => return Err(failure.fault),
+        }
+    }
+}
+
+/// As many tries as the policy, its budget and the time allow.
+async fn run(mut call: Box<Call>, forward: &Forward, policy: &RetryPolicy, mut body: Outgoing) -> Result<Response<Answer>, Fault> {
+    if let Some(settings) = &policy.budget {
+        call.core.budget(&call.route.name, settings).borrow_mut().requested(call.begun);
+    }
+    let (mut retries, mut stale) = (0, 0);
+    loop {
+        let again = match &body {
+            Outgoing::Empty => None,
+            Outgoing::Kept(replay) => replay.again(),
+            Outgoing::Stream(_) => return Err(Fault::Internal),
+        };
+        let (failed, kept) = match call.once(forward, Some(policy), body).await {
+            Ok((response, begun)) => {
+                let failed = failed_answer(&call, forward, &response.0);
+                let is_kept = again.as_ref().is_none_or(Replay::is_kept);
+                if !is_kept || !call.may_retry(policy, failed, retries) {
+                    if retries > 0 && !matches!(failed, Failed::Answer { class, .. } if class.is_failure()) {
+                        call.upstream().figures.upstream_rq_retry_success.increment();
+                    }
+                    return Ok(call.answered(forward, response, begun));
+                }
+                // Its body is not read: an HTTP/1.1 connection ends with it, unless there is none.
+                call.discard(forward, response, begun);
+                (failed, is_kept)
+            }
+            Err(failure) => {
+                let is_kept = again.as_ref().is_none_or(Replay::is_kept);
+                if is_kept && stale < STALE_CONNECTIONS && failure.unsent.is_some() {
+                    stale += 1;
+                    body = again.map_or(Outgoing::Empty, Outgoing::Kept);
+                    continue;
+                }
+                let failed = Failed::Fault { fault: failure.fault, is_refused: failure.is_refused };
+                if !is_kept || !call.may_retry(policy, failed, retries) {
+                    return Err(failure.fault);
+                }
+                (failed, is_kept)
+            }
+        };
+        debug_assert!(kept, "only what was kept is sent again");
+        retries += 1;
+        call.pause(policy, failed, retries).await?;
+        body = again.map_or(Outgoing::Empty, Outgoing::Kept);
+    }
+}
+
+fn failed_answer(call: &Call, forward: &Forward, response: &Response<Received>) -> Failed {
+    let status = response.status().as_u16();
+    let grpc = call.is_grpc.then(|| grpc_status(response.headers())).flatten();
+    let class = forward.classes.of(&class::Answer { status, grpc, headers: response.headers() });
+    Failed::Answer { status, grpc, class }
+}
+
+fn choose(core: &Core, forward: &Forward) -> Option<usize> {
     if let [only] = forward.clusters.as_slice() {
-        return (only.weight > 0).then_some(only);
+        return (only.weight > 0).then_some(0);
     }
     let weight = forward.weight();
-    (weight > 0)
-        .then(|| core.random.borrow_mut().u64(..weight))
-        .and_then(|draw| forward.cluster(draw))
+    let draw = (weight > 0).then(|| core.random.borrow_mut().u64(..weight))?;
+    let chosen = forward.cluster(draw)?;
+    forward.clusters.iter().position(|cluster| std::ptr::eq(cluster, chosen))
 }
 
 /// Makes the changes that the route asks for.
@@ -116,8 +178,7 @@ fn change(call: &mut Call, forward: &Forward, cluster: &WeightedCluster) {
     {
         call.host = host;
     }
-    let mut head = call.head.borrow_mut();
-    let Some(head) = head.as_mut() else { return };
+    let Some(head) = call.head.as_mut() else { return };
     call.route.request_headers.apply(&mut head.headers);
     cluster.request_headers.apply(&mut head.headers);
     if let Some(rewrite) = &forward.rewrite {
@@ -138,8 +199,8 @@ fn change(call: &mut Call, forward: &Forward, cluster: &WeightedCluster) {
 /// When the whole call has to end: the route's limit, or what a gRPC caller still has, whichever is sooner.
 fn deadline(call: &Call, forward: &Forward) -> Option<tokio::time::Instant> {
     let own = forward.timeouts.request;
-    let head = call.head.borrow();
-    let asked = head
+    let asked = call
+        .head
         .as_ref()
         .filter(|_| call.is_grpc)
         .and_then(|head| head.headers.get(GRPC_TIMEOUT)?.to_str().ok().and_then(parse_grpc_timeout))
@@ -153,8 +214,7 @@ fn deadline(call: &Call, forward: &Forward) -> Option<tokio::time::Instant> {
 
 /// The hash of what keeps the caller with one endpoint.
 fn affinity_hash(affinity: &[Affinity], call: &Call) -> Option<u64> {
-    let head = call.head.borrow();
-    let head = head.as_ref()?;
+    let head = call.head.as_ref()?;
     let mut hash: Option<u64> = None;
     for own in affinity {
         let value: Option<Vec<u8>> = match &own.by {
@@ -189,102 +249,74 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .find_map(|(key, value)| (key == name).then_some(value.trim_matches('"')))
 }
 
-impl Tries<'_> {
-    async fn run(&mut self, mut body: Outgoing, running: Held) -> Result<Response<Answer>, Fault> {
-        let mut running = Some(running);
-        let (mut retries, mut stale) = (0, 0);
-        let mut retrying = None;
-        loop {
-            let again = match &body {
-                Outgoing::Empty => Some(Outgoing::Empty),
-                Outgoing::Kept(replay) => replay.again().map(Outgoing::Kept),
-                Outgoing::Stream(_) => None,
-            };
-            let next_body = std::mem::replace(&mut body, Outgoing::Empty);
-            let failed = match self.once(next_body).await {
-                Ok(mut exchange) => {
-                    let failed = Failed::Answer {
-                        status: exchange.1.status,
-                        grpc: exchange.1.grpc,
-                        class: exchange.1.class,
-                    };
-                    match again.filter(|_| self.may_retry(failed, retries, &mut retrying)) {
-                        None => {
-                            exchange.1._running = running.take();
-                            exchange.1._retrying = retrying.take();
-                            if retries > 0 && !exchange.1.class.is_failure() {
-                                self.upstream.figures.upstream_rq_retry_success.increment();
-                            }
-                            let (response, exchange) = exchange;
-                            return Ok(response.map(|incoming| stream(incoming, exchange)));
-                        }
-                        Some(again) => {
-                            // Its body is not read: the connection ends unless there is none.
-                            drop(exchange.0.map(|incoming| stream(incoming, exchange.1)));
-                            body = again;
-                        }
-                    }
-                    failed
-                }
-                Err(failure) => {
-                    let failed = Failed::Fault { fault: failure.fault, is_refused: failure.is_refused };
-                    let is_free = failure.is_stale && stale < STALE_CONNECTIONS && failure.fault != Fault::LimitReached;
-                    let Some(again) = again else {
-                        return Err(failure.fault);
-                    };
-                    if is_free {
-                        stale += 1;
-                        body = again;
-                        continue;
-                    }
-                    if !self.may_retry(failed, retries, &mut retrying) {
-                        return Err(failure.fault);
-                    }
-                    body = again;
-                    failed
-                }
-            };
-            retries += 1;
-            self.pause(failed, retries).await?;
-            body = match body {
-                // Another try began reading meanwhile; what it read is kept, or there is nothing to send.
-                Outgoing::Kept(replay) => replay.again().map(Outgoing::Kept).ok_or(Fault::ConnectionTerminated)?,
-                other => other,
-            };
-        }
+/// What a try brought.
+type Answered = (Response<Received>, Lease, EndpointKey);
+
+impl Call {
+    /// Finds out where the request goes.
+    fn aim(&mut self, forward: &Forward) -> Result<(), Fault> {
+        let cluster = choose(&self.core, forward).ok_or(Fault::NoEndpoint)?;
+        let weighted = forward.clusters.get(cluster).ok_or(Fault::Internal)?;
+        let upstream = self.core.upstream(&weighted.name).ok_or(Fault::UnknownCluster)?;
+        let Some(running) = Held::take(&upstream.counts, |counts| &counts.requests, upstream.limits().requests) else {
+            upstream.figures.upstream_rq_pending_overflow.increment();
+            return Err(Fault::LimitReached);
+        };
+        let hash = match forward.affinity.as_slice() {
+            [] => None,
+            affinity => affinity_hash(affinity, self),
+        };
+        change(self, forward, weighted);
+        self.target = Some(Target {
+            cluster,
+            upstream,
+            deadline: deadline(self, forward),
+            hash,
+            tried: Vec::new(),
+            _running: running,
+            retrying: None,
+        });
+        Ok(())
+    }
+
+    fn target(&self) -> &Target {
+        self.target.as_ref().expect("a call is aimed before it is sent")
+    }
+
+    pub(super) fn upstream(&self) -> &Rc<Upstream> {
+        &self.target().upstream
     }
 
     /// Whether another try is allowed by the policy, its number, the budget and the cluster's limit.
-    fn may_retry(&self, failed: Failed, retries: u32, retrying: &mut Option<Held>) -> bool {
-        let Some(policy) = self.policy else {
-            return false;
-        };
-        if retries >= policy.retries || !policy.applies(failed, &self.call.method) {
+    fn may_retry(&mut self, policy: &RetryPolicy, failed: Failed, retries: u32) -> bool {
+        if retries >= policy.retries || !policy.applies(failed, &self.method) {
             return false;
         }
-        let now = self.call.core.clock.now();
-        let within_budget = policy.budget.as_ref().is_none_or(|settings| {
-            self.call.core.budget(&self.call.route.name, settings).borrow_mut().withdraw(now)
-        });
-        if retrying.is_none() && policy.budget.is_none() {
-            *retrying = Held::take(&self.upstream.counts, |counts| &counts.retries, self.upstream.limits().retries);
-            if retrying.is_none() {
-                self.upstream.figures.upstream_rq_retry_overflow.increment();
-                return false;
+        let now = self.core.clock.now();
+        let upstream = Rc::clone(self.upstream());
+        let is_allowed = match &policy.budget {
+            Some(settings) => self.core.budget(&self.route.name, settings).borrow_mut().withdraw(now),
+            None => {
+                let held = || Held::take(&upstream.counts, |counts| &counts.retries, upstream.limits().retries);
+                let retrying = self.target.as_mut().map(|target| &mut target.retrying);
+                retrying.is_some_and(|retrying| {
+                    *retrying = retrying.take().or_else(held);
+                    retrying.is_some()
+                })
             }
+        };
+        if !is_allowed {
+            upstream.figures.upstream_rq_retry_overflow.increment();
         }
-        if !within_budget {
-            self.upstream.figures.upstream_rq_retry_overflow.increment();
-        }
-        within_budget
+        is_allowed
     }
 
     /// Waits before another try, unless the call's time is over by then.
-    async fn pause(&self, failed: Failed, retries: u32) -> Result<(), Fault> {
-        self.upstream.figures.upstream_rq_retry.increment();
-        let Some(policy) = self.policy else { return Ok(()) };
-        let pause = policy.pause(retries, &mut self.call.core.random.borrow_mut());
-        if self.deadline.is_some_and(|deadline| tokio::time::Instant::now() + pause >= deadline) {
+    async fn pause(&self, policy: &RetryPolicy, failed: Failed, retries: u32) -> Result<(), Fault> {
+        self.upstream().figures.upstream_rq_retry.increment();
+        let pause = policy.pause(retries, &mut self.core.random.borrow_mut());
+        let deadline = self.target().deadline;
+        if deadline.is_some_and(|deadline| tokio::time::Instant::now() + pause >= deadline) {
             return Err(match failed {
                 Failed::Fault { fault, .. } => fault,
                 Failed::Answer { .. } => Fault::DeadlineExceeded,
@@ -294,192 +326,225 @@ impl Tries<'_> {
         Ok(())
     }
 
-    /// One try.
-    async fn once(&mut self, body: Outgoing) -> Result<(Response<Incoming>, Exchange), Try> {
-        let core = &self.call.core;
-        let failed = |fault| Try { fault, is_refused: false, is_stale: false };
-        let wanted = Wanted { hash: self.hash, subset: &self.forward.subset, tried: &self.tried };
-        let (key, pool) = self.upstream.pick(&wanted, &core.clock, &core.random).await.map_err(failed)?;
-        if self.policy.is_some() {
-            self.tried.push(key);
+    /// One try: the answer's head, and when the try began.
+    async fn once(&mut self, forward: &Forward, policy: Option<&RetryPolicy>, body: Outgoing) -> Result<(Answered, Moment), Try> {
+        let (key, pool) = {
+            let target = self.target();
+            let wanted = Wanted { hash: target.hash, subset: &forward.subset, tried: &target.tried };
+            let picked = target.upstream.pick(&wanted, &self.core.clock, &self.core.random).await;
+            picked.map_err(Try::of)?
+        };
+        if let (Some(_), Some(target)) = (policy, self.target.as_mut()) {
+            target.tried.push(key);
         }
-        let begun = core.clock.now();
-        let mut attempt = Attempt { tries: self, key, begun, is_finished: false };
-        let outcome = attempt.send(&pool, body).await;
-        let (response, lease) = match outcome {
-            Ok(sent) => sent,
+        let begun = self.core.clock.now();
+        let mut attempt = Attempt {
+            core: Rc::clone(&self.core),
+            upstream: Rc::clone(self.upstream()),
+            key,
+            begun,
+            is_finished: false,
+        };
+        attempt.upstream.figures.upstream_rq_total.increment();
+        attempt.upstream.figures.upstream_rq_active.add(1);
+        let outcome = match self.limit(policy) {
+            None => self.send(forward, policy.is_some(), &pool, body).await,
+            Some(limit) => match tokio::time::timeout_at(limit, self.send(forward, policy.is_some(), &pool, body)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(self.late(limit)),
+            },
+        };
+        match outcome {
+            Ok((response, lease)) => {
+                attempt.is_finished = true;
+                Ok(((response, lease, key), begun))
+            }
             Err(failure) => {
                 attempt.fail(&failure);
-                return Err(failure);
+                Err(failure)
             }
-        };
-        attempt.is_finished = true;
-        Ok(self.answered(response, key, lease, begun))
-    }
-
-    /// What is known when an answer begins.
-    fn answered(&self, response: Response<Incoming>, key: EndpointKey, lease: Lease, begun: Moment) -> (Response<Incoming>, Exchange) {
-        let core = &self.call.core;
-        let now = core.clock.now();
-        let status = response.status().as_u16();
-        let grpc = self.call.is_grpc.then(|| grpc_status(response.headers())).flatten();
-        let class = self.forward.classes.of(&class::Answer { status, grpc, headers: response.headers() });
-        let is_rejection = class::is_rejection(status, grpc);
-        if !class.is_failure() && !is_rejection {
-            self.upstream.answered(key, now.since(begun), now);
         }
-        let retry_after = is_rejection.then(|| retry_after(response.headers())).flatten();
-        let exchange = Exchange {
-            core: Rc::clone(core),
-            upstream: Rc::clone(&self.upstream),
-            key,
-            lease: Some(lease),
-            figures: core.route_figures(&self.call.route.name, &self.cluster.name),
-            route: Arc::clone(&self.call.route),
-            begun: self.call.begun,
-            status,
-            class,
-            grpc,
-            is_grpc: self.call.is_grpc,
-            retry_after,
-            bytes: 0,
-            deadline: self.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)) as Pin<Box<_>>),
-            _running: None,
-            _retrying: None,
-        };
-        (response, exchange)
     }
-}
 
-/// One try: whatever becomes of it, its endpoint's counts are put right.
-struct Attempt<'t, 'c> {
-    tries: &'t Tries<'c>,
-    key: EndpointKey,
-    begun: Moment,
-    is_finished: bool,
-}
-
-impl Attempt<'_, '_> {
-    async fn send(&self, pool: &Rc<Pool>, body: Outgoing) -> Result<(Response<Incoming>, Lease), Try> {
-        let tries = self.tries;
-        let figures = &tries.upstream.figures;
-        let failed = |fault| Try { fault, is_refused: false, is_stale: false };
-        figures.upstream_rq_total.increment();
-        figures.upstream_rq_active.add(1);
-        let work = async {
-            let mut lease = pool
-                .lease(tries.call.is_h2, tries.upstream.limits().connections)
-                .await
-                .map_err(|error| failed(error.fault()))?;
-            let request = self.request(pool, &lease, body).map_err(failed)?;
-            match lease.send(request).await {
-                Ok(response) => Ok((response, lease)),
-                Err(sent) => Err(self.unsent(sent)),
-            }
-        };
-        let per_try = tries.policy.and_then(|policy| policy.per_try);
-        let limit = match (per_try.map(|limit| tokio::time::Instant::now() + limit), tries.deadline) {
+    /// When a try has to have an answer.
+    fn limit(&self, policy: Option<&RetryPolicy>) -> Option<tokio::time::Instant> {
+        let per_try = policy.and_then(|policy| policy.per_try).map(|limit| tokio::time::Instant::now() + limit);
+        match (per_try, self.target().deadline) {
             (Some(own), Some(all)) => Some(own.min(all)),
             (own, all) => own.or(all),
-        };
-        let Some(limit) = limit else {
-            return work.await;
-        };
-        match tokio::time::timeout_at(limit, work).await {
-            Ok(outcome) => outcome,
-            Err(_) if tries.deadline.is_some_and(|deadline| deadline <= limit) => {
-                figures.upstream_rq_timeout.increment();
-                Err(failed(if tries.call.is_grpc { Fault::DeadlineExceeded } else { Fault::ResponseTimeout }))
-            }
-            Err(_) => {
-                figures.upstream_rq_per_try_timeout.increment();
-                Err(failed(Fault::ResponseTimeout))
-            }
         }
     }
 
-    /// The request as this connection wants it.
-    fn request(&self, pool: &Pool, lease: &Lease, body: Outgoing) -> Result<Request<Outgoing>, Fault> {
-        let call = self.tries.call;
-        // Only what may be sent again is copied.
-        let head = match self.tries.policy {
-            Some(_) => call.head.borrow().clone(),
-            None => call.head.take(),
-        };
+    fn late(&self, limit: tokio::time::Instant) -> Try {
+        let target = self.target();
+        if target.deadline.is_some_and(|deadline| deadline <= limit) {
+            target.upstream.figures.upstream_rq_timeout.increment();
+            return Try::of(if self.is_grpc { Fault::DeadlineExceeded } else { Fault::ResponseTimeout });
+        }
+        target.upstream.figures.upstream_rq_per_try_timeout.increment();
+        Try::of(Fault::ResponseTimeout)
+    }
+
+    async fn send(&mut self, forward: &Forward, is_kept: bool, pool: &Rc<Pool>, body: Outgoing) -> Result<(Response<Received>, Lease), Try> {
+        let connections = self.upstream().limits().connections;
+        let mut lease = pool
+            .lease(self.is_h2, connections)
+            .await
+            .map_err(|error| Try::of(error.fault()))?;
+        let request = self.request(forward, is_kept, pool, &lease, body).map_err(Try::of)?;
+        match lease.send(request).await {
+            Ok(response) => Ok((response, lease)),
+            Err(sent) => Err(self.unsent(sent)),
+        }
+    }
+
+    /// The request as this connection wants it. Only what may be sent again is copied.
+    fn request(&mut self, forward: &Forward, is_kept: bool, pool: &Pool, lease: &Lease, body: Outgoing) -> Result<Request<Outgoing>, Fault> {
+        let head = if is_kept { self.head.clone() } else { self.head.take() };
         let mut request = Request::from_parts(head.ok_or(Fault::Internal)?, body);
-        let own_host = match &self.tries.forward.host {
-            Some(HostRewrite::Endpoint) => pool.endpoint().and_then(|endpoint| HeaderValue::from_str(&endpoint.hostname).ok()).filter(|host| !host.is_empty()),
+        let own_host = match &forward.host {
+            Some(HostRewrite::Endpoint) => pool
+                .endpoint()
+                .and_then(|endpoint| HeaderValue::from_str(&endpoint.hostname).ok())
+                .filter(|host| !host.is_empty()),
             _ => None,
         };
-        if let (true, Some(deadline)) = (call.is_grpc, self.tries.deadline) {
+        if let (true, Some(deadline)) = (self.is_grpc, self.target().deadline) {
             // What is left of the caller's time is all that the next one has.
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             if let Ok(left) = HeaderValue::from_str(&format_grpc_timeout(left)) {
                 request.headers_mut().insert(GRPC_TIMEOUT, left);
             }
         }
-        let scheme = if self.tries.upstream.settings().tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
-        reshape(&mut request, own_host.as_ref().unwrap_or(&call.host), lease.is_h2(), &scheme).map_err(|_| Fault::RequestInvalid)?;
+        let is_tls = lease.is_h2() && self.upstream().is_tls();
+        let scheme = if is_tls { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
+        let host = own_host.as_ref().unwrap_or(&self.host);
+        reshape(&mut request, host, lease.is_h2(), &scheme).map_err(|_| Fault::RequestInvalid)?;
         Ok(request)
     }
 
     /// What a failure to send means; a request that comes back unsent may go to another connection.
-    fn unsent(&self, sent: Sent) -> Try {
-        let failure = failure(&sent);
+    fn unsent(&mut self, sent: Sent) -> Try {
+        let mut failure = failure(&sent);
         if let Some(request) = sent.request {
-            let head = &self.tries.call.head;
-            let parts = request.into_parts().0;
-            head.borrow_mut().get_or_insert(parts);
+            let (head, body) = request.into_parts();
+            self.head.get_or_insert(head);
+            failure.unsent = Some(body);
         }
         failure
     }
 
+    /// Passes an answer on.
+    fn answered(self: Box<Self>, forward: &Forward, (response, lease, key): Answered, begun: Moment) -> Response<Answer> {
+        let now = self.core.clock.now();
+        let Failed::Answer { status, grpc, class } = failed_answer(&self, forward, &response) else {
+            return super::respond::fault(Fault::Internal, self.is_grpc);
+        };
+        let is_rejection = class::is_rejection(status, grpc);
+        let target = self.target();
+        if !class.is_failure() && !is_rejection {
+            target.upstream.answered(key, now.since(begun), now);
+        }
+        let cluster = forward.clusters.get(target.cluster);
+        let name = cluster.map_or("", |cluster| &*cluster.name);
+        let deadline = target.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        let exchange = Exchange {
+            figures: self.core.route_figures(&self.route.name, name),
+            key,
+            lease: Some(lease),
+            status,
+            class,
+            grpc,
+            retry_after: is_rejection.then(|| retry_after(response.headers())).flatten(),
+            bytes: 0,
+            deadline,
+            call: self,
+        };
+        let mut response = response.map(|body| Answer::of(body, exchange, now));
+        let headers = response.headers_mut();
+        super::fields::remove_hop_by_hop(headers);
+        if let Some(cluster) = cluster {
+            cluster.response_headers.apply(headers);
+        }
+        response
+    }
+
+    /// Leaves an answer unread: another try follows.
+    fn discard(&self, forward: &Forward, (response, lease, key): Answered, begun: Moment) {
+        let now = self.core.clock.now();
+        let Failed::Answer { status, grpc, class } = failed_answer(self, forward, &response) else {
+            return;
+        };
+        if hyper::body::Body::is_end_stream(response.body()) {
+            lease.done(now);
+        }
+        let is_rejection = class::is_rejection(status, grpc);
+        let upstream = self.upstream();
+        if !class.is_failure() && !is_rejection {
+            upstream.answered(key, now.since(begun), now);
+        }
+        let finish = Finish {
+            judged: Some(judged(class.is_failure(), is_rejection)),
+            unanswered: None,
+            retry_after: is_rejection.then(|| retry_after(response.headers())).flatten(),
+        };
+        upstream.finish(key, finish, now, &self.core.random);
+        upstream.figures.upstream_rq_active.add(-1);
+        upstream.figures.upstream_rq.count(status);
+    }
+}
+
+/// One try: whatever becomes of it, its endpoint's counts are put right.
+struct Attempt {
+    core: Rc<Core>,
+    upstream: Rc<Upstream>,
+    key: EndpointKey,
+    begun: Moment,
+    is_finished: bool,
+}
+
+impl Attempt {
     fn fail(&mut self, failure: &Try) {
         self.is_finished = true;
-        let tries = self.tries;
-        let now = tries.call.core.clock.now();
-        let figures = &tries.upstream.figures;
+        let now = self.core.clock.now();
+        let figures = &self.upstream.figures;
         figures.upstream_rq_active.add(-1);
         if matches!(failure.fault, Fault::ConnectionTerminated | Fault::ProtocolError) {
             figures.upstream_rq_rx_reset.increment();
         }
         // A connection that ended while nobody used it says nothing of its endpoint.
-        let is_endpoint = failure.fault.source() == Source::Upstream && !failure.is_stale;
+        let is_endpoint = failure.fault.source() == Source::Upstream && failure.unsent.is_none();
         let finish = Finish {
             judged: is_endpoint.then(|| judged(true, false)),
             unanswered: Some(now.since(self.begun)),
             retry_after: None,
         };
-        tries.upstream.finish(self.key, finish, now, &tries.call.core.random);
+        self.upstream.finish(self.key, finish, now, &self.core.random);
     }
 }
 
-impl Drop for Attempt<'_, '_> {
+impl Drop for Attempt {
     fn drop(&mut self) {
         if !self.is_finished {
-            self.fail(&Try { fault: Fault::RequestCancelled, is_refused: false, is_stale: false });
+            self.fail(&Try::of(Fault::RequestCancelled));
         }
     }
 }
 
-fn stream(incoming: Incoming, exchange: Exchange) -> Answer {
-    if hyper::body::Body::is_end_stream(&incoming) {
-        exchange.complete();
-        return Answer::Ended(incoming);
-    }
-    Answer::Stream { incoming, exchange: Some(exchange) }
-}
-
 /// What a failure to send means.
 fn failure(sent: &Sent) -> Try {
-    let was_not_sent = sent.request.is_some();
-    let h2 = std::error::Error::source(&sent.error).and_then(|source| source.downcast_ref::<h2::Error>());
-    let is_refused = h2.and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM) || h2.is_some_and(h2::Error::is_go_away);
-    let is_protocol = sent.error.is_parse() || h2.is_some_and(|error| error.reason() == Some(h2::Reason::PROTOCOL_ERROR));
+    let h2 = match &sent.error {
+        Failure::Http1(_) => None,
+        Failure::Http2(error) => Some(error),
+    };
+    let is_refused = h2.is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away());
+    let is_protocol = match &sent.error {
+        Failure::Http1(error) => error.is_parse(),
+        Failure::Http2(error) => error.reason() == Some(h2::Reason::PROTOCOL_ERROR),
+    };
     Try {
-        fault: if is_protocol { Fault::ProtocolError } else { Fault::ConnectionTerminated },
-        is_refused: is_refused || was_not_sent,
-        is_stale: was_not_sent,
+        is_refused: is_refused || sent.request.is_some(),
+        ..Try::of(if is_protocol { Fault::ProtocolError } else { Fault::ConnectionTerminated })
     }
 }
 

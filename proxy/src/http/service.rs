@@ -132,21 +132,22 @@ impl HttpService {
         let is_h2 = head.version == Version::HTTP_2;
         if head.method == Method::CONNECT || upgrade.is_some() {
             let wanted = tunnel::Wanted { core: &self.core, route: &route, host, upgrade, is_h2 };
-            return tunnel::open(wanted, head, body).await;
+            return Box::pin(tunnel::open(wanted, head, body)).await;
         }
         // The answer to an expectation was given by this side when it began to read the body.
         head.headers.remove(http::header::EXPECT);
-        let call = Call {
+        let call = Box::new(Call {
             core: Rc::clone(&self.core),
             route,
             method: head.method.clone(),
-            head: std::cell::RefCell::new(Some(head)),
+            head: Some(head),
             host,
             is_grpc: seen.is_grpc,
             is_h2,
             source: connection.source.map(|source| source.ip()),
             begun: seen.begun,
-        };
+            target: None,
+        });
         let outcome = forward(call, body).await;
         if matches!(outcome, Err(Fault::UnknownCluster)) {
             self.figures.no_cluster.increment();

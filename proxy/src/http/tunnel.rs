@@ -22,7 +22,7 @@ use super::fields::reshape;
 use crate::body::Outgoing;
 use crate::core::Core;
 use crate::tcp;
-use crate::upstream::{Held, Lease, Pool, Stream, Upstream, judged};
+use crate::upstream::{Held, Lease, Pool, Received, Stream, Tunnel, Upstream, judged};
 
 /// What is added to a WebSocket's key before it is hashed (RFC 6455 1.3).
 const WEBSOCKET_SALT: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -76,8 +76,16 @@ pub(super) async fn open(wanted: Wanted<'_>, mut head: Parts, body: Incoming) ->
     let key_of_caller = head.headers.get(SEC_WEBSOCKET_KEY).cloned();
     let request = request(&wanted, head, &protocol, &lease, &upstream)?;
     drop(body);
-    let response = lease.send(request).await.map_err(|_| Fault::ConnectionTerminated)?;
-    answer(response, lease, caller, running, wanted.is_h2, key_of_caller.as_ref(), &protocol)
+    let (head, body) = request.into_parts();
+    let endpoint = match lease.tunnel(Request::from_parts(head.clone(), ())).await {
+        Some(response) => response.map_err(|_| Fault::ConnectionTerminated)?.map(Endpoint::Http2),
+        None => lease
+            .send(Request::from_parts(head, body))
+            .await
+            .map_err(|_| Fault::ConnectionTerminated)?
+            .map(Endpoint::Http1),
+    };
+    answer(endpoint, lease, caller, running, wanted.is_h2, key_of_caller.as_ref(), &protocol)
 }
 
 /// The protocol that is asked for: `CONNECT` for a plain tunnel.
@@ -133,8 +141,14 @@ fn request(wanted: &Wanted<'_>, mut head: Parts, protocol: &str, lease: &Lease, 
     Ok(request)
 }
 
+/// What an endpoint answered with.
+enum Endpoint {
+    Http1(Received),
+    Http2(Tunnel),
+}
+
 fn answer(
-    mut response: Response<Incoming>,
+    mut response: Response<Endpoint>,
     lease: Lease,
     caller: OnUpgrade,
     mut running: Running,
@@ -146,9 +160,12 @@ fn answer(
     if !accepted {
         running.is_failure = response.status().is_server_error();
         super::fields::remove_hop_by_hop(response.headers_mut());
-        return Ok(response.map(|incoming| Answer::Refused { incoming, _lease: RefCell::new(Some(lease)) }));
+        return Ok(response.map(|endpoint| match endpoint {
+            Endpoint::Http1(incoming) => Answer::Refused { incoming, _lease: RefCell::new(Some(lease)) },
+            Endpoint::Http2(_) => Answer::Empty,
+        }));
     }
-    let endpoint = hyper::upgrade::on(&mut response);
+    let upgraded = hyper::upgrade::on(&mut response);
     let mut answer = Response::new(Answer::Empty);
     *answer.headers_mut() = std::mem::take(response.headers_mut());
     super::fields::remove_hop_by_hop(answer.headers_mut());
@@ -167,7 +184,11 @@ fn answer(
     }
     tokio::task::spawn_local(async move {
         let _lease = lease;
-        match endpoint.await {
+        if let Endpoint::Http2(tunnel) = response.into_body() {
+            join_now(caller, Stream::Tunnel(Box::new(tunnel)), running).await;
+            return;
+        }
+        match upgraded.await {
             Ok(upgraded) => join_now(caller, Stream::Upgraded(Box::new(TokioIo::new(upgraded))), running).await,
             Err(error) => tracing::debug!(%error, "an upgrade to an endpoint broke"),
         }

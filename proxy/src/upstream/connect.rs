@@ -50,6 +50,14 @@ pub(crate) enum ConnectError {
         /// The cause.
         source: hyper::Error,
     },
+    /// HTTP/2 could not begin.
+    #[error("failed to begin HTTP/2 with {address}: {source}")]
+    Http2 {
+        /// Where to.
+        address: Address,
+        /// The cause.
+        source: h2::Error,
+    },
     /// A limit is reached.
     #[error("no more connections are allowed")]
     Limit,
@@ -62,7 +70,7 @@ impl ConnectError {
             Self::Refused { .. } => Fault::ConnectionRefused,
             Self::Late { .. } => Fault::ConnectionTimeout,
             Self::Tls { .. } => Fault::TlsFailed,
-            Self::Http { .. } => Fault::ConnectionTerminated,
+            Self::Http { .. } | Self::Http2 { .. } => Fault::ConnectionTerminated,
             Self::Limit => Fault::LimitReached,
         }
     }

@@ -1,6 +1,7 @@
 //! Clusters as one worker uses them: balancing, limits, and connections that are kept.
 
 mod connect;
+mod h2;
 mod pool;
 mod stream;
 
@@ -21,7 +22,8 @@ use tokio::sync::Notify;
 use crate::metrics::{ClusterFigures, Figures};
 use connect::Connector;
 
-pub(crate) use pool::{Lease, Pool, Sent};
+pub(crate) use h2::{Received, Tunnel};
+pub(crate) use pool::{Failure, Lease, Pool, Sent};
 pub(crate) use stream::Stream;
 
 /// How long a request waits for the first endpoint of a cluster.
@@ -104,6 +106,11 @@ impl Upstream {
 
     pub(crate) fn settings(&self) -> Arc<Cluster> {
         Arc::clone(&self.settings.borrow())
+    }
+
+    /// Whether its connections are secured.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.settings.borrow().tls.is_some()
     }
 
     pub(crate) fn limits(&self) -> Limits {

@@ -1,21 +1,23 @@
 //! Connections to one endpoint that are kept: HTTP/1.1 one request at a time, HTTP/2 many.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_model::Moment;
 use fairlead_model::cluster::{Address, Endpoint, UpstreamProtocol};
+use bytes::Bytes;
+use h2::client::SendRequest;
 use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use super::connect::{ConnectError, Connected, Connector};
+use super::h2::{self as own_h2, Received, Tunnel};
 use super::{Counts, Held};
 use crate::body::Outgoing;
-use crate::executor::Local;
 use crate::metrics::ClusterFigures;
 
 /// How many streams an HTTP/2 connection carries before another is made.
@@ -24,6 +26,8 @@ const STREAMS: u32 = 100;
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// How much of a connection may be on its way, in bytes.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How many bytes of a stream may wait to be written.
+const SEND_BUFFER: usize = 256 * 1024;
 
 /// Connections to one endpoint.
 #[derive(Debug)]
@@ -49,7 +53,8 @@ struct Idle {
 
 #[derive(Debug, Clone)]
 struct Multiplexed {
-    sender: http2::SendRequest<Outgoing>,
+    sender: SendRequest<Bytes>,
+    is_open: Rc<Cell<bool>>,
     running: Rc<Cell<u32>>,
     used: Rc<Cell<Moment>>,
     requests: Rc<Cell<u32>>,
@@ -76,7 +81,8 @@ pub(crate) enum Lease {
     },
     /// HTTP/2.
     Http2 {
-        sender: http2::SendRequest<Outgoing>,
+        sender: SendRequest<Bytes>,
+        is_open: Rc<Cell<bool>>,
         used: Rc<Cell<Moment>>,
         _running: Running,
     },
@@ -84,8 +90,19 @@ pub(crate) enum Lease {
 
 /// A request that could not be sent comes back.
 pub(crate) struct Sent {
-    pub(crate) error: hyper::Error,
+    pub(crate) error: Failure,
     pub(crate) request: Option<Request<Outgoing>>,
+}
+
+/// Why a request had no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Over HTTP/1.1.
+    #[error(transparent)]
+    Http1(hyper::Error),
+    /// Over HTTP/2.
+    #[error(transparent)]
+    Http2(h2::Error),
 }
 
 impl Pool {
@@ -161,9 +178,10 @@ impl Pool {
                 return self.begin_h1(connected, held).await;
             }
         }
-        let sender = self.begin_h2(connected, held).await?;
+        let (sender, is_open) = self.begin_h2(connected, held).await?;
         let multiplexed = Multiplexed {
             sender,
+            is_open,
             running: Rc::default(),
             used: Rc::default(),
             requests: Rc::default(),
@@ -177,8 +195,8 @@ impl Pool {
     fn running_h2(&self) -> Option<Lease> {
         let mut multiplexed = self.multiplexed.borrow_mut();
         let most = self.connector.requests_per_connection.unwrap_or(u32::MAX);
-        multiplexed.retain(|own| !own.sender.is_closed() && own.requests.get() < most);
-        multiplexed.iter().find(|own| own.running.get() < STREAMS).map(Multiplexed::lease)
+        multiplexed.retain(|own| own.is_open.get() && own.requests.get() < most);
+        multiplexed.iter().find(|own| own.has_room()).map(Multiplexed::lease)
     }
 
     async fn connect(&self, connections: u32) -> Result<(Connected, Held), ConnectError> {
@@ -186,10 +204,7 @@ impl Pool {
             self.figures.upstream_cx_overflow.increment();
             return Err(ConnectError::Limit);
         };
-        let address = self.endpoint.as_ref().map_or_else(
-            || Address::Name(String::new(), 0),
-            |endpoint| endpoint.address.clone(),
-        );
+        let address = self.address();
         let begun = tokio::time::Instant::now();
         match self.connector.connect(&address, None).await {
             Ok(connected) => {
@@ -217,31 +232,43 @@ impl Pool {
         let (sender, connection) = http1::Builder::new()
             .handshake::<_, Outgoing>(TokioIo::new(connected.stream))
             .await
-            .map_err(|source| self.http_error(source))?;
+            .map_err(|source| ConnectError::Http { address: self.address(), source })?;
         self.figures.upstream_cx_http1_total.increment();
         self.run(connection.with_upgrades(), held);
         Ok(Lease::Http1 { sender, pool: Rc::clone(self), requests: 0 })
     }
 
-    async fn begin_h2(&self, connected: Connected, held: Held) -> Result<http2::SendRequest<Outgoing>, ConnectError> {
-        let (sender, connection) = http2::Builder::new(Local)
-            .initial_stream_window_size(STREAM_WINDOW)
+    async fn begin_h2(&self, connected: Connected, held: Held) -> Result<(SendRequest<Bytes>, Rc<Cell<bool>>), ConnectError> {
+        let (sender, connection) = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .handshake::<_, Outgoing>(TokioIo::new(connected.stream))
+            .max_send_buffer_size(SEND_BUFFER)
+            .enable_push(false)
+            .handshake(connected.stream)
             .await
-            .map_err(|source| self.http_error(source))?;
+            .map_err(|source| ConnectError::Http2 { address: self.address(), source })?;
         self.figures.upstream_cx_http2_total.increment();
-        self.run(connection, held);
-        Ok(sender)
+        let is_open = Rc::new(Cell::new(true));
+        let open = Rc::clone(&is_open);
+        self.run(
+            async move {
+                let outcome = connection.await;
+                open.set(false);
+                outcome
+            },
+            held,
+        );
+        Ok((sender, is_open))
     }
 
-    fn http_error(&self, source: hyper::Error) -> ConnectError {
-        let address = self.endpoint.as_ref().map_or_else(|| Address::Name(String::new(), 0), |endpoint| endpoint.address.clone());
-        ConnectError::Http { address, source }
+    fn address(&self) -> Address {
+        self.endpoint
+            .as_ref()
+            .map_or_else(|| Address::Name(String::new(), 0), |endpoint| endpoint.address.clone())
     }
 
     /// Runs a connection to its end.
-    fn run(&self, connection: impl Future<Output = Result<(), hyper::Error>> + 'static, held: Held) {
+    fn run<E: std::fmt::Display>(&self, connection: impl Future<Output = Result<(), E>> + 'static, held: Held) {
         let figures = Arc::clone(&self.figures);
         figures.upstream_cx_active.add(1);
         tokio::task::spawn_local(async move {
@@ -260,16 +287,22 @@ impl Pool {
         self.idle.borrow_mut().retain(|own| !own.sender.is_closed() && !is_old(own.since));
         self.multiplexed
             .borrow_mut()
-            .retain(|own| !own.sender.is_closed() && (own.running.get() > 0 || !is_old(own.used.get())));
+            .retain(|own| own.is_open.get() && (own.running.get() > 0 || !is_old(own.used.get())));
     }
 }
 
 impl Multiplexed {
+    fn has_room(&self) -> bool {
+        let allowed = u32::try_from(self.sender.current_max_send_streams()).unwrap_or(u32::MAX);
+        self.running.get() < STREAMS.min(allowed)
+    }
+
     fn lease(&self) -> Lease {
         self.running.set(self.running.get() + 1);
         self.requests.set(self.requests.get() + 1);
         Lease::Http2 {
             sender: self.sender.clone(),
+            is_open: Rc::clone(&self.is_open),
             used: Rc::clone(&self.used),
             _running: Running(Rc::clone(&self.running)),
         }
@@ -283,20 +316,36 @@ impl Lease {
     }
 
     /// Sends a request, and waits for the head of the answer.
-    pub(crate) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Incoming>, Sent> {
+    pub(crate) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Received>, Sent> {
         match self {
-            Self::Http1 { sender, .. } => {
-                sender.try_send_request(request).await.map_err(|mut error| Sent {
+            Self::Http1 { sender, .. } => match sender.try_send_request(request).await {
+                Ok(response) => Ok(response.map(Received::Http1)),
+                Err(mut error) => Err(Sent {
                     request: error.take_message(),
-                    error: error.into_error(),
-                })
+                    error: Failure::Http1(error.into_error()),
+                }),
+            },
+            Self::Http2 { sender, is_open, .. } => {
+                if let Err(error) = poll_fn(|context| sender.poll_ready(context)).await {
+                    // It ended, or is about to (GOAWAY): no other request shall find it.
+                    is_open.set(false);
+                    return Err(Sent { request: Some(request), error: Failure::Http2(error) });
+                }
+                own_h2::send(sender, request)
+                    .await
+                    .map_err(|error| Sent { request: None, error: Failure::Http2(error) })
             }
-            Self::Http2 { sender, .. } => {
-                sender.try_send_request(request).await.map_err(|mut error| Sent {
-                    request: error.take_message(),
-                    error: error.into_error(),
-                })
-            }
+        }
+    }
+
+    /// Opens a tunnel through HTTP/2; nothing where the connection is HTTP/1.1.
+    pub(crate) async fn tunnel(&mut self, request: Request<()>) -> Option<Result<Response<Tunnel>, h2::Error>> {
+        match self {
+            Self::Http1 { .. } => None,
+            Self::Http2 { sender, .. } => Some(match poll_fn(|context| sender.poll_ready(context)).await {
+                Ok(()) => own_h2::open(sender, request).await,
+                Err(error) => Err(error),
+            }),
         }
     }
 

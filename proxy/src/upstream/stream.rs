@@ -21,7 +21,9 @@ pub(crate) enum Stream {
     Client(Box<tokio_rustls::client::TlsStream<Stream>>),
     /// TLS as the one called.
     Server(Box<tokio_rustls::server::TlsStream<Stream>>),
-    /// A stream of HTTP/2, or another protocol after an upgrade.
+    /// A stream of HTTP/2 to an endpoint.
+    Tunnel(Box<super::h2::Tunnel>),
+    /// What a caller's or an endpoint's connection became after an upgrade.
     Upgraded(Box<hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>>),
 }
 
@@ -38,7 +40,7 @@ impl Stream {
             Self::Looked(looked) => looked.1.tcp(),
             Self::Client(tls) => tls.get_ref().0.tcp(),
             Self::Server(tls) => tls.get_ref().0.tcp(),
-            Self::Unix(_) | Self::Upgraded(_) => None,
+            Self::Unix(_) | Self::Tunnel(_) | Self::Upgraded(_) => None,
         }
     }
 }
@@ -54,6 +56,7 @@ macro_rules! each {
             }
             Stream::Client($inner) => $call,
             Stream::Server($inner) => $call,
+            Stream::Tunnel($inner) => $call,
             Stream::Upgraded($inner) => $call,
         }
     };
@@ -92,7 +95,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(inner) => inner.is_write_vectored(),
             Self::Unix(inner) => inner.is_write_vectored(),
             Self::Looked(looked) => looked.1.is_write_vectored(),
-            Self::Client(_) | Self::Server(_) | Self::Upgraded(_) => false,
+            Self::Client(_) | Self::Server(_) | Self::Tunnel(_) | Self::Upgraded(_) => false,
         }
     }
 
