@@ -42,10 +42,15 @@ impl Body for Outgoing {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream(incoming) => Pin::new(incoming).poll_frame(context).map_err(BodyError::Broken),
+            Self::Stream(incoming) => Pin::new(incoming)
+                .poll_frame(context)
+                .map_err(BodyError::Broken),
             Self::Kept(replay) => replay.poll_frame(context),
         }
     }
@@ -99,12 +104,18 @@ impl Replay {
             most,
             is_gone: false,
         };
-        Self { shared: Rc::new(RefCell::new(shared)), next: 0 }
+        Self {
+            shared: Rc::new(RefCell::new(shared)),
+            next: 0,
+        }
     }
 
     /// The body from its beginning; nothing when it was too long to be kept.
     pub(crate) fn again(&self) -> Option<Self> {
-        (!self.shared.borrow().is_gone).then(|| Self { shared: Rc::clone(&self.shared), next: 0 })
+        (!self.shared.borrow().is_gone).then(|| Self {
+            shared: Rc::clone(&self.shared),
+            next: 0,
+        })
     }
 
     /// Whether all that was read can be sent again.
@@ -117,7 +128,10 @@ impl Replay {
         shared.is_ended && self.next >= shared.kept.len() && shared.trailers.is_none()
     }
 
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut shared = self.shared.borrow_mut();
         if shared.is_gone && self.next < shared.kept.len() {
             return Poll::Ready(Some(Err(BodyError::Gone)));
@@ -130,7 +144,13 @@ impl Replay {
         if shared.is_ended {
             let is_first = self.next <= shared.kept.len();
             self.next = shared.kept.len() + 1;
-            return Poll::Ready(shared.trailers.clone().filter(|_| is_first).map(|trailers| Ok(Frame::trailers(trailers))));
+            return Poll::Ready(
+                shared
+                    .trailers
+                    .clone()
+                    .filter(|_| is_first)
+                    .map(|trailers| Ok(Frame::trailers(trailers))),
+            );
         }
         let frame = ready!(Pin::new(&mut shared.incoming).poll_frame(context));
         let frame = match frame {

@@ -3,17 +3,18 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fairlead_model::Snapshot;
 use fairlead_model::budget::RetryBudget;
 use fairlead_model::route::RouteTable;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::metrics::{Figures, RouteFigures};
 use crate::upstream::{Budget, Upstream};
+use crate::worker::Ask;
 
 /// What all workers and the admin interface share.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct Shared {
     pub is_overloaded: AtomicBool,
     /// How many workers there are.
     pub cores: u32,
+    workers: Mutex<Vec<mpsc::UnboundedSender<Ask>>>,
 }
 
 impl Shared {
@@ -40,11 +42,26 @@ impl Shared {
             is_failing: AtomicBool::new(false),
             is_overloaded: AtomicBool::new(false),
             cores: cores.max(1),
+            workers: Mutex::default(),
         })
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
-        *self.draining.borrow()
+    /// Where workers are asked.
+    pub(crate) fn workers(&self) -> Vec<mpsc::UnboundedSender<Ask>> {
+        self.workers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// A worker takes questions from here on.
+    pub(crate) fn take_questions(&self) -> mpsc::UnboundedReceiver<Ask> {
+        let (sender, questions) = mpsc::unbounded_channel();
+        self.workers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(sender);
+        questions
     }
 
     pub(crate) fn is_overloaded(&self) -> bool {

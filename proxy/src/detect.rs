@@ -46,7 +46,8 @@ pub(crate) fn look(bytes: &[u8]) -> Option<Spoken> {
 
 fn look_tls(bytes: &[u8]) -> Option<Spoken> {
     // A record of TLS has major version 3, and a handshake begins with a ClientHello.
-    if bytes.get(1).is_some_and(|major| *major != 3) || bytes.get(5).is_some_and(|kind| *kind != 1) {
+    if bytes.get(1).is_some_and(|major| *major != 3) || bytes.get(5).is_some_and(|kind| *kind != 1)
+    {
         return Some(Spoken::Opaque);
     }
     let mut acceptor = Acceptor::default();
@@ -64,11 +65,19 @@ fn look_tls(bytes: &[u8]) -> Option<Spoken> {
                     .flatten()
                     .filter_map(|name| std::str::from_utf8(name).ok().map(str::to_owned))
                     .collect();
-                return Some(Spoken::Tls { server_name: hello.server_name().map(str::to_owned), protocols });
+                return Some(Spoken::Tls {
+                    server_name: hello.server_name().map(str::to_owned),
+                    protocols,
+                });
             }
             Ok(None) => {}
             // Broken: the handshake will say so to the caller.
-            Err(_) => return Some(Spoken::Tls { server_name: None, protocols: Vec::new() }),
+            Err(_) => {
+                return Some(Spoken::Tls {
+                    server_name: None,
+                    protocols: Vec::new(),
+                });
+            }
         }
     }
     (bytes.len() >= MOST_HELLO).then_some(Spoken::Opaque)
@@ -79,7 +88,8 @@ fn look_http1(bytes: &[u8]) -> Option<Spoken> {
     const LONGEST_METHOD: usize = 32;
     let is_token = |byte: &u8| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_');
     let Some(space) = bytes.iter().position(|byte| *byte == b' ') else {
-        return (bytes.len() > LONGEST_METHOD || !bytes.iter().all(is_token)).then_some(Spoken::Opaque);
+        return (bytes.len() > LONGEST_METHOD || !bytes.iter().all(is_token))
+            .then_some(Spoken::Opaque);
     };
     if space == 0 || space > LONGEST_METHOD || !bytes[..space].iter().all(is_token) {
         return Some(Spoken::Opaque);
@@ -88,15 +98,28 @@ fn look_http1(bytes: &[u8]) -> Option<Spoken> {
     match line.iter().position(|byte| *byte == b'\n') {
         Some(end) => {
             let is_http = line[..end].windows(7).any(|part| part == b" HTTP/1");
-            Some(if is_http { Spoken::Http1 } else { Spoken::Opaque })
+            Some(if is_http {
+                Spoken::Http1
+            } else {
+                Spoken::Opaque
+            })
         }
-        None if line.iter().any(|byte| byte.is_ascii_control() && *byte != b'\r') => Some(Spoken::Opaque),
+        None if line
+            .iter()
+            .any(|byte| byte.is_ascii_control() && *byte != b'\r') =>
+        {
+            Some(Spoken::Opaque)
+        }
         None => None,
     }
 }
 
 /// Reads until it is clear what is spoken, at most `most` bytes within `timeout`; says whether the time ran out.
-pub(crate) async fn detect(stream: Stream, most: usize, timeout: Duration) -> std::io::Result<(Stream, Spoken, bool)> {
+pub(crate) async fn detect(
+    stream: Stream,
+    most: usize,
+    timeout: Duration,
+) -> std::io::Result<(Stream, Spoken, bool)> {
     let mut stream = stream;
     let mut buffer = BytesMut::new();
     let mut late = false;

@@ -11,8 +11,9 @@
 //! - [`worker`]: listeners, connections, and how a new snapshot is taken.
 //! - `http`, `tcp`, `detect`, `proxy_header`: what is spoken by callers.
 //! - `upstream`: clusters, pools and connections to endpoints.
-//! - [`tls`]: both sides' handshakes. [`metrics`]: what is counted.
+//! - [`admin`]: what operators see. [`tls`]: both sides' handshakes. [`metrics`]: what is counted.
 
+pub mod admin;
 mod body;
 mod clock;
 mod core;

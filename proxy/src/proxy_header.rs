@@ -30,7 +30,11 @@ pub(crate) type Ends = Option<(SocketAddr, SocketAddr)>;
 /// Writes a header.
 pub(crate) fn write(version: ProxyVersion, ends: Ends) -> Vec<u8> {
     match (version, ends) {
-        (ProxyVersion::V1, Some((source, destination))) => v1::Addresses::from((source, destination)).to_string().into_bytes(),
+        (ProxyVersion::V1, Some((source, destination))) => {
+            v1::Addresses::from((source, destination))
+                .to_string()
+                .into_bytes()
+        }
         (ProxyVersion::V1, None) => b"PROXY UNKNOWN\r\n".to_vec(),
         (ProxyVersion::V2, Some(ends)) => {
             let command = v2::Version::Two | v2::Command::Proxy;
@@ -40,15 +44,21 @@ pub(crate) fn write(version: ProxyVersion, ends: Ends) -> Vec<u8> {
         }
         (ProxyVersion::V2, None) => {
             let command = v2::Version::Two | v2::Command::Local;
-            v2::Builder::with_addresses(command, v2::Protocol::Unspecified, v2::Addresses::Unspecified)
-                .build()
-                .unwrap_or_default()
+            v2::Builder::with_addresses(
+                command,
+                v2::Protocol::Unspecified,
+                v2::Addresses::Unspecified,
+            )
+            .build()
+            .unwrap_or_default()
         }
     }
 }
 
 /// Reads a header; the bytes after it are left over.
-pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<(Ends, Bytes), HeaderError> {
+pub(crate) async fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<(Ends, Bytes), HeaderError> {
     let mut buffer = BytesMut::with_capacity(256);
     loop {
         let length = stream
@@ -120,13 +130,28 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         for version in [ProxyVersion::V1, ProxyVersion::V2] {
-            for ends in [ends(), None, Some((([0xfd00, 0, 0, 0, 0, 0, 0, 1], 1).into(), ([0xfd00, 0, 0, 0, 0, 0, 0, 2], 2).into()))] {
+            for ends in [
+                ends(),
+                None,
+                Some((
+                    ([0xfd00, 0, 0, 0, 0, 0, 0, 1], 1).into(),
+                    ([0xfd00, 0, 0, 0, 0, 0, 0, 2], 2).into(),
+                )),
+            ] {
                 let mut written = write(version, ends);
                 let length = written.len();
                 written.extend(b"GET / HTTP/1.1\r\n");
-                assert_eq!(parse(&written).expect("a header"), Some((ends, length)), "{version:?}");
+                assert_eq!(
+                    parse(&written).expect("a header"),
+                    Some((ends, length)),
+                    "{version:?}"
+                );
                 for end in 1..length {
-                    assert_eq!(parse(&written[..end]).expect("the beginning of one"), None, "{version:?} {end}");
+                    assert_eq!(
+                        parse(&written[..end]).expect("the beginning of one"),
+                        None,
+                        "{version:?} {end}"
+                    );
                 }
             }
         }

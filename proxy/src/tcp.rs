@@ -27,14 +27,20 @@ pub(crate) struct Copied {
 }
 
 /// Copies until both sides are done, one breaks, or nothing moved for `idle`.
-pub(crate) async fn copy(mut caller: Stream, mut endpoint: Stream, idle: Option<Duration>) -> Copied {
+pub(crate) async fn copy(
+    mut caller: Stream,
+    mut endpoint: Stream,
+    idle: Option<Duration>,
+) -> Copied {
     let (mut there, mut back) = (Direction::default(), Direction::default());
     let error = {
         let mut copying = std::pin::pin!(poll_fn(|context| {
             let sent = there.poll(context, &mut caller, &mut endpoint);
             let received = back.poll(context, &mut endpoint, &mut caller);
             match (sent, received) {
-                (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+                (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
+                    Poll::Ready(Err(error))
+                }
                 (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
                 _ => Poll::Pending,
             }
@@ -44,11 +50,18 @@ pub(crate) async fn copy(mut caller: Stream, mut endpoint: Stream, idle: Option<
             Some(idle) => within(idle, &mut copying).await,
         }
     };
-    Copied { sent: there.copied, received: back.copied, error }
+    Copied {
+        sent: there.copied,
+        received: back.copied,
+        error,
+    }
 }
 
 /// Polls until done; ends it when it was not polled, which is when nothing moved, for `idle`.
-async fn within(idle: Duration, copying: &mut Pin<&mut impl Future<Output = io::Result<()>>>) -> Option<io::Error> {
+async fn within(
+    idle: Duration,
+    copying: &mut Pin<&mut impl Future<Output = io::Result<()>>>,
+) -> Option<io::Error> {
     let mut sleep = std::pin::pin!(tokio::time::sleep(idle));
     let mut last = tokio::time::Instant::now();
     poll_fn(|context| {
@@ -84,13 +97,20 @@ struct Direction {
 }
 
 impl Direction {
-    fn poll(&mut self, context: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<io::Result<()>> {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut Stream,
+        to: &mut Stream,
+    ) -> Poll<io::Result<()>> {
         if self.is_done {
             return Poll::Ready(Ok(()));
         }
         loop {
             while self.start < self.end {
-                let written = ready!(Pin::new(&mut *to).poll_write(context, &self.buffer[self.start..self.end]))?;
+                let written = ready!(
+                    Pin::new(&mut *to).poll_write(context, &self.buffer[self.start..self.end])
+                )?;
                 if written == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }

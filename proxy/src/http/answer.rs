@@ -65,7 +65,10 @@ impl Answer {
             exchange.complete(now);
             return Self::Ended(body);
         }
-        Self::Stream { incoming: body, exchange: Some(exchange) }
+        Self::Stream {
+            incoming: body,
+            exchange: Some(exchange),
+        }
     }
 }
 
@@ -73,18 +76,34 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let (incoming, exchange) = match self.get_mut() {
             Self::Empty | Self::Ended(_) => return Poll::Ready(None),
-            Self::Text(text) => return Poll::Ready(text.take().filter(|text| !text.is_empty()).map(|text| Ok(Frame::data(text)))),
+            Self::Text(text) => {
+                return Poll::Ready(
+                    text.take()
+                        .filter(|text| !text.is_empty())
+                        .map(|text| Ok(Frame::data(text))),
+                );
+            }
             Self::Refused { incoming, .. } => return Pin::new(incoming).poll_frame(context),
             Self::Stream { incoming, exchange } => (incoming, exchange),
         };
-        if let Some(deadline) = exchange.as_mut().and_then(|exchange| exchange.deadline.as_mut())
+        if let Some(deadline) = exchange
+            .as_mut()
+            .and_then(|exchange| exchange.deadline.as_mut())
             && deadline.as_mut().poll(context).is_ready()
         {
             if let Some(exchange) = exchange.take() {
-                exchange.call.upstream().figures.upstream_rq_timeout.increment();
+                exchange
+                    .call
+                    .upstream()
+                    .figures
+                    .upstream_rq_timeout
+                    .increment();
                 exchange.end(Some(Class::Failure));
             }
             return Poll::Ready(Some(Err(BodyError::Late)));
@@ -108,7 +127,12 @@ impl Body for Answer {
             }
             Some(Err(error)) => {
                 if let Some(exchange) = exchange.take() {
-                    exchange.call.upstream().figures.upstream_rq_rx_reset.increment();
+                    exchange
+                        .call
+                        .upstream()
+                        .figures
+                        .upstream_rq_rx_reset
+                        .increment();
                     exchange.end(Some(Class::Failure));
                 }
                 Poll::Ready(Some(Err(error)))
@@ -126,7 +150,9 @@ impl Body for Answer {
         match self {
             Self::Empty | Self::Ended(_) => true,
             Self::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
-            Self::Refused { incoming, .. } | Self::Stream { incoming, .. } => incoming.is_end_stream(),
+            Self::Refused { incoming, .. } | Self::Stream { incoming, .. } => {
+                incoming.is_end_stream()
+            }
         }
     }
 
@@ -135,7 +161,9 @@ impl Body for Answer {
             Self::Empty => SizeHint::with_exact(0),
             Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
             // The length an answer to HEAD tells is not zero.
-            Self::Ended(incoming) | Self::Refused { incoming, .. } | Self::Stream { incoming, .. } => incoming.size_hint(),
+            Self::Ended(incoming)
+            | Self::Refused { incoming, .. }
+            | Self::Stream { incoming, .. } => incoming.size_hint(),
         }
     }
 }
@@ -148,7 +176,12 @@ impl Drop for Answer {
             if incoming.is_end_stream() {
                 exchange.complete_now();
             } else {
-                exchange.call.upstream().figures.upstream_rq_tx_reset.increment();
+                exchange
+                    .call
+                    .upstream()
+                    .figures
+                    .upstream_rq_tx_reset
+                    .increment();
                 exchange.end(None);
             }
         }
@@ -163,7 +196,11 @@ impl Exchange {
         if let Some(code) = grpc_status(trailers) {
             self.grpc = Some(code);
             if let Action::Forward(forward) = &self.call.route.action {
-                let answer = class::Answer { status: self.status, grpc: self.grpc, headers: trailers };
+                let answer = class::Answer {
+                    status: self.status,
+                    grpc: self.grpc,
+                    headers: trailers,
+                };
                 self.class = forward.classes.of(&answer);
             }
         }
@@ -179,7 +216,11 @@ impl Exchange {
         if let Some(lease) = self.lease.take() {
             lease.done(now);
         }
-        let class = if self.call.is_grpc && self.grpc.is_none() { Class::Failure } else { self.class };
+        let class = if self.call.is_grpc && self.grpc.is_none() {
+            Class::Failure
+        } else {
+            self.class
+        };
         self.end_at(Some(class), now);
     }
 

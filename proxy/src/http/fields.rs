@@ -1,7 +1,7 @@
 //! Headers that concern one connection only ([RFC 9110 7.6.1](https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1)), and the
 //! form of a request for the other side.
 
-use http::header::{CONNECTION, COOKIE, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, COOKIE, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 
@@ -18,8 +18,6 @@ pub(super) enum Invalid {
     Host,
     /// Its target cannot be understood.
     Target,
-    /// It asks for a protocol that is not spoken here.
-    Upgrade,
 }
 
 /// Removes headers that concern one connection only; says which upgrade was asked for.
@@ -38,14 +36,23 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> 
                 upgrade = headers.get(UPGRADE).cloned();
             }
             // A caller must not be able to remove what the proxy relies on.
-            if !matches!(name, HOST | COOKIE) && !name.as_str().starts_with("x-forwarded") && name != TE {
+            if !matches!(name, HOST | COOKIE)
+                && !name.as_str().starts_with("x-forwarded")
+                && name != TE
+            {
                 headers.remove(name);
             }
         }
         headers.remove(CONNECTION);
     }
     // Most requests have none of these: one look for each is all they cost.
-    for name in [&UPGRADE, &KEEP_ALIVE, &PROXY_CONNECTION, &TRANSFER_ENCODING, &HTTP2_SETTINGS] {
+    for name in [
+        &UPGRADE,
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &TRANSFER_ENCODING,
+        &HTTP2_SETTINGS,
+    ] {
         if headers.contains_key(name) {
             headers.remove(name);
         }
@@ -54,9 +61,10 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> 
     if let Some(te) = headers.get(TE)
         && te != "trailers"
     {
-        let has_trailers = te
-            .to_str()
-            .is_ok_and(|te| te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")));
+        let has_trailers = te.to_str().is_ok_and(|te| {
+            te.split(',')
+                .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+        });
         headers.remove(TE);
         if has_trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -83,16 +91,26 @@ pub(super) fn authority<B>(request: &Request<B>) -> Result<HeaderValue, Invalid>
 
 fn is_host(host: &HeaderValue) -> bool {
     host.to_str().is_ok_and(|host| {
-        host.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'%' | b'~'))
+        host.bytes().all(|byte| {
+            byte.is_ascii_alphanumeric()
+                || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'%' | b'~')
+        })
     })
 }
 
 /// Gives a request the form that its connection wants: for HTTP/2 the whole target, for HTTP/1.1 a path and `Host`.
-pub(super) fn reshape(request: &mut Request<Outgoing>, host: &HeaderValue, is_h2: bool, scheme: &Scheme) -> Result<(), Invalid> {
-    let is_connect = request.method() == Method::CONNECT && request.extensions().get::<hyper::ext::Protocol>().is_none();
+pub(super) fn reshape(
+    request: &mut Request<Outgoing>,
+    host: &HeaderValue,
+    is_h2: bool,
+    scheme: &Scheme,
+) -> Result<(), Invalid> {
+    let is_connect = request.method() == Method::CONNECT
+        && request.extensions().get::<hyper::ext::Protocol>().is_none();
     if is_h2 {
-        let authority = Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(host.as_bytes())).map_err(|_| Invalid::Host)?;
+        let authority =
+            Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(host.as_bytes()))
+                .map_err(|_| Invalid::Host)?;
         request.headers_mut().remove(HOST);
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.authority = Some(authority);
@@ -101,7 +119,9 @@ pub(super) fn reshape(request: &mut Request<Outgoing>, host: &HeaderValue, is_h2
             parts.path_and_query = None;
         } else {
             parts.scheme = Some(scheme.clone());
-            parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+            parts
+                .path_and_query
+                .get_or_insert_with(|| PathAndQuery::from_static("/"));
         }
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Invalid::Target)?;
         *request.version_mut() = Version::HTTP_2;
@@ -116,7 +136,9 @@ pub(super) fn reshape(request: &mut Request<Outgoing>, host: &HeaderValue, is_h2
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.scheme = None;
         parts.authority = None;
-        parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+        parts
+            .path_and_query
+            .get_or_insert_with(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Invalid::Target)?;
     }
     Ok(())
@@ -138,11 +160,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a message promises trailers that the other side must be able to take.
-pub(super) fn promises_trailers(headers: &HeaderMap) -> bool {
-    headers.contains_key(TRAILER)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +167,12 @@ mod tests {
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         lines
             .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
             .collect()
     }
 
@@ -165,15 +187,32 @@ mod tests {
             ("x-other", "2"),
         ]);
         assert_eq!(remove_hop_by_hop(&mut headers), None);
-        let left: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or(""))).collect();
+        let left: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or("")))
+            .collect();
         assert_eq!(left, ["te: trailers", "x-other: 2"]);
     }
 
     #[test]
     fn a_caller_cannot_have_the_host_removed() {
-        let mut headers = headers(&[("connection", "host, cookie, upgrade"), ("host", "a"), ("cookie", "b"), ("upgrade", "websocket")]);
-        assert_eq!(remove_hop_by_hop(&mut headers).as_ref().map(HeaderValue::as_bytes), Some(&b"websocket"[..]));
-        assert!(headers.contains_key("host") && headers.contains_key("cookie") && !headers.contains_key("upgrade"));
+        let mut headers = headers(&[
+            ("connection", "host, cookie, upgrade"),
+            ("host", "a"),
+            ("cookie", "b"),
+            ("upgrade", "websocket"),
+        ]);
+        assert_eq!(
+            remove_hop_by_hop(&mut headers)
+                .as_ref()
+                .map(HeaderValue::as_bytes),
+            Some(&b"websocket"[..])
+        );
+        assert!(
+            headers.contains_key("host")
+                && headers.contains_key("cookie")
+                && !headers.contains_key("upgrade")
+        );
     }
 
     #[test]
@@ -183,11 +222,18 @@ mod tests {
             for host in hosts {
                 request = request.header("host", *host);
             }
-            authority(&request.body(()).expect("a request")).map(|host| host.to_str().unwrap_or("").to_owned())
+            authority(&request.body(()).expect("a request"))
+                .map(|host| host.to_str().unwrap_or("").to_owned())
         };
         assert_eq!(asked("/", &["a:80"]), Ok("a:80".to_owned()));
         assert_eq!(asked("http://b/", &["a"]), Ok("b".to_owned()));
-        for (uri, hosts) in [("/", &[][..]), ("/", &["a", "a"]), ("/", &["a b"]), ("/", &["a/b"]), ("http://user@b/", &["b"])] {
+        for (uri, hosts) in [
+            ("/", &[][..]),
+            ("/", &["a", "a"]),
+            ("/", &["a b"]),
+            ("/", &["a/b"]),
+            ("http://user@b/", &["b"]),
+        ] {
             assert_eq!(asked(uri, hosts), Err(Invalid::Host), "{uri} {hosts:?}");
         }
     }
@@ -198,6 +244,9 @@ mod tests {
         headers.append(COOKIE, HeaderValue::from_static("a=1"));
         headers.append(COOKIE, HeaderValue::from_static("b=2"));
         join_cookies(&mut headers);
-        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+        assert_eq!(
+            headers.get_all(COOKIE).iter().collect::<Vec<_>>(),
+            ["a=1; b=2"]
+        );
     }
 }

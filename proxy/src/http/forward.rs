@@ -10,7 +10,9 @@ use fairlead_model::class;
 use fairlead_model::deadline::{format_grpc_timeout, parse_grpc_timeout};
 use fairlead_model::fault::{Fault, Source};
 use fairlead_model::retry::{Failed, RetryPolicy};
-use fairlead_model::route::{Action, Affinity, AffinityBy, Forward, HostRewrite, Route, WeightedCluster};
+use fairlead_model::route::{
+    Action, Affinity, AffinityBy, Forward, HostRewrite, Route, WeightedCluster,
+};
 use http::header::{COOKIE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
@@ -66,12 +68,19 @@ struct Try {
 
 impl Try {
     fn of(fault: Fault) -> Self {
-        Self { fault, is_refused: false, unsent: None }
+        Self {
+            fault,
+            is_refused: false,
+            unsent: None,
+        }
     }
 }
 
 /// Chooses a cluster and sends the request there.
-pub(super) async fn forward(mut call: Box<Call>, body: Incoming) -> Result<Response<Answer>, Fault> {
+pub(super) async fn forward(
+    mut call: Box<Call>,
+    body: Incoming,
+) -> Result<Response<Answer>, Fault> {
     let route = Arc::clone(&call.route);
     let Action::Forward(forward) = &route.action else {
         return Err(Fault::Internal);
@@ -91,7 +100,11 @@ pub(super) async fn forward(mut call: Box<Call>, body: Incoming) -> Result<Respo
 }
 
 /// One try, and another only where the connection had ended before the request was sent.
-async fn run_once(mut call: Box<Call>, forward: &Forward, mut body: Outgoing) -> Result<Response<Answer>, Fault> {
+async fn run_once(
+    mut call: Box<Call>,
+    forward: &Forward,
+    mut body: Outgoing,
+) -> Result<Response<Answer>, Fault> {
     let mut stale = 0;
     loop {
         match call.once(forward, None, body).await {
@@ -108,9 +121,17 @@ async fn run_once(mut call: Box<Call>, forward: &Forward, mut body: Outgoing) ->
 }
 
 /// As many tries as the policy, its budget and the time allow.
-async fn run(mut call: Box<Call>, forward: &Forward, policy: &RetryPolicy, mut body: Outgoing) -> Result<Response<Answer>, Fault> {
+async fn run(
+    mut call: Box<Call>,
+    forward: &Forward,
+    policy: &RetryPolicy,
+    mut body: Outgoing,
+) -> Result<Response<Answer>, Fault> {
     if let Some(settings) = &policy.budget {
-        call.core.budget(&call.route.name, settings).borrow_mut().requested(call.begun);
+        call.core
+            .budget(&call.route.name, settings)
+            .borrow_mut()
+            .requested(call.begun);
     }
     let (mut retries, mut stale) = (0, 0);
     loop {
@@ -124,8 +145,13 @@ async fn run(mut call: Box<Call>, forward: &Forward, policy: &RetryPolicy, mut b
                 let failed = failed_answer(&call, forward, &response.0);
                 let is_kept = again.as_ref().is_none_or(Replay::is_kept);
                 if !is_kept || !call.may_retry(policy, failed, retries) {
-                    if retries > 0 && !matches!(failed, Failed::Answer { class, .. } if class.is_failure()) {
-                        call.upstream().figures.upstream_rq_retry_success.increment();
+                    if retries > 0
+                        && !matches!(failed, Failed::Answer { class, .. } if class.is_failure())
+                    {
+                        call.upstream()
+                            .figures
+                            .upstream_rq_retry_success
+                            .increment();
                     }
                     return Ok(call.answered(forward, response, begun));
                 }
@@ -140,7 +166,10 @@ async fn run(mut call: Box<Call>, forward: &Forward, policy: &RetryPolicy, mut b
                     body = again.map_or(Outgoing::Empty, Outgoing::Kept);
                     continue;
                 }
-                let failed = Failed::Fault { fault: failure.fault, is_refused: failure.is_refused };
+                let failed = Failed::Fault {
+                    fault: failure.fault,
+                    is_refused: failure.is_refused,
+                };
                 if !is_kept || !call.may_retry(policy, failed, retries) {
                     return Err(failure.fault);
                 }
@@ -156,9 +185,20 @@ async fn run(mut call: Box<Call>, forward: &Forward, policy: &RetryPolicy, mut b
 
 fn failed_answer(call: &Call, forward: &Forward, response: &Response<Received>) -> Failed {
     let status = response.status().as_u16();
-    let grpc = call.is_grpc.then(|| grpc_status(response.headers())).flatten();
-    let class = forward.classes.of(&class::Answer { status, grpc, headers: response.headers() });
-    Failed::Answer { status, grpc, class }
+    let grpc = call
+        .is_grpc
+        .then(|| grpc_status(response.headers()))
+        .flatten();
+    let class = forward.classes.of(&class::Answer {
+        status,
+        grpc,
+        headers: response.headers(),
+    });
+    Failed::Answer {
+        status,
+        grpc,
+        class,
+    }
 }
 
 fn choose(core: &Core, forward: &Forward) -> Option<usize> {
@@ -168,7 +208,10 @@ fn choose(core: &Core, forward: &Forward) -> Option<usize> {
     let weight = forward.weight();
     let draw = (weight > 0).then(|| core.random.borrow_mut().u64(..weight))?;
     let chosen = forward.cluster(draw)?;
-    forward.clusters.iter().position(|cluster| std::ptr::eq(cluster, chosen))
+    forward
+        .clusters
+        .iter()
+        .position(|cluster| std::ptr::eq(cluster, chosen))
 }
 
 /// Makes the changes that the route asks for.
@@ -178,7 +221,9 @@ fn change(call: &mut Call, forward: &Forward, cluster: &WeightedCluster) {
     {
         call.host = host;
     }
-    let Some(head) = call.head.as_mut() else { return };
+    let Some(head) = call.head.as_mut() else {
+        return;
+    };
     call.route.request_headers.apply(&mut head.headers);
     cluster.request_headers.apply(&mut head.headers);
     if let Some(rewrite) = &forward.rewrite {
@@ -203,8 +248,19 @@ fn deadline(call: &Call, forward: &Forward) -> Option<tokio::time::Instant> {
         .head
         .as_ref()
         .filter(|_| call.is_grpc)
-        .and_then(|head| head.headers.get(GRPC_TIMEOUT)?.to_str().ok().and_then(parse_grpc_timeout))
-        .map(|asked| forward.timeouts.grpc_longest.map_or(asked, |longest| asked.min(longest)));
+        .and_then(|head| {
+            head.headers
+                .get(GRPC_TIMEOUT)?
+                .to_str()
+                .ok()
+                .and_then(parse_grpc_timeout)
+        })
+        .map(|asked| {
+            forward
+                .timeouts
+                .grpc_longest
+                .map_or(asked, |longest| asked.min(longest))
+        });
     let limit = match (own, asked) {
         (Some(own), Some(asked)) => own.min(asked),
         (own, asked) => own.or(asked)?,
@@ -218,15 +274,22 @@ fn affinity_hash(affinity: &[Affinity], call: &Call) -> Option<u64> {
     let mut hash: Option<u64> = None;
     for own in affinity {
         let value: Option<Vec<u8>> = match &own.by {
-            AffinityBy::Header(name) => head.headers.get(name).map(|value| value.as_bytes().to_vec()),
-            AffinityBy::Cookie { name, .. } => cookie(&head.headers, name).map(|value| value.as_bytes().to_vec()),
+            AffinityBy::Header(name) => head
+                .headers
+                .get(name)
+                .map(|value| value.as_bytes().to_vec()),
+            AffinityBy::Cookie { name, .. } => {
+                cookie(&head.headers, name).map(|value| value.as_bytes().to_vec())
+            }
             AffinityBy::Query(name) => head.uri.query().and_then(|query| {
                 query.split('&').find_map(|pair| {
                     let (key, value) = pair.split_once('=')?;
                     (key == name).then(|| value.as_bytes().to_vec())
                 })
             }),
-            AffinityBy::SourceAddress => call.source.map(|address| address.to_string().into_bytes()),
+            AffinityBy::SourceAddress => {
+                call.source.map(|address| address.to_string().into_bytes())
+            }
         };
         if let Some(value) = value {
             let next = hash_of(&value);
@@ -257,8 +320,15 @@ impl Call {
     fn aim(&mut self, forward: &Forward) -> Result<(), Fault> {
         let cluster = choose(&self.core, forward).ok_or(Fault::NoEndpoint)?;
         let weighted = forward.clusters.get(cluster).ok_or(Fault::Internal)?;
-        let upstream = self.core.upstream(&weighted.name).ok_or(Fault::UnknownCluster)?;
-        let Some(running) = Held::take(&upstream.counts, |counts| &counts.requests, upstream.limits().requests) else {
+        let upstream = self
+            .core
+            .upstream(&weighted.name)
+            .ok_or(Fault::UnknownCluster)?;
+        let Some(running) = Held::take(
+            &upstream.counts,
+            |counts| &counts.requests,
+            upstream.limits().requests,
+        ) else {
             upstream.figures.upstream_rq_pending_overflow.increment();
             return Err(Fault::LimitReached);
         };
@@ -280,7 +350,9 @@ impl Call {
     }
 
     fn target(&self) -> &Target {
-        self.target.as_ref().expect("a call is aimed before it is sent")
+        self.target
+            .as_ref()
+            .expect("a call is aimed before it is sent")
     }
 
     pub(super) fn upstream(&self) -> &Rc<Upstream> {
@@ -295,9 +367,19 @@ impl Call {
         let now = self.core.clock.now();
         let upstream = Rc::clone(self.upstream());
         let is_allowed = match &policy.budget {
-            Some(settings) => self.core.budget(&self.route.name, settings).borrow_mut().withdraw(now),
+            Some(settings) => self
+                .core
+                .budget(&self.route.name, settings)
+                .borrow_mut()
+                .withdraw(now),
             None => {
-                let held = || Held::take(&upstream.counts, |counts| &counts.retries, upstream.limits().retries);
+                let held = || {
+                    Held::take(
+                        &upstream.counts,
+                        |counts| &counts.retries,
+                        upstream.limits().retries,
+                    )
+                };
                 let retrying = self.target.as_mut().map(|target| &mut target.retrying);
                 retrying.is_some_and(|retrying| {
                     *retrying = retrying.take().or_else(held);
@@ -327,11 +409,23 @@ impl Call {
     }
 
     /// One try: the answer's head, and when the try began.
-    async fn once(&mut self, forward: &Forward, policy: Option<&RetryPolicy>, body: Outgoing) -> Result<(Answered, Moment), Try> {
+    async fn once(
+        &mut self,
+        forward: &Forward,
+        policy: Option<&RetryPolicy>,
+        body: Outgoing,
+    ) -> Result<(Answered, Moment), Try> {
         let (key, pool) = {
             let target = self.target();
-            let wanted = Wanted { hash: target.hash, subset: &forward.subset, tried: &target.tried };
-            let picked = target.upstream.pick(&wanted, &self.core.clock, &self.core.random).await;
+            let wanted = Wanted {
+                hash: target.hash,
+                subset: &forward.subset,
+                tried: &target.tried,
+            };
+            let picked = target
+                .upstream
+                .pick(&wanted, &self.core.clock, &self.core.random)
+                .await;
             picked.map_err(Try::of)?
         };
         if let (Some(_), Some(target)) = (policy, self.target.as_mut()) {
@@ -349,7 +443,12 @@ impl Call {
         attempt.upstream.figures.upstream_rq_active.add(1);
         let outcome = match self.limit(policy) {
             None => self.send(forward, policy.is_some(), &pool, body).await,
-            Some(limit) => match tokio::time::timeout_at(limit, self.send(forward, policy.is_some(), &pool, body)).await {
+            Some(limit) => match tokio::time::timeout_at(
+                limit,
+                self.send(forward, policy.is_some(), &pool, body),
+            )
+            .await
+            {
                 Ok(outcome) => outcome,
                 Err(_) => Err(self.late(limit)),
             },
@@ -368,7 +467,9 @@ impl Call {
 
     /// When a try has to have an answer.
     fn limit(&self, policy: Option<&RetryPolicy>) -> Option<tokio::time::Instant> {
-        let per_try = policy.and_then(|policy| policy.per_try).map(|limit| tokio::time::Instant::now() + limit);
+        let per_try = policy
+            .and_then(|policy| policy.per_try)
+            .map(|limit| tokio::time::Instant::now() + limit);
         match (per_try, self.target().deadline) {
             (Some(own), Some(all)) => Some(own.min(all)),
             (own, all) => own.or(all),
@@ -379,19 +480,35 @@ impl Call {
         let target = self.target();
         if target.deadline.is_some_and(|deadline| deadline <= limit) {
             target.upstream.figures.upstream_rq_timeout.increment();
-            return Try::of(if self.is_grpc { Fault::DeadlineExceeded } else { Fault::ResponseTimeout });
+            return Try::of(if self.is_grpc {
+                Fault::DeadlineExceeded
+            } else {
+                Fault::ResponseTimeout
+            });
         }
-        target.upstream.figures.upstream_rq_per_try_timeout.increment();
+        target
+            .upstream
+            .figures
+            .upstream_rq_per_try_timeout
+            .increment();
         Try::of(Fault::ResponseTimeout)
     }
 
-    async fn send(&mut self, forward: &Forward, is_kept: bool, pool: &Rc<Pool>, body: Outgoing) -> Result<(Response<Received>, Lease), Try> {
+    async fn send(
+        &mut self,
+        forward: &Forward,
+        is_kept: bool,
+        pool: &Rc<Pool>,
+        body: Outgoing,
+    ) -> Result<(Response<Received>, Lease), Try> {
         let connections = self.upstream().limits().connections;
         let mut lease = pool
             .lease(self.is_h2, connections)
             .await
             .map_err(|error| Try::of(error.fault()))?;
-        let request = self.request(forward, is_kept, pool, &lease, body).map_err(Try::of)?;
+        let request = self
+            .request(forward, is_kept, pool, &lease, body)
+            .map_err(Try::of)?;
         match lease.send(request).await {
             Ok(response) => Ok((response, lease)),
             Err(sent) => Err(self.unsent(sent)),
@@ -399,8 +516,19 @@ impl Call {
     }
 
     /// The request as this connection wants it. Only what may be sent again is copied.
-    fn request(&mut self, forward: &Forward, is_kept: bool, pool: &Pool, lease: &Lease, body: Outgoing) -> Result<Request<Outgoing>, Fault> {
-        let head = if is_kept { self.head.clone() } else { self.head.take() };
+    fn request(
+        &mut self,
+        forward: &Forward,
+        is_kept: bool,
+        pool: &Pool,
+        lease: &Lease,
+        body: Outgoing,
+    ) -> Result<Request<Outgoing>, Fault> {
+        let head = if is_kept {
+            self.head.clone()
+        } else {
+            self.head.take()
+        };
         let mut request = Request::from_parts(head.ok_or(Fault::Internal)?, body);
         let own_host = match &forward.host {
             Some(HostRewrite::Endpoint) => pool
@@ -417,7 +545,11 @@ impl Call {
             }
         }
         let is_tls = lease.is_h2() && self.upstream().is_tls();
-        let scheme = if is_tls { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
+        let scheme = if is_tls {
+            http::uri::Scheme::HTTPS
+        } else {
+            http::uri::Scheme::HTTP
+        };
         let host = own_host.as_ref().unwrap_or(&self.host);
         reshape(&mut request, host, lease.is_h2(), &scheme).map_err(|_| Fault::RequestInvalid)?;
         Ok(request)
@@ -435,9 +567,19 @@ impl Call {
     }
 
     /// Passes an answer on.
-    fn answered(self: Box<Self>, forward: &Forward, (response, lease, key): Answered, begun: Moment) -> Response<Answer> {
+    fn answered(
+        self: Box<Self>,
+        forward: &Forward,
+        (response, lease, key): Answered,
+        begun: Moment,
+    ) -> Response<Answer> {
         let now = self.core.clock.now();
-        let Failed::Answer { status, grpc, class } = failed_answer(&self, forward, &response) else {
+        let Failed::Answer {
+            status,
+            grpc,
+            class,
+        } = failed_answer(&self, forward, &response)
+        else {
             return super::respond::fault(Fault::Internal, self.is_grpc);
         };
         let is_rejection = class::is_rejection(status, grpc);
@@ -447,7 +589,9 @@ impl Call {
         }
         let cluster = forward.clusters.get(target.cluster);
         let name = cluster.map_or("", |cluster| &*cluster.name);
-        let deadline = target.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        let deadline = target
+            .deadline
+            .map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         let exchange = Exchange {
             figures: self.core.route_figures(&self.route.name, name),
             key,
@@ -455,7 +599,9 @@ impl Call {
             status,
             class,
             grpc,
-            retry_after: is_rejection.then(|| retry_after(response.headers())).flatten(),
+            retry_after: is_rejection
+                .then(|| retry_after(response.headers()))
+                .flatten(),
             bytes: 0,
             deadline,
             call: self,
@@ -472,7 +618,12 @@ impl Call {
     /// Leaves an answer unread: another try follows.
     fn discard(&self, forward: &Forward, (response, lease, key): Answered, begun: Moment) {
         let now = self.core.clock.now();
-        let Failed::Answer { status, grpc, class } = failed_answer(self, forward, &response) else {
+        let Failed::Answer {
+            status,
+            grpc,
+            class,
+        } = failed_answer(self, forward, &response)
+        else {
             return;
         };
         if hyper::body::Body::is_end_stream(response.body()) {
@@ -486,7 +637,9 @@ impl Call {
         let finish = Finish {
             judged: Some(judged(class.is_failure(), is_rejection)),
             unanswered: None,
-            retry_after: is_rejection.then(|| retry_after(response.headers())).flatten(),
+            retry_after: is_rejection
+                .then(|| retry_after(response.headers()))
+                .flatten(),
         };
         upstream.finish(key, finish, now, &self.core.random);
         upstream.figures.upstream_rq_active.add(-1);
@@ -509,7 +662,10 @@ impl Attempt {
         let now = self.core.clock.now();
         let figures = &self.upstream.figures;
         figures.upstream_rq_active.add(-1);
-        if matches!(failure.fault, Fault::ConnectionTerminated | Fault::ProtocolError) {
+        if matches!(
+            failure.fault,
+            Fault::ConnectionTerminated | Fault::ProtocolError
+        ) {
             figures.upstream_rq_rx_reset.increment();
         }
         // A connection that ended while nobody used it says nothing of its endpoint.
@@ -519,7 +675,8 @@ impl Attempt {
             unanswered: Some(now.since(self.begun)),
             retry_after: None,
         };
-        self.upstream.finish(self.key, finish, now, &self.core.random);
+        self.upstream
+            .finish(self.key, finish, now, &self.core.random);
     }
 }
 
@@ -537,18 +694,31 @@ fn failure(sent: &Sent) -> Try {
         Failure::Http1(_) => None,
         Failure::Http2(error) => Some(error),
     };
-    let is_refused = h2.is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away());
+    let is_refused = h2.is_some_and(|error| {
+        error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away()
+    });
     let is_protocol = match &sent.error {
         Failure::Http1(error) => error.is_parse(),
         Failure::Http2(error) => error.reason() == Some(h2::Reason::PROTOCOL_ERROR),
     };
     Try {
         is_refused: is_refused || sent.request.is_some(),
-        ..Try::of(if is_protocol { Fault::ProtocolError } else { Fault::ConnectionTerminated })
+        ..Try::of(if is_protocol {
+            Fault::ProtocolError
+        } else {
+            Fault::ConnectionTerminated
+        })
     }
 }
 
 /// How long an endpoint asks to be left alone, in whole seconds.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+        .map(Duration::from_secs)
 }

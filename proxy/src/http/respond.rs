@@ -19,7 +19,10 @@ pub(super) fn fault(fault: Fault, is_grpc: bool) -> Response<Answer> {
     headers.insert(PROXY_STATUS, proxy_status(fault));
     if is_grpc {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(fault.grpc_status())));
+        headers.insert(
+            GRPC_STATUS,
+            HeaderValue::from(u16::from(fault.grpc_status())),
+        );
         headers.insert(GRPC_MESSAGE, HeaderValue::from_static(fault.token()));
         return response;
     }
@@ -33,7 +36,8 @@ pub(super) fn fault(fault: Fault, is_grpc: bool) -> Response<Answer> {
 
 fn proxy_status(fault: Fault) -> HeaderValue {
     // Tokens are lower case letters and underscores.
-    HeaderValue::from_str(&format!("fairlead; error={}", fault.token())).unwrap_or(HeaderValue::from_static("fairlead"))
+    HeaderValue::from_str(&format!("fairlead; error={}", fault.token()))
+        .unwrap_or(HeaderValue::from_static("fairlead"))
 }
 
 /// An answer that the configuration gives.
@@ -41,9 +45,13 @@ pub(super) fn direct(status: StatusCode, body: &str) -> Response<Answer> {
     let mut response = Response::new(Answer::Text(Some(Bytes::copy_from_slice(body.as_bytes()))));
     *response.status_mut() = status;
     if !body.is_empty() {
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }
-    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    response
+        .headers_mut()
+        .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     response
 }
 

@@ -48,7 +48,11 @@ struct Seen {
 
 impl HttpService {
     /// Answers a request. It never fails: what goes wrong is an answer too.
-    pub(crate) async fn serve(&self, connection: &Connection, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+    pub(crate) async fn serve(
+        &self,
+        connection: &Connection,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Infallible> {
         let seen = Seen {
             begun: self.core.clock.now(),
             is_grpc: is_grpc(request.headers()),
@@ -66,7 +70,7 @@ impl HttpService {
         });
         match &self.settings.server {
             ServerHeader::Pass => {}
-            ServerHeader::IfAbsent(name) if response.headers().contains_key(SERVER) => drop(name),
+            ServerHeader::IfAbsent(_) if response.headers().contains_key(SERVER) => {}
             ServerHeader::IfAbsent(name) | ServerHeader::Overwrite(name) => {
                 if let Ok(name) = HeaderValue::from_str(name) {
                     response.headers_mut().insert(SERVER, name);
@@ -74,11 +78,18 @@ impl HttpService {
             }
         }
         self.figures.downstream_rq.count(response.status().as_u16());
-        self.figures.downstream_rq_time.observe(self.core.clock.now().since(seen.begun));
+        self.figures
+            .downstream_rq_time
+            .observe(self.core.clock.now().since(seen.begun));
         Ok(response)
     }
 
-    async fn route(&self, connection: &Connection, request: Request<Incoming>, seen: &Seen) -> Result<Response<Answer>, Fault> {
+    async fn route(
+        &self,
+        connection: &Connection,
+        request: Request<Incoming>,
+        seen: &Seen,
+    ) -> Result<Response<Answer>, Fault> {
         let table = self.table.borrow().clone().ok_or(Fault::RouteNotFound)?;
         let host = authority(&request).map_err(|_| Fault::RequestInvalid)?;
         let is_asterisk = request.uri().path() == "*" && request.method() != Method::OPTIONS;
@@ -92,7 +103,11 @@ impl HttpService {
             query: request.uri().query(),
             headers: request.headers(),
         };
-        let Some(Matched { host: virtual_host, route }) = table.route(&head, self.core.draw()) else {
+        let Some(Matched {
+            host: virtual_host,
+            route,
+        }) = table.route(&head, self.core.draw())
+        else {
             self.figures.no_route.increment();
             return Err(Fault::RouteNotFound);
         };
@@ -104,11 +119,15 @@ impl HttpService {
             Action::Redirect(redirect) => {
                 self.figures.rq_redirect.increment();
                 let scheme = if connection.is_tls { "https" } else { "http" };
-                respond::redirect(redirect.status, &location(redirect, &route.matches, scheme, &head))
+                respond::redirect(
+                    redirect.status,
+                    &location(redirect, &route.matches, scheme, &head),
+                )
             }
             Action::Forward(_) => {
                 let route = Arc::clone(route);
-                self.forward(connection, request, host, virtual_host, route, seen).await?
+                self.forward(connection, request, host, virtual_host, route, seen)
+                    .await?
             }
         };
         let headers = response.headers_mut();
@@ -131,7 +150,13 @@ impl HttpService {
         virtual_host.request_headers.apply(&mut head.headers);
         let is_h2 = head.version == Version::HTTP_2;
         if head.method == Method::CONNECT || upgrade.is_some() {
-            let wanted = tunnel::Wanted { core: &self.core, route: &route, host, upgrade, is_h2 };
+            let wanted = tunnel::Wanted {
+                core: &self.core,
+                route: &route,
+                host,
+                upgrade,
+                is_h2,
+            };
             return Box::pin(tunnel::open(wanted, head, body)).await;
         }
         // The answer to an expectation was given by this side when it began to read the body.

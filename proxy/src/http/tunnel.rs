@@ -49,43 +49,74 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let finish = Finish { judged: Some(judged(self.is_failure, false)), ..Finish::default() };
-        self.upstream.finish(self.key, finish, self.core.clock.now(), &self.core.random);
+        let finish = Finish {
+            judged: Some(judged(self.is_failure, false)),
+            ..Finish::default()
+        };
+        self.upstream
+            .finish(self.key, finish, self.core.clock.now(), &self.core.random);
         self.upstream.figures.upstream_rq_active.add(-1);
     }
 }
 
 /// Opens the tunnel, or says why not.
-pub(super) async fn open(wanted: Wanted<'_>, mut head: Parts, body: Incoming) -> Result<Response<Answer>, Fault> {
+pub(super) async fn open(
+    wanted: Wanted<'_>,
+    mut head: Parts,
+    body: Incoming,
+) -> Result<Response<Answer>, Fault> {
     let Action::Forward(forward) = &wanted.route.action else {
         return Err(Fault::Internal);
     };
     let protocol = protocol(&wanted, &head).ok_or(Fault::RequestInvalid)?;
-    if !forward.upgrades.iter().any(|allowed| allowed.eq_ignore_ascii_case(&protocol)) {
+    if !forward
+        .upgrades
+        .iter()
+        .any(|allowed| allowed.eq_ignore_ascii_case(&protocol))
+    {
         return Err(Fault::Denied);
     }
     let (upstream, key, pool, running) = endpoint(wanted.core, forward).await?;
-    let caller = head.extensions.remove::<OnUpgrade>().ok_or(Fault::Internal)?;
+    let caller = head
+        .extensions
+        .remove::<OnUpgrade>()
+        .ok_or(Fault::Internal)?;
     if protocol.eq_ignore_ascii_case("connect") {
-        let stream = pool.connect_raw(upstream.limits().connections).await.map_err(|error| error.fault())?;
+        let stream = pool
+            .connect_raw(upstream.limits().connections)
+            .await
+            .map_err(|error| error.fault())?;
         upstream.answered(key, std::time::Duration::ZERO, wanted.core.clock.now());
         join(caller, stream, running);
         return Ok(Response::new(Answer::Empty));
     }
-    let mut lease = pool.lease(wanted.is_h2, upstream.limits().connections).await.map_err(|error| error.fault())?;
+    let mut lease = pool
+        .lease(wanted.is_h2, upstream.limits().connections)
+        .await
+        .map_err(|error| error.fault())?;
     let key_of_caller = head.headers.get(SEC_WEBSOCKET_KEY).cloned();
     let request = request(&wanted, head, &protocol, &lease, &upstream)?;
     drop(body);
     let (head, body) = request.into_parts();
     let endpoint = match lease.tunnel(Request::from_parts(head.clone(), ())).await {
-        Some(response) => response.map_err(|_| Fault::ConnectionTerminated)?.map(Endpoint::Http2),
+        Some(response) => response
+            .map_err(|_| Fault::ConnectionTerminated)?
+            .map(Endpoint::Http2),
         None => lease
             .send(Request::from_parts(head, body))
             .await
             .map_err(|_| Fault::ConnectionTerminated)?
             .map(Endpoint::Http1),
     };
-    answer(endpoint, lease, caller, running, wanted.is_h2, key_of_caller.as_ref(), &protocol)
+    answer(
+        endpoint,
+        lease,
+        caller,
+        running,
+        wanted.is_h2,
+        key_of_caller.as_ref(),
+        &protocol,
+    )
 }
 
 /// The protocol that is asked for: `CONNECT` for a plain tunnel.
@@ -94,28 +125,56 @@ fn protocol(wanted: &Wanted<'_>, head: &Parts) -> Option<String> {
         return upgrade.to_str().ok().map(str::to_owned);
     }
     (head.method == Method::CONNECT).then(|| {
-        head.extensions
-            .get::<Protocol>()
-            .map_or_else(|| "CONNECT".to_owned(), |protocol| protocol.as_str().to_owned())
+        head.extensions.get::<Protocol>().map_or_else(
+            || "CONNECT".to_owned(),
+            |protocol| protocol.as_str().to_owned(),
+        )
     })
 }
 
-async fn endpoint(core: &Rc<Core>, forward: &Forward) -> Result<(Rc<Upstream>, EndpointKey, Rc<Pool>, Running), Fault> {
+async fn endpoint(
+    core: &Rc<Core>,
+    forward: &Forward,
+) -> Result<(Rc<Upstream>, EndpointKey, Rc<Pool>, Running), Fault> {
     let weight = forward.weight();
-    let draw = if weight > 0 { core.random.borrow_mut().u64(..weight) } else { 0 };
+    let draw = if weight > 0 {
+        core.random.borrow_mut().u64(..weight)
+    } else {
+        0
+    };
     let cluster = forward.cluster(draw).ok_or(Fault::NoEndpoint)?;
     let upstream = core.upstream(&cluster.name).ok_or(Fault::UnknownCluster)?;
-    let held = Held::take(&upstream.counts, |counts| &counts.requests, upstream.limits().requests).ok_or(Fault::LimitReached)?;
-    let wanted = fairlead_model::balance::Wanted { subset: &forward.subset, ..Default::default() };
+    let held = Held::take(
+        &upstream.counts,
+        |counts| &counts.requests,
+        upstream.limits().requests,
+    )
+    .ok_or(Fault::LimitReached)?;
+    let wanted = fairlead_model::balance::Wanted {
+        subset: &forward.subset,
+        ..Default::default()
+    };
     let (key, pool) = upstream.pick(&wanted, &core.clock, &core.random).await?;
     upstream.figures.upstream_rq_total.increment();
     upstream.figures.upstream_rq_active.add(1);
-    let running = Running { core: Rc::clone(core), upstream: Rc::clone(&upstream), key, is_failure: false, _held: held };
+    let running = Running {
+        core: Rc::clone(core),
+        upstream: Rc::clone(&upstream),
+        key,
+        is_failure: false,
+        _held: held,
+    };
     Ok((upstream, key, pool, running))
 }
 
 /// The request as the connection to the endpoint wants it.
-fn request(wanted: &Wanted<'_>, mut head: Parts, protocol: &str, lease: &Lease, upstream: &Upstream) -> Result<Request<Outgoing>, Fault> {
+fn request(
+    wanted: &Wanted<'_>,
+    mut head: Parts,
+    protocol: &str,
+    lease: &Lease,
+    upstream: &Upstream,
+) -> Result<Request<Outgoing>, Fault> {
     head.extensions.remove::<Protocol>();
     head.headers.remove(CONTENT_LENGTH);
     if lease.is_h2() {
@@ -127,17 +186,29 @@ fn request(wanted: &Wanted<'_>, mut head: Parts, protocol: &str, lease: &Lease, 
         }
     } else {
         head.method = Method::GET;
-        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.insert(UPGRADE, HeaderValue::from_str(protocol).map_err(|_| Fault::RequestInvalid)?);
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(
+            UPGRADE,
+            HeaderValue::from_str(protocol).map_err(|_| Fault::RequestInvalid)?,
+        );
         if wanted.is_h2 && protocol.eq_ignore_ascii_case("websocket") {
             // The endpoint needs a key; its answer is checked by nobody but this side.
             let key = base64(&wanted.core.random.borrow_mut().u128(..).to_be_bytes());
-            head.headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).map_err(|_| Fault::Internal)?);
+            head.headers.insert(
+                SEC_WEBSOCKET_KEY,
+                HeaderValue::from_str(&key).map_err(|_| Fault::Internal)?,
+            );
         }
     }
     let mut request = Request::from_parts(head, Outgoing::Empty);
-    let scheme = if upstream.settings().tls.is_some() { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP };
-    reshape(&mut request, &wanted.host, lease.is_h2(), &scheme).map_err(|_| Fault::RequestInvalid)?;
+    let scheme = if upstream.settings().tls.is_some() {
+        http::uri::Scheme::HTTPS
+    } else {
+        http::uri::Scheme::HTTP
+    };
+    reshape(&mut request, &wanted.host, lease.is_h2(), &scheme)
+        .map_err(|_| Fault::RequestInvalid)?;
     Ok(request)
 }
 
@@ -156,12 +227,19 @@ fn answer(
     key: Option<&HeaderValue>,
     protocol: &str,
 ) -> Result<Response<Answer>, Fault> {
-    let accepted = if lease.is_h2() { response.status().is_success() } else { response.status() == StatusCode::SWITCHING_PROTOCOLS };
+    let accepted = if lease.is_h2() {
+        response.status().is_success()
+    } else {
+        response.status() == StatusCode::SWITCHING_PROTOCOLS
+    };
     if !accepted {
         running.is_failure = response.status().is_server_error();
         super::fields::remove_hop_by_hop(response.headers_mut());
         return Ok(response.map(|endpoint| match endpoint {
-            Endpoint::Http1(incoming) => Answer::Refused { incoming, _lease: RefCell::new(Some(lease)) },
+            Endpoint::Http1(incoming) => Answer::Refused {
+                incoming,
+                _lease: RefCell::new(Some(lease)),
+            },
             Endpoint::Http2(_) => Answer::Empty,
         }));
     }
@@ -175,10 +253,16 @@ fn answer(
         headers.remove(SEC_WEBSOCKET_ACCEPT);
     } else {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_str(protocol).map_err(|_| Fault::Internal)?);
+        headers.insert(
+            UPGRADE,
+            HeaderValue::from_str(protocol).map_err(|_| Fault::Internal)?,
+        );
         if let Some(key) = key.filter(|_| lease.is_h2()) {
             let accept = accept(key.as_bytes());
-            headers.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&accept).map_err(|_| Fault::Internal)?);
+            headers.insert(
+                SEC_WEBSOCKET_ACCEPT,
+                HeaderValue::from_str(&accept).map_err(|_| Fault::Internal)?,
+            );
         }
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     }
@@ -189,7 +273,14 @@ fn answer(
             return;
         }
         match upgraded.await {
-            Ok(upgraded) => join_now(caller, Stream::Upgraded(Box::new(TokioIo::new(upgraded))), running).await,
+            Ok(upgraded) => {
+                join_now(
+                    caller,
+                    Stream::Upgraded(Box::new(TokioIo::new(upgraded))),
+                    running,
+                )
+                .await
+            }
             Err(error) => tracing::debug!(%error, "an upgrade to an endpoint broke"),
         }
     });
@@ -205,7 +296,11 @@ async fn join_now(caller: OnUpgrade, endpoint: Stream, running: Running) {
         Ok(upgraded) => {
             let caller = Stream::Upgraded(Box::new(TokioIo::new(upgraded)));
             let outcome = tcp::copy(caller, endpoint, None).await;
-            tracing::debug!(sent = outcome.sent, received = outcome.received, "a tunnel ended");
+            tracing::debug!(
+                sent = outcome.sent,
+                received = outcome.received,
+                "a tunnel ended"
+            );
         }
         Err(error) => tracing::debug!(%error, "an upgrade of a caller broke"),
     }
@@ -230,6 +325,9 @@ mod tests {
 
     #[test]
     fn a_key_is_answered_as_the_specification_shows() {
-        assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            accept(b"dGhlIHNhbXBsZSBub25jZQ=="),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
     }
 }

@@ -11,7 +11,8 @@ pub struct Counter(AtomicU64);
 impl Counter {
     /// Adds `number`; only the one writer may.
     pub fn add(&self, number: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(number), Relaxed);
+        self.0
+            .store(self.0.load(Relaxed).wrapping_add(number), Relaxed);
     }
 
     /// Adds one; only the one writer may.
@@ -33,7 +34,8 @@ pub struct Gauge(AtomicI64);
 impl Gauge {
     /// Adds `number`, which may be negative; only the one writer may.
     pub fn add(&self, number: i64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(number), Relaxed);
+        self.0
+            .store(self.0.load(Relaxed).wrapping_add(number), Relaxed);
     }
 
     /// Sets the number; only the one writer may.
@@ -75,7 +77,8 @@ impl Histogram {
         if let Some(bucket) = self.buckets.get(place) {
             bucket.increment();
         }
-        self.sum.add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+        self.sum
+            .add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     }
 
     /// The bounds in milliseconds.

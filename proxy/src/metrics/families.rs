@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::cell::{Counter, Gauge, Histogram};
 use super::Shard;
+use super::cell::{Counter, Gauge, Histogram};
 
 /// Answers by the hundreds of their status.
 #[derive(Debug, Default)]
@@ -14,7 +14,10 @@ pub struct StatusCounters {
 impl StatusCounters {
     /// Counts a status.
     pub fn count(&self, status: u16) {
-        if let Some(class) = usize::from(status / 100).checked_sub(1).and_then(|class| self.classes.get(class)) {
+        if let Some(class) = usize::from(status / 100)
+            .checked_sub(1)
+            .and_then(|class| self.classes.get(class))
+        {
             class.increment();
         }
     }

@@ -19,8 +19,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The bounds of latency histograms in milliseconds: Envoy's.
 pub const LATENCY_BOUNDS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0, 30_000.0, 60_000.0,
-    300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1_000.0,
+    2_500.0,
+    5_000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
 ];
 
 /// How many names of one kind have figures of their own; the rest is counted as `other`.
@@ -88,7 +105,11 @@ impl Figures {
 
     fn shard<T: Shard>(&self, family: &Family<T>, name: &str) -> Arc<T> {
         let mut family = family.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = if family.len() >= MOST_NAMES && !family.contains_key(name) { OTHER } else { name };
+        let name = if family.len() >= MOST_NAMES && !family.contains_key(name) {
+            OTHER
+        } else {
+            name
+        };
         let shards = family.entry(name.to_owned()).or_default();
         // A worker that dropped its shard left its counts here; another goes on with them.
         if let Some(free) = shards.iter().find(|shard| Arc::strong_count(shard) == 1) {

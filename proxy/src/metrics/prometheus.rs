@@ -11,7 +11,9 @@ use super::text::{Stat, spread};
 macro_rules! family {
     ($out:ident, $family:ident, $prefix:literal, $source:expr, $label:expr) => {{
         let mut rows: Vec<(String, Vec<std::sync::Arc<$family>>)> = Vec::new();
-        Figures::each($source, |name, shards| rows.push(($label(name), shards.to_vec())));
+        Figures::each($source, |name, shards| {
+            rows.push(($label(name), shards.to_vec()))
+        });
         for (name, help, read) in $family::COUNTERS {
             head(&mut $out, &format!("{}_{name}", $prefix), help, "counter");
             for (labels, shards) in &rows {
@@ -27,11 +29,20 @@ macro_rules! family {
             }
         }
         for (name, help, read) in $family::STATUSES {
-            head(&mut $out, &format!("{}_{name}_xx", $prefix), help, "counter");
+            head(
+                &mut $out,
+                &format!("{}_{name}_xx", $prefix),
+                help,
+                "counter",
+            );
             for (labels, shards) in &rows {
                 for (index, class) in [1, 2, 3, 4, 5].iter().enumerate() {
                     let sum: u64 = shards.iter().map(|shard| read(shard)[index]).sum();
-                    let _ = writeln!($out, "{}_{name}_xx{{envoy_response_code_class=\"{class}\",{labels}}} {sum}", $prefix);
+                    let _ = writeln!(
+                        $out,
+                        "{}_{name}_xx{{envoy_response_code_class=\"{class}\",{labels}}} {sum}",
+                        $prefix
+                    );
                 }
             }
         }
@@ -51,13 +62,41 @@ macro_rules! family {
 pub fn prometheus(figures: &Figures) -> String {
     let mut out = String::new();
     let label = |key: &'static str| move |name: &str| format!("{key}=\"{}\"", escape(name));
-    family!(out, ClusterFigures, "envoy_cluster", &figures.clusters, label("envoy_cluster_name"));
-    family!(out, HttpFigures, "envoy_http", &figures.https, label("envoy_http_conn_manager_prefix"));
-    family!(out, ListenerFigures, "envoy_listener", &figures.listeners, label("envoy_listener_address"));
-    family!(out, RouteFigures, "fairlead_route", &figures.routes, |name: &str| {
-        let (route, cluster) = name.split_once('\n').unwrap_or((name, name));
-        format!("route=\"{}\",cluster=\"{}\"", escape(route), escape(cluster))
-    });
+    family!(
+        out,
+        ClusterFigures,
+        "envoy_cluster",
+        &figures.clusters,
+        label("envoy_cluster_name")
+    );
+    family!(
+        out,
+        HttpFigures,
+        "envoy_http",
+        &figures.https,
+        label("envoy_http_conn_manager_prefix")
+    );
+    family!(
+        out,
+        ListenerFigures,
+        "envoy_listener",
+        &figures.listeners,
+        label("envoy_listener_address")
+    );
+    family!(
+        out,
+        RouteFigures,
+        "fairlead_route",
+        &figures.routes,
+        |name: &str| {
+            let (route, cluster) = name.split_once('\n').unwrap_or((name, name));
+            format!(
+                "route=\"{}\",cluster=\"{}\"",
+                escape(route),
+                escape(cluster)
+            )
+        }
+    );
     out
 }
 
@@ -66,20 +105,33 @@ fn head(out: &mut String, name: &str, help: &str, kind: &str) {
 }
 
 fn histogram(out: &mut String, name: &str, labels: &str, spread: &Stat) {
-    let Stat::Spread { bounds, buckets, sum } = spread else {
+    let Stat::Spread {
+        bounds,
+        buckets,
+        sum,
+    } = spread
+    else {
         return;
     };
     let mut count = 0;
     for (index, bucket) in buckets.iter().enumerate() {
         count += bucket;
-        let bound = bounds.get(index).map_or_else(|| "+Inf".to_owned(), ToString::to_string);
+        let bound = bounds
+            .get(index)
+            .map_or_else(|| "+Inf".to_owned(), ToString::to_string);
         let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
     }
-    let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}");
+    let _ = writeln!(
+        out,
+        "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}"
+    );
 }
 
 fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -93,7 +145,8 @@ mod tests {
         one.upstream_rq_total.add(2);
         two.upstream_rq_total.add(3);
         two.upstream_rq.count(503);
-        two.upstream_rq_time.observe(std::time::Duration::from_millis(2));
+        two.upstream_rq_time
+            .observe(std::time::Duration::from_millis(2));
         let text = prometheus(&figures);
         for line in [
             "envoy_cluster_upstream_rq_total{envoy_cluster_name=\"a\\\"b\"} 5",
@@ -109,9 +162,14 @@ mod tests {
     #[test]
     fn names_are_bounded() {
         let figures = Figures::default();
-        let shards: Vec<_> = (0..5000).map(|index| figures.route(&format!("r{index}"), "c")).collect();
+        let shards: Vec<_> = (0..5000)
+            .map(|index| figures.route(&format!("r{index}"), "c"))
+            .collect();
         shards.iter().for_each(|shard| shard.success.increment());
-        let lines = prometheus(&figures).lines().filter(|line| line.starts_with("fairlead_route_success")).count();
+        let lines = prometheus(&figures)
+            .lines()
+            .filter(|line| line.starts_with("fairlead_route_success"))
+            .count();
         assert_eq!(lines, 4097);
     }
 }

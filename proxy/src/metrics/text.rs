@@ -27,16 +27,25 @@ macro_rules! sum_up {
         let prefix = $prefix;
         for (name, _, read) in $family::COUNTERS {
             let sum: u64 = $shards.iter().map(|shard| read(shard)).sum();
-            $all.insert(format!("{prefix}.{}", envoy_name(name)), Stat::Number(i128::from(sum)));
+            $all.insert(
+                format!("{prefix}.{}", envoy_name(name)),
+                Stat::Number(i128::from(sum)),
+            );
         }
         for (name, _, read) in $family::GAUGES {
             let sum: i64 = $shards.iter().map(|shard| read(shard)).sum();
-            $all.insert(format!("{prefix}.{}", envoy_name(name)), Stat::Number(i128::from(sum)));
+            $all.insert(
+                format!("{prefix}.{}", envoy_name(name)),
+                Stat::Number(i128::from(sum)),
+            );
         }
         for (name, _, read) in $family::STATUSES {
             for (index, class) in [1, 2, 3, 4, 5].iter().enumerate() {
                 let sum: u64 = $shards.iter().map(|shard| read(shard)[index]).sum();
-                $all.insert(format!("{prefix}.{name}_{class}xx"), Stat::Number(i128::from(sum)));
+                $all.insert(
+                    format!("{prefix}.{name}_{class}xx"),
+                    Stat::Number(i128::from(sum)),
+                );
             }
         }
         for (name, _, read) in $family::HISTOGRAMS {
@@ -50,17 +59,25 @@ macro_rules! sum_up {
 #[must_use]
 pub fn stats(figures: &Figures) -> BTreeMap<String, Stat> {
     let mut all = BTreeMap::new();
-    Figures::each(&figures.clusters, |name, shards| sum_up!(all, ClusterFigures, format!("cluster.{name}"), shards));
-    Figures::each(&figures.https, |name, shards| sum_up!(all, HttpFigures, format!("http.{name}"), shards));
-    Figures::each(&figures.listeners, |name, shards| sum_up!(all, ListenerFigures, format!("listener.{name}"), shards));
+    Figures::each(&figures.clusters, |name, shards| {
+        sum_up!(all, ClusterFigures, format!("cluster.{name}"), shards)
+    });
+    Figures::each(&figures.https, |name, shards| {
+        sum_up!(all, HttpFigures, format!("http.{name}"), shards)
+    });
+    Figures::each(&figures.listeners, |name, shards| {
+        sum_up!(all, ListenerFigures, format!("listener.{name}"), shards)
+    });
     all
 }
-
 
 /// A number's name as Envoy has it: some have a dot where ours have an underscore.
 fn envoy_name(name: &str) -> String {
     for group in ["ssl", "outlier_detection"] {
-        if let Some(rest) = name.strip_prefix(group).and_then(|rest| rest.strip_prefix('_')) {
+        if let Some(rest) = name
+            .strip_prefix(group)
+            .and_then(|rest| rest.strip_prefix('_'))
+        {
             return format!("{group}.{rest}");
         }
     }
@@ -77,6 +94,9 @@ pub(super) fn spread<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Opt
             }
             (bounds, (buckets, sum + more_sum))
         })
-        .map(|(bounds, (buckets, sum))| Stat::Spread { bounds, buckets, sum })
+        .map(|(bounds, (buckets, sum))| Stat::Spread {
+            bounds,
+            buckets,
+            sum,
+        })
 }
-

@@ -14,13 +14,23 @@ use super::{TlsError, alpn, material, provider, versions};
 ///
 /// # Errors
 /// When a secret is missing or broken, or nobody is trusted.
-pub fn client_config(tls: &ClientTls, secret: &dyn Fn(&str) -> Option<Secret>) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client_config(
+    tls: &ClientTls,
+    secret: &dyn Fn(&str) -> Option<Secret>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider(&tls.common);
     let certificates = material::certificates(&tls.common, secret, &provider)?;
     let trust = material::trust(&tls.common, secret)?.ok_or(TlsError::NoTrust)?;
     let has_names = !trust.names.is_empty() || !tls.common.names.is_empty();
-    let verifier = Endpoints::new(&trust, &tls.common.names, !has_names && tls.server_name.is_some(), Arc::clone(&provider))?;
-    let rejected = |error: rustls::Error| TlsError::Rejected { cause: error.to_string() };
+    let verifier = Endpoints::new(
+        &trust,
+        &tls.common.names,
+        !has_names && tls.server_name.is_some(),
+        Arc::clone(&provider),
+    )?;
+    let rejected = |error: rustls::Error| TlsError::Rejected {
+        cause: error.to_string(),
+    };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(&tls.common))
         .map_err(rejected)?

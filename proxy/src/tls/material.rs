@@ -69,7 +69,10 @@ pub(super) fn certificates(
         .iter()
         .map(|source| match &*resolve(source, secret)? {
             Secret::Certificate(certificate) => Ok(Arc::new(certified(certificate, provider)?)),
-            Secret::Trust(_) => Err(TlsError::Kind { field: "tls_certificates", wanted: "certificate" }),
+            Secret::Trust(_) => Err(TlsError::Kind {
+                field: "tls_certificates",
+                wanted: "certificate",
+            }),
         })
         .collect()
 }
@@ -84,12 +87,18 @@ pub(super) fn trust(
     };
     match &*resolve(source, secret)? {
         Secret::Trust(trust) => Ok(Some(Arc::clone(trust))),
-        Secret::Certificate(_) => Err(TlsError::Kind { field: "validation_context", wanted: "validation context" }),
+        Secret::Certificate(_) => Err(TlsError::Kind {
+            field: "validation_context",
+            wanted: "validation context",
+        }),
     }
 }
 
 /// Reads a chain and its key, and checks that they belong together.
-pub(super) fn certified(certificate: &Certificate, provider: &CryptoProvider) -> Result<CertifiedKey, MaterialError> {
+pub(super) fn certified(
+    certificate: &Certificate,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, MaterialError> {
     let chain = read_certificates("certificate_chain", &certificate.chain)?;
     let key = PrivateKeyDer::from_pem_slice(&certificate.key).map_err(|_| MaterialError::Key)?;
     let key = provider
@@ -98,34 +107,42 @@ pub(super) fn certified(certificate: &Certificate, provider: &CryptoProvider) ->
         .map_err(|_| MaterialError::Key)?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
+            Ok(certified)
+        }
         Err(_) => Err(MaterialError::Mismatch),
     }
-}
-
-/// When the leaf of a chain ends, in seconds since the epoch.
-pub(crate) fn expiry(chain: &[CertificateDer<'_>]) -> Option<i64> {
-    let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
-    Some(leaf.validity().not_after.timestamp())
 }
 
 /// Reads roots.
 pub(super) fn roots(pem: &[u8]) -> Result<RootCertStore, MaterialError> {
     let mut store = RootCertStore::empty();
-    for (index, root) in read_certificates("trusted_ca", pem)?.into_iter().enumerate() {
-        store.add(root).map_err(|error| MaterialError::Certificate {
-            field: "trusted_ca",
-            number: index + 1,
-            cause: error.to_string(),
-        })?;
+    for (index, root) in read_certificates("trusted_ca", pem)?
+        .into_iter()
+        .enumerate()
+    {
+        store
+            .add(root)
+            .map_err(|error| MaterialError::Certificate {
+                field: "trusted_ca",
+                number: index + 1,
+                cause: error.to_string(),
+            })?;
     }
     Ok(store)
 }
 
-fn read_certificates(field: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
+fn read_certificates(
+    field: &'static str,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
     let mut certificates = Vec::new();
     for (index, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
-        let broken = |cause: String| MaterialError::Certificate { field, number: index + 1, cause };
+        let broken = |cause: String| MaterialError::Certificate {
+            field,
+            number: index + 1,
+            cause,
+        };
         let certificate = certificate.map_err(|error| broken(error.to_string()))?;
         X509Certificate::from_der(&certificate).map_err(|error| broken(error.to_string()))?;
         certificates.push(certificate);

@@ -3,6 +3,7 @@
 //! Everything a handshake needs is made when a configuration or a secret changes, and shared by the handshakes after that; a
 //! renewed certificate is therefore used by the next handshake, and no running connection is touched.
 
+mod describe;
 mod material;
 mod name;
 mod server;
@@ -18,6 +19,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 
 pub use client::client_config;
+pub use describe::describe;
 pub use material::MaterialError;
 pub use server::server_config;
 
@@ -77,7 +79,8 @@ fn provider(common: &TlsCommon) -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-static FROM_1_2: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+static FROM_1_2: [&rustls::SupportedProtocolVersion; 2] =
+    [&rustls::version::TLS13, &rustls::version::TLS12];
 static FROM_1_3: [&rustls::SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
 /// The versions from the lowest allowed on.
@@ -89,7 +92,11 @@ fn versions(common: &TlsCommon) -> &'static [&'static rustls::SupportedProtocolV
 }
 
 fn alpn(common: &TlsCommon) -> Vec<Vec<u8>> {
-    common.alpn.iter().map(|name| name.as_bytes().to_vec()).collect()
+    common
+        .alpn
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect()
 }
 
 /// Who showed these certificates; they were verified by the handshake.
@@ -98,9 +105,6 @@ pub(crate) fn peer(certificates: Option<&[CertificateDer<'_>]>) -> Peer {
     let Some(leaf) = certificates.and_then(<[_]>::first) else {
         return Peer::Anonymous;
     };
-    let id = names_of(leaf)
-        .ok()
-        .and_then(|names| names.spiffe_id());
+    let id = names_of(leaf).ok().and_then(|names| names.spiffe_id());
     id.map_or(Peer::Certified, |id: SpiffeId| Peer::Known(id))
 }
-

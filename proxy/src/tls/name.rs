@@ -26,7 +26,10 @@ pub(super) fn names_of(certificate: &CertificateDer<'_>) -> Result<Names, Unread
         ..Names::default()
     };
     let alternative = parsed.subject_alternative_name().map_err(|_| Unreadable)?;
-    for name in alternative.iter().flat_map(|extension| &extension.value.general_names) {
+    for name in alternative
+        .iter()
+        .flat_map(|extension| &extension.value.general_names)
+    {
         match name {
             GeneralName::URI(uri) => names.uris.push((*uri).to_owned()),
             GeneralName::DNSName(dns) => names.dns.push((*dns).to_owned()),

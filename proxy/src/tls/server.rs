@@ -5,7 +5,9 @@ use std::sync::Arc;
 use fairlead_model::tls::{Secret, ServerTls};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 
 use super::name::names_of;
@@ -16,7 +18,10 @@ use super::{TlsError, alpn, material, provider, versions};
 ///
 /// # Errors
 /// When a secret is missing or broken.
-pub fn server_config(tls: &ServerTls, secret: &dyn Fn(&str) -> Option<Secret>) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(
+    tls: &ServerTls,
+    secret: &dyn Fn(&str) -> Option<Secret>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = provider(&tls.common);
     let certificates = material::certificates(&tls.common, secret, &provider)?;
     if certificates.is_empty() {
@@ -24,9 +29,22 @@ pub fn server_config(tls: &ServerTls, secret: &dyn Fn(&str) -> Option<Secret>) -
     }
     let trust = material::trust(&tls.common, secret)?;
     let verifier = match trust {
-        Some(trust) => Arc::new(Callers::new(&trust, &tls.common.names, tls.require_client, Arc::clone(&provider))?),
+        Some(trust) => Arc::new(Callers::new(
+            &trust,
+            &tls.common.names,
+            tls.require_client,
+            Arc::clone(&provider),
+        )?),
         None if tls.require_client => return Err(TlsError::NoTrust),
-        None => return finish(tls, provider, WebPkiClientVerifier::no_client_auth(), certificates, true),
+        None => {
+            return finish(
+                tls,
+                provider,
+                WebPkiClientVerifier::no_client_auth(),
+                certificates,
+                true,
+            );
+        }
     };
     // A resumed session would bring back a name that was verified long ago.
     finish(tls, provider, verifier, certificates, false)
@@ -39,7 +57,9 @@ fn finish(
     certificates: Vec<Arc<CertifiedKey>>,
     resumes: bool,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let rejected = |error: rustls::Error| TlsError::Rejected { cause: error.to_string() };
+    let rejected = |error: rustls::Error| TlsError::Rejected {
+        cause: error.to_string(),
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(&tls.common))
         .map_err(rejected)?
@@ -69,11 +89,20 @@ impl ByName {
                 .cert
                 .first()
                 .and_then(|leaf| names_of(leaf).ok())
-                .map(|names| names.dns.iter().map(|name| name.to_ascii_lowercase()).collect())
+                .map(|names| {
+                    names
+                        .dns
+                        .iter()
+                        .map(|name| name.to_ascii_lowercase())
+                        .collect()
+                })
                 .unwrap_or_default()
         };
         Self {
-            certificates: certificates.into_iter().map(|certificate| (names(&certificate), certificate)).collect(),
+            certificates: certificates
+                .into_iter()
+                .map(|certificate| (names(&certificate), certificate))
+                .collect(),
         }
     }
 }
@@ -86,12 +115,19 @@ impl ResolvesServerCert for ByName {
         };
         let asked = asked.to_ascii_lowercase();
         let parent = asked.split_once('.').map(|(_, parent)| parent);
-        let wild = |name: &String| name.strip_prefix("*.").is_some_and(|name| Some(name) == parent);
+        let wild = |name: &String| {
+            name.strip_prefix("*.")
+                .is_some_and(|name| Some(name) == parent)
+        };
         let found = self
             .certificates
             .iter()
             .find(|(names, _)| names.contains(&asked))
-            .or_else(|| self.certificates.iter().find(|(names, _)| names.iter().any(wild)))
+            .or_else(|| {
+                self.certificates
+                    .iter()
+                    .find(|(names, _)| names.iter().any(wild))
+            })
             .unwrap_or(first);
         Some(Arc::clone(&found.1))
     }

@@ -11,7 +11,8 @@ use rustls::server::ParsedCertificate;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
 };
 
 use super::TlsError;
@@ -26,7 +27,9 @@ struct Refused {
 }
 
 fn refuse(reason: impl Into<String>) -> Error {
-    let refused = Refused { reason: reason.into() };
+    let refused = Refused {
+        reason: reason.into(),
+    };
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
 }
 
@@ -40,7 +43,11 @@ struct Rules {
 }
 
 impl Rules {
-    fn new(trust: &Trust, names: &[NameMatch], provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
+    fn new(
+        trust: &Trust,
+        names: &[NameMatch],
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, TlsError> {
         let anyone = match trust.roots.is_empty() {
             true => None,
             false => Some(Arc::new(roots(&trust.roots)?)),
@@ -63,12 +70,15 @@ impl Rules {
 
     /// The names of a leaf, where they may be believed.
     fn names(&self, leaf: &CertificateDer<'_>) -> Result<Names, Error> {
-        let names = names_of(leaf).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let names =
+            names_of(leaf).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
         if let Some(fault) = names.fault() {
             return Err(refuse(fault));
         }
         if !names.meets(&self.names) {
-            return Err(refuse("the certificate has none of the names that are allowed"));
+            return Err(refuse(
+                "the certificate has none of the names that are allowed",
+            ));
         }
         Ok(names)
     }
@@ -84,7 +94,10 @@ impl Rules {
         });
         own.or(self.anyone.as_ref()).ok_or_else(|| {
             refuse(match &id {
-                Some(id) => format!("nobody is trusted for the trust domain {}", id.trust_domain()),
+                Some(id) => format!(
+                    "nobody is trusted for the trust domain {}",
+                    id.trust_domain()
+                ),
                 None => "the certificate has no SPIFFE id".to_owned(),
             })
         })
@@ -106,7 +119,10 @@ impl Endpoints {
         checks_name: bool,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
-        Ok(Self { rules: Rules::new(trust, names, provider)?, checks_name })
+        Ok(Self {
+            rules: Rules::new(trust, names, provider)?,
+            checks_name,
+        })
     }
 }
 
@@ -140,7 +156,12 @@ impl ServerCertVerifier for Endpoints {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.rules.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.rules.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -149,11 +170,19 @@ impl ServerCertVerifier for Endpoints {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.rules.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.rules.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.rules.provider.signature_verification_algorithms.supported_schemes()
+        self.rules
+            .provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -179,13 +208,22 @@ impl Callers {
             .map(|(_, roots)| roots)
             .chain(&rules.anyone)
             .map(|roots| {
-                WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider))
-                    .build()
-                    .map(|verifier| (Arc::clone(roots), verifier))
-                    .map_err(|error| TlsError::Rejected { cause: error.to_string() })
+                WebPkiClientVerifier::builder_with_provider(
+                    Arc::clone(roots),
+                    Arc::clone(&provider),
+                )
+                .build()
+                .map(|verifier| (Arc::clone(roots), verifier))
+                .map_err(|error| TlsError::Rejected {
+                    cause: error.to_string(),
+                })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { rules, verifiers, is_required })
+        Ok(Self {
+            rules,
+            verifiers,
+            is_required,
+        })
     }
 }
 
@@ -221,7 +259,12 @@ impl ClientCertVerifier for Callers {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.rules.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.rules.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -230,10 +273,18 @@ impl ClientCertVerifier for Callers {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.rules.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.rules.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.rules.provider.signature_verification_algorithms.supported_schemes()
+        self.rules
+            .provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

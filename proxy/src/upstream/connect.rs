@@ -130,7 +130,12 @@ impl Connector {
     ) -> Result<Connected, ConnectError> {
         tokio::time::timeout(self.timeout, self.connect_now(address, ends))
             .await
-            .unwrap_or_else(|_| Err(ConnectError::Late { address: address.clone(), limit: self.timeout }))
+            .unwrap_or_else(|_| {
+                Err(ConnectError::Late {
+                    address: address.clone(),
+                    limit: self.timeout,
+                })
+            })
     }
 
     async fn connect_now(
@@ -138,12 +143,19 @@ impl Connector {
         address: &Address,
         ends: Option<(SocketAddr, SocketAddr)>,
     ) -> Result<Connected, ConnectError> {
-        let refused = |source| ConnectError::Refused { address: address.clone(), source };
+        let refused = |source| ConnectError::Refused {
+            address: address.clone(),
+            source,
+        };
         let mut stream = match address {
-            Address::Socket(socket) => Stream::Tcp(TcpStream::connect(socket).await.map_err(refused)?),
-            Address::Name(name, port) => {
-                Stream::Tcp(TcpStream::connect((name.as_str(), *port)).await.map_err(refused)?)
+            Address::Socket(socket) => {
+                Stream::Tcp(TcpStream::connect(socket).await.map_err(refused)?)
             }
+            Address::Name(name, port) => Stream::Tcp(
+                TcpStream::connect((name.as_str(), *port))
+                    .await
+                    .map_err(refused)?,
+            ),
             Address::Path(path) => Stream::Unix(UnixStream::connect(path).await.map_err(refused)?),
         };
         if let Stream::Tcp(tcp) = &stream {
@@ -154,7 +166,10 @@ impl Connector {
             stream.write_all(&header).await.map_err(refused)?;
         }
         let Some(tls) = &self.tls else {
-            return Ok(Connected { stream, is_h2: false });
+            return Ok(Connected {
+                stream,
+                is_h2: false,
+            });
         };
         let name = match (&self.server_name, address) {
             (Some(name), _) => name.clone(),
@@ -164,8 +179,14 @@ impl Connector {
         let secured = TlsConnector::from(Arc::clone(tls))
             .connect(name, stream)
             .await
-            .map_err(|source| ConnectError::Tls { address: address.clone(), source })?;
+            .map_err(|source| ConnectError::Tls {
+                address: address.clone(),
+                source,
+            })?;
         let is_h2 = secured.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Connected { stream: Stream::Client(Box::new(secured)), is_h2 })
+        Ok(Connected {
+            stream: Stream::Client(Box::new(secured)),
+            is_h2,
+        })
     }
 }

@@ -44,7 +44,10 @@ impl Drop for Sending {
 }
 
 /// Sends a request, and waits for the head of the answer.
-pub(crate) async fn send(sender: &mut SendRequest<Bytes>, request: Request<Outgoing>) -> Result<Response<Received>, h2::Error> {
+pub(crate) async fn send(
+    sender: &mut SendRequest<Bytes>,
+    request: Request<Outgoing>,
+) -> Result<Response<Received>, h2::Error> {
     let (head, body) = request.into_parts();
     let is_empty = body.is_end_stream();
     let (response, stream) = sender.send_request(Request::from_parts(head, ()), is_empty)?;
@@ -54,7 +57,14 @@ pub(crate) async fn send(sender: &mut SendRequest<Bytes>, request: Request<Outgo
         .headers()
         .get(http::header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse().ok());
-    Ok(response.map(|stream| Received::Http2(Http2Body { stream, length, is_read: false, _sending: sending })))
+    Ok(response.map(|stream| {
+        Received::Http2(Http2Body {
+            stream,
+            length,
+            is_read: false,
+            _sending: sending,
+        })
+    }))
 }
 
 /// Sends a body as fast as the endpoint takes it.
@@ -78,7 +88,11 @@ async fn pump(body: Outgoing, mut stream: SendStream<Bytes>) {
             }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    if send_data(&mut stream, data, body.is_end_stream()).await.is_err() || body.is_end_stream() {
+                    if send_data(&mut stream, data, body.is_end_stream())
+                        .await
+                        .is_err()
+                        || body.is_end_stream()
+                    {
                         return;
                     }
                 }
@@ -94,10 +108,17 @@ async fn pump(body: Outgoing, mut stream: SendStream<Bytes>) {
 }
 
 /// Sends some bytes within what the endpoint allows.
-async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, is_last: bool) -> Result<(), h2::Error> {
+async fn send_data(
+    stream: &mut SendStream<Bytes>,
+    mut data: Bytes,
+    is_last: bool,
+) -> Result<(), h2::Error> {
     while data.has_remaining() {
         stream.reserve_capacity(data.remaining());
-        let allowed = poll_fn(|context| stream.poll_capacity(context)).await.transpose()?.unwrap_or(0);
+        let allowed = poll_fn(|context| stream.poll_capacity(context))
+            .await
+            .transpose()?
+            .unwrap_or(0);
         let part = data.split_to(allowed.min(data.remaining()));
         if part.is_empty() {
             continue;
@@ -111,9 +132,16 @@ impl Body for Received {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = match self.get_mut() {
-            Self::Http1(incoming) => return Pin::new(incoming).poll_frame(context).map_err(BodyError::Broken),
+            Self::Http1(incoming) => {
+                return Pin::new(incoming)
+                    .poll_frame(context)
+                    .map_err(BodyError::Broken);
+            }
             Self::Http2(body) => body,
         };
         if !body.is_read {
@@ -123,7 +151,9 @@ impl Body for Received {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 // An endpoint may end its answer before it read the whole request (RFC 9113 8.1).
-                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => return Poll::Ready(None),
+                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => {
+                    return Poll::Ready(None);
+                }
                 Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Reset(error)))),
                 None => body.is_read = true,
             }
@@ -145,7 +175,9 @@ impl Body for Received {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(incoming) => incoming.size_hint(),
-            Self::Http2(body) => body.length.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Http2(body) => body
+                .length
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }
@@ -159,21 +191,34 @@ pub(crate) struct Tunnel {
 }
 
 /// Opens a tunnel: the head of the answer, and the bytes where it is a success.
-pub(crate) async fn open(sender: &mut SendRequest<Bytes>, request: Request<()>) -> Result<Response<Tunnel>, h2::Error> {
+pub(crate) async fn open(
+    sender: &mut SendRequest<Bytes>,
+    request: Request<()>,
+) -> Result<Response<Tunnel>, h2::Error> {
     let (response, send) = sender.send_request(request, false)?;
     let response = response.await?;
-    Ok(response.map(|receive| Tunnel { send, receive, rest: Bytes::new() }))
+    Ok(response.map(|receive| Tunnel {
+        send,
+        receive,
+        rest: Bytes::new(),
+    }))
 }
 
 impl AsyncRead for Tunnel {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.rest.is_empty() {
             match ready!(self.receive.poll_data(context)) {
                 Some(Ok(data)) => {
                     let _ = self.receive.flow_control().release_capacity(data.len());
                     self.rest = data;
                 }
-                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => return Poll::Ready(Ok(())),
+                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => {
+                    return Poll::Ready(Ok(()));
+                }
                 Some(Err(error)) => return Poll::Ready(Err(broken(error))),
                 None => return Poll::Ready(Ok(())),
             }
@@ -185,7 +230,11 @@ impl AsyncRead for Tunnel {
 }
 
 impl AsyncWrite for Tunnel {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }

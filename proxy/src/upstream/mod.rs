@@ -47,16 +47,23 @@ pub(crate) struct Upstream {
 pub(crate) struct Counts {
     pub(crate) requests: Cell<u32>,
     pub(crate) retries: Cell<u32>,
-    pub(crate) pending: Cell<u32>,
     pub(crate) connections: Cell<u32>,
 }
 
 impl Upstream {
-    pub(crate) fn new(settings: Arc<Cluster>, tls: Option<Arc<ClientConfig>>, cores: u32, figures: &Figures) -> Self {
+    pub(crate) fn new(
+        settings: Arc<Cluster>,
+        tls: Option<Arc<ClientConfig>>,
+        cores: u32,
+        figures: &Figures,
+    ) -> Self {
         Self {
             limits: Cell::new(settings.limits.share(cores)),
             connector: RefCell::new(Rc::new(Connector::new(&settings, tls))),
-            balancer: RefCell::new(Balancer::new(settings.balancing.clone(), settings.breaker.clone())),
+            balancer: RefCell::new(Balancer::new(
+                settings.balancing.clone(),
+                settings.breaker.clone(),
+            )),
             pools: RefCell::default(),
             counts: Rc::default(),
             figures: figures.cluster(&settings.name),
@@ -66,7 +73,13 @@ impl Upstream {
     }
 
     /// Takes new settings; connections that were made by others are not used for new requests.
-    pub(crate) fn configure(&self, settings: Arc<Cluster>, tls: Option<Arc<ClientConfig>>, cores: u32, now: Moment) {
+    pub(crate) fn configure(
+        &self,
+        settings: Arc<Cluster>,
+        tls: Option<Arc<ClientConfig>>,
+        cores: u32,
+        now: Moment,
+    ) {
         self.limits.set(settings.limits.share(cores));
         let connector = Connector::new(&settings, tls);
         if !connector.is_like(&self.connector.borrow()) {
@@ -75,9 +88,11 @@ impl Upstream {
         }
         let old = self.settings.replace(Arc::clone(&settings));
         if old.balancing != settings.balancing || old.breaker != settings.breaker {
-            self.balancer
-                .borrow_mut()
-                .configure(settings.balancing.clone(), settings.breaker.clone(), now);
+            self.balancer.borrow_mut().configure(
+                settings.balancing.clone(),
+                settings.breaker.clone(),
+                now,
+            );
         }
     }
 
@@ -92,8 +107,12 @@ impl Upstream {
             }
         }
         self.figures.update_success.increment();
-        self.figures.membership_total.set(i64::try_from(balancer.len()).unwrap_or(i64::MAX));
-        self.figures.membership_healthy.set(i64::try_from(balancer.len() - balancer.resting()).unwrap_or(i64::MAX));
+        self.figures
+            .membership_total
+            .set(i64::try_from(balancer.len()).unwrap_or(i64::MAX));
+        self.figures
+            .membership_healthy
+            .set(i64::try_from(balancer.len() - balancer.resting()).unwrap_or(i64::MAX));
         if !balancer.is_empty() {
             self.came.notify_waiters();
         }
@@ -132,10 +151,10 @@ impl Upstream {
         let mut waited = false;
         loop {
             let came = self.came.notified();
-            let picked = self
-                .balancer
-                .borrow_mut()
-                .pick(wanted, clock.now(), &mut random.borrow_mut());
+            let picked =
+                self.balancer
+                    .borrow_mut()
+                    .pick(wanted, clock.now(), &mut random.borrow_mut());
             match picked {
                 Ok(key) => return Ok((key, self.pool(key))),
                 Err(NoEndpoint::Empty) if !waited => {
@@ -157,7 +176,13 @@ impl Upstream {
     }
 
     /// A try ended.
-    pub(crate) fn finish(&self, key: EndpointKey, finish: Finish, now: Moment, random: &RefCell<fastrand::Rng>) {
+    pub(crate) fn finish(
+        &self,
+        key: EndpointKey,
+        finish: Finish,
+        now: Moment,
+        random: &RefCell<fastrand::Rng>,
+    ) {
         let mut balancer = self.balancer.borrow_mut();
         let rested = balancer.resting();
         balancer.finish(key, finish, now, &mut random.borrow_mut());
@@ -166,8 +191,12 @@ impl Upstream {
             if rests > rested {
                 self.figures.outlier_detection_ejections_total.increment();
             }
-            self.figures.outlier_detection_ejections_active.set(i64::try_from(rests).unwrap_or(i64::MAX));
-            self.figures.membership_healthy.set(i64::try_from(balancer.len() - rests).unwrap_or(i64::MAX));
+            self.figures
+                .outlier_detection_ejections_active
+                .set(i64::try_from(rests).unwrap_or(i64::MAX));
+            self.figures
+                .membership_healthy
+                .set(i64::try_from(balancer.len() - rests).unwrap_or(i64::MAX));
         }
     }
 
@@ -212,13 +241,20 @@ pub(crate) struct Held {
 
 impl Held {
     /// Raises the number, unless it is at its limit.
-    pub(crate) fn take(counts: &Rc<Counts>, which: fn(&Counts) -> &Cell<u32>, limit: u32) -> Option<Self> {
+    pub(crate) fn take(
+        counts: &Rc<Counts>,
+        which: fn(&Counts) -> &Cell<u32>,
+        limit: u32,
+    ) -> Option<Self> {
         let number = which(counts);
         if number.get() >= limit {
             return None;
         }
         number.set(number.get() + 1);
-        Some(Self { counts: Rc::clone(counts), which })
+        Some(Self {
+            counts: Rc::clone(counts),
+            which,
+        })
     }
 }
 
@@ -242,7 +278,10 @@ impl Budget {
             least_per_second: settings.least_per_second / f64::from(cores),
             ..settings
         };
-        Self { settings, state: BudgetState::new(share) }
+        Self {
+            settings,
+            state: BudgetState::new(share),
+        }
     }
 
     pub(crate) fn is_of(&self, settings: &RetryBudget) -> bool {

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fairlead_model::Moment;
 use fairlead_model::cluster::{Address, Endpoint, UpstreamProtocol};
-use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Request, Response};
 use hyper::client::conn::http1;
@@ -130,7 +130,11 @@ impl Pool {
     }
 
     /// A connection for one request: one that waits, or a new one.
-    pub(crate) async fn lease(self: &Rc<Self>, is_h2_wanted: bool, connections: u32) -> Result<Lease, ConnectError> {
+    pub(crate) async fn lease(
+        self: &Rc<Self>,
+        is_h2_wanted: bool,
+        connections: u32,
+    ) -> Result<Lease, ConnectError> {
         let is_h2 = match self.connector.protocol {
             UpstreamProtocol::Http1 => false,
             UpstreamProtocol::Http2 => true,
@@ -138,11 +142,18 @@ impl Pool {
             // Until something was settled, the first connection is made as if it were to be shared.
             UpstreamProtocol::Alpn => self.settled_h2.get().unwrap_or(true),
         };
-        if is_h2 { self.lease_h2(connections).await } else { self.lease_h1(connections).await }
+        if is_h2 {
+            self.lease_h2(connections).await
+        } else {
+            self.lease_h1(connections).await
+        }
     }
 
     /// A connection of its own, on which nothing is spoken yet.
-    pub(crate) async fn connect_raw(&self, connections: u32) -> Result<super::Stream, ConnectError> {
+    pub(crate) async fn connect_raw(
+        &self,
+        connections: u32,
+    ) -> Result<super::Stream, ConnectError> {
         let (connected, held) = self.connect(connections).await?;
         // It counts for as long as its tunnel, which holds a request's place as well.
         drop(held);
@@ -156,7 +167,11 @@ impl Pool {
             };
             // It is ready as soon as the last answer was read to its end; one that ended is forgotten.
             if idle.sender.ready().await.is_ok() {
-                return Ok(Lease::Http1 { sender: idle.sender, pool: Rc::clone(self), requests: idle.requests });
+                return Ok(Lease::Http1 {
+                    sender: idle.sender,
+                    pool: Rc::clone(self),
+                    requests: idle.requests,
+                });
             }
         }
         let (connected, held) = self.connect(connections).await?;
@@ -196,7 +211,10 @@ impl Pool {
         let mut multiplexed = self.multiplexed.borrow_mut();
         let most = self.connector.requests_per_connection.unwrap_or(u32::MAX);
         multiplexed.retain(|own| own.is_open.get() && own.requests.get() < most);
-        multiplexed.iter().find(|own| own.has_room()).map(Multiplexed::lease)
+        multiplexed
+            .iter()
+            .find(|own| own.has_room())
+            .map(Multiplexed::lease)
     }
 
     async fn connect(&self, connections: u32) -> Result<(Connected, Held), ConnectError> {
@@ -217,7 +235,9 @@ impl Pool {
             }
             Err(error) => {
                 match &error {
-                    ConnectError::Late { .. } => self.figures.upstream_cx_connect_timeout.increment(),
+                    ConnectError::Late { .. } => {
+                        self.figures.upstream_cx_connect_timeout.increment()
+                    }
                     ConnectError::Tls { .. } => self.figures.ssl_connection_error.increment(),
                     _ => {}
                 }
@@ -228,17 +248,32 @@ impl Pool {
         }
     }
 
-    async fn begin_h1(self: &Rc<Self>, connected: Connected, held: Held) -> Result<Lease, ConnectError> {
+    async fn begin_h1(
+        self: &Rc<Self>,
+        connected: Connected,
+        held: Held,
+    ) -> Result<Lease, ConnectError> {
         let (sender, connection) = http1::Builder::new()
             .handshake::<_, Outgoing>(TokioIo::new(connected.stream))
             .await
-            .map_err(|source| ConnectError::Http { address: self.address(), source })?;
+            .map_err(|source| ConnectError::Http {
+                address: self.address(),
+                source,
+            })?;
         self.figures.upstream_cx_http1_total.increment();
         self.run(connection.with_upgrades(), held);
-        Ok(Lease::Http1 { sender, pool: Rc::clone(self), requests: 0 })
+        Ok(Lease::Http1 {
+            sender,
+            pool: Rc::clone(self),
+            requests: 0,
+        })
     }
 
-    async fn begin_h2(&self, connected: Connected, held: Held) -> Result<(SendRequest<Bytes>, Rc<Cell<bool>>), ConnectError> {
+    async fn begin_h2(
+        &self,
+        connected: Connected,
+        held: Held,
+    ) -> Result<(SendRequest<Bytes>, Rc<Cell<bool>>), ConnectError> {
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -246,7 +281,10 @@ impl Pool {
             .enable_push(false)
             .handshake(connected.stream)
             .await
-            .map_err(|source| ConnectError::Http2 { address: self.address(), source })?;
+            .map_err(|source| ConnectError::Http2 {
+                address: self.address(),
+                source,
+            })?;
         self.figures.upstream_cx_http2_total.increment();
         let is_open = Rc::new(Cell::new(true));
         let open = Rc::clone(&is_open);
@@ -262,13 +300,18 @@ impl Pool {
     }
 
     fn address(&self) -> Address {
-        self.endpoint
-            .as_ref()
-            .map_or_else(|| Address::Name(String::new(), 0), |endpoint| endpoint.address.clone())
+        self.endpoint.as_ref().map_or_else(
+            || Address::Name(String::new(), 0),
+            |endpoint| endpoint.address.clone(),
+        )
     }
 
     /// Runs a connection to its end.
-    fn run<E: std::fmt::Display>(&self, connection: impl Future<Output = Result<(), E>> + 'static, held: Held) {
+    fn run<E: std::fmt::Display>(
+        &self,
+        connection: impl Future<Output = Result<(), E>> + 'static,
+        held: Held,
+    ) {
         let figures = Arc::clone(&self.figures);
         figures.upstream_cx_active.add(1);
         tokio::task::spawn_local(async move {
@@ -284,7 +327,9 @@ impl Pool {
     /// Closes connections that nobody used for `idle`, and forgets those that ended.
     pub(crate) fn sweep(&self, now: Moment, idle: Option<Duration>) {
         let is_old = |since: Moment| idle.is_some_and(|idle| now.since(since) >= idle);
-        self.idle.borrow_mut().retain(|own| !own.sender.is_closed() && !is_old(own.since));
+        self.idle
+            .borrow_mut()
+            .retain(|own| !own.sender.is_closed() && !is_old(own.since));
         self.multiplexed
             .borrow_mut()
             .retain(|own| own.is_open.get() && (own.running.get() > 0 || !is_old(own.used.get())));
@@ -316,7 +361,10 @@ impl Lease {
     }
 
     /// Sends a request, and waits for the head of the answer.
-    pub(crate) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Received>, Sent> {
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Received>, Sent> {
         match self {
             Self::Http1 { sender, .. } => match sender.try_send_request(request).await {
                 Ok(response) => Ok(response.map(Received::Http1)),
@@ -325,38 +373,60 @@ impl Lease {
                     error: Failure::Http1(error.into_error()),
                 }),
             },
-            Self::Http2 { sender, is_open, .. } => {
+            Self::Http2 {
+                sender, is_open, ..
+            } => {
                 if let Err(error) = poll_fn(|context| sender.poll_ready(context)).await {
                     // It ended, or is about to (GOAWAY): no other request shall find it.
                     is_open.set(false);
-                    return Err(Sent { request: Some(request), error: Failure::Http2(error) });
+                    return Err(Sent {
+                        request: Some(request),
+                        error: Failure::Http2(error),
+                    });
                 }
-                own_h2::send(sender, request)
-                    .await
-                    .map_err(|error| Sent { request: None, error: Failure::Http2(error) })
+                own_h2::send(sender, request).await.map_err(|error| Sent {
+                    request: None,
+                    error: Failure::Http2(error),
+                })
             }
         }
     }
 
     /// Opens a tunnel through HTTP/2; nothing where the connection is HTTP/1.1.
-    pub(crate) async fn tunnel(&mut self, request: Request<()>) -> Option<Result<Response<Tunnel>, h2::Error>> {
+    pub(crate) async fn tunnel(
+        &mut self,
+        request: Request<()>,
+    ) -> Option<Result<Response<Tunnel>, h2::Error>> {
         match self {
             Self::Http1 { .. } => None,
-            Self::Http2 { sender, .. } => Some(match poll_fn(|context| sender.poll_ready(context)).await {
-                Ok(()) => own_h2::open(sender, request).await,
-                Err(error) => Err(error),
-            }),
+            Self::Http2 { sender, .. } => {
+                Some(match poll_fn(|context| sender.poll_ready(context)).await {
+                    Ok(()) => own_h2::open(sender, request).await,
+                    Err(error) => Err(error),
+                })
+            }
         }
     }
 
     /// The answer was read to its end.
     pub(crate) fn done(self, now: Moment) {
         match self {
-            Self::Http1 { sender, pool, requests } => {
+            Self::Http1 {
+                sender,
+                pool,
+                requests,
+            } => {
                 let requests = requests + 1;
-                let is_spent = pool.connector.requests_per_connection.is_some_and(|most| requests >= most);
+                let is_spent = pool
+                    .connector
+                    .requests_per_connection
+                    .is_some_and(|most| requests >= most);
                 if !is_spent && !sender.is_closed() {
-                    pool.idle.borrow_mut().push(Idle { sender, since: now, requests });
+                    pool.idle.borrow_mut().push(Idle {
+                        sender,
+                        since: now,
+                        requests,
+                    });
                 }
             }
             Self::Http2 { used, .. } => used.set(now),

@@ -30,7 +30,11 @@ pub(crate) enum Stream {
 impl Stream {
     /// The connection with these bytes before it.
     pub(crate) fn after(self, looked: Bytes) -> Self {
-        if looked.is_empty() { self } else { Self::Looked(Box::new((looked, self))) }
+        if looked.is_empty() {
+            self
+        } else {
+            Self::Looked(Box::new((looked, self)))
+        }
     }
 
     /// The TCP connection below, where there is one.
@@ -63,7 +67,11 @@ macro_rules! each {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if let Self::Looked(looked) = &mut *self {
             let (bytes, _) = &mut **looked;
             if !bytes.is_empty() {
@@ -78,7 +86,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         each!(self, inner => Pin::new(inner).poll_write(context, bytes))
     }
 

@@ -73,7 +73,14 @@ impl Applied {
                     let chains = Rc::new(RefCell::new(make_chains(core, snapshot, listener)));
                     let stop = CancellationToken::new();
                     listen::start(core, listener, Rc::clone(&chains), stop.clone());
-                    self.listeners.insert(name.clone(), Running { settings: Arc::clone(listener), chains, stop });
+                    self.listeners.insert(
+                        name.clone(),
+                        Running {
+                            settings: Arc::clone(listener),
+                            chains,
+                            stop,
+                        },
+                    );
                 }
             }
         }
@@ -91,7 +98,13 @@ impl Applied {
     pub(super) fn drain_time(&self) -> Duration {
         self.listeners
             .values()
-            .flat_map(|running| running.settings.chains.iter().chain(&running.settings.default_chain))
+            .flat_map(|running| {
+                running
+                    .settings
+                    .chains
+                    .iter()
+                    .chain(&running.settings.default_chain)
+            })
             .map(|chain| match &chain.handler {
                 Handler::Http(http) => http.timeouts.drain,
                 Handler::Tcp(_) => Duration::from_secs(5),
@@ -118,14 +131,21 @@ fn clusters(core: &Rc<Core>, old: &Snapshot, snapshot: &Snapshot, secrets_change
                 if changed || (secrets_changed && cluster.tls.is_some()) {
                     match tls() {
                         Ok(tls) => upstream.configure(Arc::clone(cluster), tls, cores, now),
-                        Err(error) => tracing::warn!(cluster = %name, %error, "the old TLS of a cluster stays"),
+                        Err(error) => {
+                            tracing::warn!(cluster = %name, %error, "the old TLS of a cluster stays")
+                        }
                     }
                 }
                 Rc::clone(upstream)
             }
             None => match tls() {
                 Ok(tls) => {
-                    let upstream = Rc::new(Upstream::new(Arc::clone(cluster), tls, cores, &core.shared.figures));
+                    let upstream = Rc::new(Upstream::new(
+                        Arc::clone(cluster),
+                        tls,
+                        cores,
+                        &core.shared.figures,
+                    ));
                     upstreams.insert(Arc::clone(name), Rc::clone(&upstream));
                     upstream
                 }

@@ -71,22 +71,35 @@ impl Open {
         core.connections.set(core.connections.get() + 1);
         figures.downstream_cx_total.increment();
         figures.downstream_cx_active.add(1);
-        Self { core: Rc::clone(core), figures: Arc::clone(figures) }
+        Self {
+            core: Rc::clone(core),
+            figures: Arc::clone(figures),
+        }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.core.connections.set(self.core.connections.get().saturating_sub(1));
+        self.core
+            .connections
+            .set(self.core.connections.get().saturating_sub(1));
         self.figures.downstream_cx_active.add(-1);
         self.figures.downstream_cx_destroy.increment();
     }
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(core: Rc<Core>, chains: Rc<Chains>, stream: Stream, source: Option<SocketAddr>) {
+pub(super) async fn serve(
+    core: Rc<Core>,
+    chains: Rc<Chains>,
+    stream: Stream,
+    source: Option<SocketAddr>,
+) {
     let _open = Open::new(&core, &chains.figures);
-    let mut connection = Connection { source, ..Connection::default() };
+    let mut connection = Connection {
+        source,
+        ..Connection::default()
+    };
     let Some((stream, served, spoken)) = arrive(&chains, stream, &mut connection).await else {
         return;
     };
@@ -116,7 +129,11 @@ pub(super) async fn serve(core: Rc<Core>, chains: Rc<Chains>, stream: Stream, so
 }
 
 /// Reads what comes before the protocol itself, and finds the chain.
-async fn arrive(chains: &Chains, mut stream: Stream, connection: &mut Connection) -> Option<(Stream, Served, Option<Spoken>)> {
+async fn arrive(
+    chains: &Chains,
+    mut stream: Stream,
+    connection: &mut Connection,
+) -> Option<(Stream, Served, Option<Spoken>)> {
     let listener = &chains.listener;
     connection.destination = stream.tcp().and_then(|tcp| tcp.local_addr().ok());
     if listener.original_destination {
@@ -167,7 +184,11 @@ async fn arrive(chains: &Chains, mut stream: Stream, connection: &mut Connection
             Some(Spoken::Tls { server_name, .. }) => server_name.as_deref(),
             _ => None,
         },
-        transport: if matches!(spoken, Some(Spoken::Tls { .. })) { Transport::Tls } else { Transport::Plain },
+        transport: if matches!(spoken, Some(Spoken::Tls { .. })) {
+            Transport::Tls
+        } else {
+            Transport::Plain
+        },
         protocols: &protocols,
     };
     let Some(served) = chains.served(&arrived) else {
@@ -184,7 +205,9 @@ fn looks(listener: &Listener) -> Option<(usize, Duration)> {
     }
     let needs = listener.chains.iter().any(|chain| {
         let matches = &chain.matches;
-        !matches.server_names.is_empty() || matches.transport.is_some() || !matches.protocols.is_empty()
+        !matches.server_names.is_empty()
+            || matches.transport.is_some()
+            || !matches.protocols.is_empty()
     });
     needs.then_some((1024, FIRST_BYTES))
 }
@@ -192,12 +215,20 @@ fn looks(listener: &Listener) -> Option<(usize, Duration)> {
 impl Chains {
     fn served(&self, arrived: &Arrived<'_>) -> Option<Served> {
         if let [only] = self.served.as_slice()
-            && self.listener.chains.first().is_some_and(|chain| chain.matches == Default::default())
+            && self
+                .listener
+                .chains
+                .first()
+                .is_some_and(|chain| chain.matches == Default::default())
         {
             return Some(only.clone());
         }
         let chain = self.listener.chain(arrived)?;
-        let all = self.listener.chains.iter().chain(&self.listener.default_chain);
+        let all = self
+            .listener
+            .chains
+            .iter()
+            .chain(&self.listener.default_chain);
         let place = all.into_iter().position(|own| std::ptr::eq(own, chain))?;
         self.served.get(place).cloned()
     }
@@ -249,7 +280,13 @@ async fn secure(
 }
 
 /// Speaks HTTP.
-async fn http(chains: &Chains, service: &Rc<HttpService>, stream: Stream, is_h2: Option<bool>, connection: Connection) {
+async fn http(
+    chains: &Chains,
+    service: &Rc<HttpService>,
+    stream: Stream,
+    is_h2: Option<bool>,
+    connection: Connection,
+) {
     let (stream, is_h2) = match is_h2 {
         Some(is_h2) => (stream, is_h2),
         None => match detect(stream, 64, FIRST_BYTES).await {
@@ -270,12 +307,20 @@ async fn http(chains: &Chains, service: &Rc<HttpService>, stream: Stream, is_h2:
         figures.downstream_cx_http2_total.increment();
         let mut serving = std::pin::pin!(h2_builder(service).serve_connection(io, handler));
         let limits = Limits::of(service, chains);
-        limits.run(serving.as_mut(), |serving| serving.graceful_shutdown()).await
+        limits
+            .run(serving.as_mut(), |serving| serving.graceful_shutdown())
+            .await
     } else {
         figures.downstream_cx_http1_total.increment();
-        let mut serving = std::pin::pin!(h1_builder(service).serve_connection(io, handler).with_upgrades());
+        let mut serving = std::pin::pin!(
+            h1_builder(service)
+                .serve_connection(io, handler)
+                .with_upgrades()
+        );
         let limits = Limits::of(service, chains);
-        limits.run(serving.as_mut(), |serving| serving.graceful_shutdown()).await
+        limits
+            .run(serving.as_mut(), |serving| serving.graceful_shutdown())
+            .await
     };
     if let Err(error) = outcome {
         if error.is_parse() {
@@ -308,7 +353,11 @@ impl<'a> Limits<'a> {
     }
 
     /// Runs a connection to its end. When it is to be drained, or its life is over, running requests may still end.
-    async fn run<C>(&self, mut serving: Pin<&mut C>, shut: impl Fn(Pin<&mut C>)) -> hyper::Result<()>
+    async fn run<C>(
+        &self,
+        mut serving: Pin<&mut C>,
+        shut: impl Fn(Pin<&mut C>),
+    ) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>>,
     {
@@ -319,7 +368,9 @@ impl<'a> Limits<'a> {
             () = until(self.life) => self.figures.downstream_cx_max_duration_reached.increment(),
         }
         shut(serving.as_mut());
-        tokio::time::timeout(self.grace, serving).await.unwrap_or(Ok(()))
+        tokio::time::timeout(self.grace, serving)
+            .await
+            .unwrap_or(Ok(()))
     }
 }
 
@@ -369,8 +420,16 @@ async fn bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream) {
 }
 
 async fn forward_bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream) -> Result<(), Fault> {
-    let weight: u64 = settings.clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
-    let mut draw = if weight > 1 { core.random.borrow_mut().u64(..weight) } else { 0 };
+    let weight: u64 = settings
+        .clusters
+        .iter()
+        .map(|(_, weight)| u64::from(*weight))
+        .sum();
+    let mut draw = if weight > 1 {
+        core.random.borrow_mut().u64(..weight)
+    } else {
+        0
+    };
     let (name, _) = settings
         .clusters
         .iter()
@@ -381,11 +440,25 @@ async fn forward_bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream) -> Resul
         })
         .ok_or(Fault::NoEndpoint)?;
     let upstream = core.upstream(name).ok_or(Fault::UnknownCluster)?;
-    let _running = Held::take(&upstream.counts, |counts| &counts.requests, upstream.limits().requests).ok_or(Fault::LimitReached)?;
+    let _running = Held::take(
+        &upstream.counts,
+        |counts| &counts.requests,
+        upstream.limits().requests,
+    )
+    .ok_or(Fault::LimitReached)?;
     let mut tried = Vec::new();
     // A connection that cannot be made says nothing of the bytes: another endpoint may be tried.
     let (key, endpoint) = loop {
-        let (key, pool) = upstream.pick(&Wanted { tried: &tried, ..Wanted::default() }, &core.clock, &core.random).await?;
+        let (key, pool) = upstream
+            .pick(
+                &Wanted {
+                    tried: &tried,
+                    ..Wanted::default()
+                },
+                &core.clock,
+                &core.random,
+            )
+            .await?;
         let begun = core.clock.now();
         match pool.connect_raw(upstream.limits().connections).await {
             Ok(stream) => {
@@ -394,7 +467,10 @@ async fn forward_bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream) -> Resul
                 break (key, stream);
             }
             Err(error) => {
-                let finish = Finish { judged: Some(judged(true, false)), ..Finish::default() };
+                let finish = Finish {
+                    judged: Some(judged(true, false)),
+                    ..Finish::default()
+                };
                 upstream.finish(key, finish, core.clock.now(), &core.random);
                 if tried.len() >= 2 || matches!(error.fault(), Fault::LimitReached) {
                     return Err(error.fault());
@@ -413,7 +489,10 @@ async fn forward_bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream) -> Resul
     if let Some(error) = copied.error {
         tracing::debug!(%error, "a connection of bytes broke");
     }
-    let finish = Finish { judged: Some(judged(false, false)), ..Finish::default() };
+    let finish = Finish {
+        judged: Some(judged(false, false)),
+        ..Finish::default()
+    };
     upstream.finish(key, finish, core.clock.now(), &core.random);
     Ok(())
 }

@@ -30,7 +30,12 @@ enum Bound {
 }
 
 /// Listens until `stop`.
-pub(super) fn start(core: &Rc<Core>, listener: &Arc<Listener>, chains: Rc<RefCell<Rc<Chains>>>, stop: CancellationToken) {
+pub(super) fn start(
+    core: &Rc<Core>,
+    listener: &Arc<Listener>,
+    chains: Rc<RefCell<Rc<Chains>>>,
+    stop: CancellationToken,
+) {
     let (core, listener) = (Rc::clone(core), Arc::clone(listener));
     tokio::task::spawn_local(async move {
         let accepting = async {
@@ -64,7 +69,11 @@ fn bind(address: &Address) -> io::Result<Bound> {
         }
         Address::Name(..) => return Err(io::Error::other("a listener needs an IP address")),
     };
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
@@ -79,8 +88,14 @@ fn bind(address: &Address) -> io::Result<Bound> {
 async fn accept(core: &Rc<Core>, bound: &Bound, chains: &RefCell<Rc<Chains>>) {
     loop {
         let accepted = match bound {
-            Bound::Tcp(tcp) => tcp.accept().await.map(|(stream, source)| (Stream::Tcp(stream), Some(source))),
-            Bound::Unix(unix) => unix.accept().await.map(|(stream, _)| (Stream::Unix(stream), None)),
+            Bound::Tcp(tcp) => tcp
+                .accept()
+                .await
+                .map(|(stream, source)| (Stream::Tcp(stream), Some(source))),
+            Bound::Unix(unix) => unix
+                .accept()
+                .await
+                .map(|(stream, _)| (Stream::Unix(stream), None)),
         };
         match accepted {
             Ok((stream, source)) => {
@@ -92,7 +107,12 @@ async fn accept(core: &Rc<Core>, bound: &Bound, chains: &RefCell<Rc<Chains>>) {
                 if let Stream::Tcp(tcp) = &stream {
                     let _ = tcp.set_nodelay(true);
                 }
-                tokio::task::spawn_local(connection::serve(Rc::clone(core), chains, stream, source));
+                tokio::task::spawn_local(connection::serve(
+                    Rc::clone(core),
+                    chains,
+                    stream,
+                    source,
+                ));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -107,6 +127,8 @@ async fn accept(core: &Rc<Core>, bound: &Bound, chains: &RefCell<Rc<Chains>>) {
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
     )
 }

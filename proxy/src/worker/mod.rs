@@ -1,6 +1,7 @@
 //! One worker: a thread with a runtime, connections and state of its own.
 
 mod apply;
+mod ask;
 mod connection;
 mod listen;
 
@@ -13,6 +14,8 @@ use tokio::sync::watch;
 
 use crate::core::{Core, Shared};
 use apply::Applied;
+
+pub(crate) use ask::{Ask, ClusterState, EndpointState};
 
 /// How often connections that are not used are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -32,7 +35,10 @@ pub enum WorkerError {
 ///
 /// # Errors
 /// When its runtime cannot be made.
-pub fn run(shared: Arc<Shared>, snapshots: watch::Receiver<Arc<Snapshot>>) -> Result<(), WorkerError> {
+pub fn run(
+    shared: Arc<Shared>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+) -> Result<(), WorkerError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
@@ -45,6 +51,7 @@ async fn work(shared: Arc<Shared>, mut snapshots: watch::Receiver<Arc<Snapshot>>
     let core = Core::new(Arc::clone(&shared));
     let mut applied = Applied::default();
     let mut draining = shared.draining.subscribe();
+    let mut questions = shared.take_questions();
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -57,6 +64,7 @@ async fn work(shared: Arc<Shared>, mut snapshots: watch::Receiver<Arc<Snapshot>>
                 applied.apply(&core, snapshot);
             }
             _ = sweep.tick() => sweep_idle(&core),
+            Some(ask) = questions.recv() => ask::answer(&core, ask),
             changed = draining.changed() => {
                 if changed.is_err() || *draining.borrow() {
                     break;
@@ -83,6 +91,9 @@ async fn drained(core: &Rc<Core>, most: Duration) {
         }
     };
     if tokio::time::timeout(most, ended).await.is_err() {
-        tracing::warn!(connections = core.connections.get(), "connections did not end in time");
+        tracing::warn!(
+            connections = core.connections.get(),
+            "connections did not end in time"
+        );
     }
 }
