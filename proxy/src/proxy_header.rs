@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 
 use bytes::{Buf, Bytes, BytesMut};
 use fairlead_model::cluster::ProxyVersion;
-use ppp::{HeaderResult, PartialResult, v1, v2};
+use ppp::{HeaderResult, v1, v2};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The most bytes of a header: version 2 with its largest addresses and some additions.
 const MOST: usize = 1024;
+/// The most bytes of a header of version 1.
+const LONGEST_V1: usize = 107;
 
 /// A PROXY header is missing, broken or too long.
 #[derive(Debug, thiserror::Error)]
@@ -80,11 +82,10 @@ pub(crate) async fn read(
 
 /// The ends and the length of a header at the beginning of `bytes`; nothing while it is incomplete.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Ends, usize)>, HeaderError> {
-    let header = HeaderResult::parse(bytes);
-    if header.is_incomplete() {
+    if !is_complete(bytes)? {
         return Ok(None);
     }
-    match header {
+    match HeaderResult::parse(bytes) {
         HeaderResult::V1(Ok(header)) => {
             let ends = match header.addresses {
                 v1::Addresses::Tcp4(tcp) => Some((
@@ -114,6 +115,34 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Ends, usize)>, HeaderError> 
             Ok(Some((ends, header.len())))
         }
         _ => Err(HeaderError::Broken),
+    }
+}
+
+/// Whether a whole header is there; it is refused as soon as it can be none.
+fn is_complete(bytes: &[u8]) -> Result<bool, HeaderError> {
+    let begins = |prefix: &[u8]| {
+        let common = bytes.len().min(prefix.len());
+        bytes[..common] == prefix[..common]
+    };
+    if begins(v1::PROTOCOL_PREFIX.as_bytes()) {
+        let is_ended = bytes.windows(2).any(|pair| pair == b"\r\n");
+        return if is_ended || bytes.len() < LONGEST_V1 {
+            Ok(is_ended)
+        } else {
+            Err(HeaderError::Broken)
+        };
+    }
+    if !begins(v2::PROTOCOL_PREFIX) {
+        return Err(HeaderError::Broken);
+    }
+    let Some(length) = bytes.get(14..16) else {
+        return Ok(false);
+    };
+    let length = 16 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+    if length > MOST {
+        Err(HeaderError::Broken)
+    } else {
+        Ok(bytes.len() >= length)
     }
 }
 

@@ -1,0 +1,390 @@
+//! What becomes of requests over HTTP.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fairlead_model::cluster::UpstreamProtocol;
+use fairlead_model::retry::{RetryOn, RetryPolicy};
+use fairlead_model::route::{
+    Action, HeaderChange, HeaderChanges, OnPresent, PathMatch, PathRewrite, Redirect, Route,
+    RouteMatch, Timeouts,
+};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use support::{Endpoint, free, http, http_to, proxy, route, text_answer, to, up};
+
+fn request(method: &str, path: &str, body: &str) -> Request<Full<Bytes>> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "shop.example")
+        .body(Full::from(body.to_owned()))
+        .expect("a request")
+}
+
+#[tokio::test]
+async fn a_request_reaches_its_endpoint_and_its_answer_the_caller() {
+    let endpoint = Endpoint::echo().await;
+    let proxy = proxy(http_to(to("up")), up(&[endpoint.address])).await;
+    let (head, body) = proxy.send(request("POST", "/a?b=c", "hello")).await;
+    assert_eq!(
+        (head.status, body.as_str()),
+        (StatusCode::OK, "POST /a?b=c shop.example hello")
+    );
+    for _ in 0..3 {
+        proxy.get("/").await;
+    }
+    assert_eq!(
+        endpoint
+            .connections
+            .load(std::sync::atomic::Ordering::SeqCst),
+        1,
+        "its connection is kept"
+    );
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let endpoint = Endpoint::start(|request, number| async move {
+        tokio::time::sleep(Duration::from_millis(if number == 0 { 100 } else { 0 })).await;
+        text_answer(200, request.uri().path())
+    })
+    .await;
+    let proxy = proxy(http_to(to("up")), up(&[endpoint.address])).await;
+    let one = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+    let answers = proxy
+        .raw(format!("{}{}{}", one("/1"), one("/2"), one("/3")).as_bytes())
+        .await;
+    let places: Vec<_> = ["/1", "/2", "/3"]
+        .iter()
+        .map(|path| answers.find(&format!("\r\n\r\n{path}")))
+        .collect();
+    assert!(
+        places[0].is_some() && places[0] < places[1] && places[1] < places[2],
+        "{answers}"
+    );
+}
+
+#[tokio::test]
+async fn a_route_changes_path_host_and_headers() {
+    let endpoint = Endpoint::start(|request, _| async move {
+        let added = request
+            .headers()
+            .get("x-added")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("-")
+            .to_owned();
+        let mut answer = text_answer(200, &format!("{} {added}", request.uri()));
+        answer
+            .headers_mut()
+            .insert("x-secret", HeaderValue::from_static("1"));
+        answer
+    })
+    .await;
+    let mut forward = to("up");
+    forward.rewrite = Some(PathRewrite::Prefix("/v2".to_owned()));
+    let matches = RouteMatch {
+        path: PathMatch::Segments("/api".to_owned()),
+        ..RouteMatch::default()
+    };
+    let own = Route {
+        request_headers: HeaderChanges {
+            set: vec![HeaderChange {
+                name: HeaderName::from_static("x-added"),
+                value: HeaderValue::from_static("yes"),
+                present: OnPresent::Replace,
+                only_if_present: false,
+            }],
+            ..HeaderChanges::default()
+        },
+        response_headers: HeaderChanges {
+            remove: vec![HeaderName::from_static("x-secret")],
+            ..HeaderChanges::default()
+        },
+        ..(*route("api", matches, Action::Forward(Box::new(forward)))).clone()
+    };
+    let redirect = Redirect {
+        status: StatusCode::MOVED_PERMANENTLY,
+        scheme: Some("https".to_owned()),
+        host: None,
+        port: None,
+        path: None,
+        strip_query: false,
+    };
+    let old = RouteMatch {
+        path: PathMatch::Exact("/old".to_owned()),
+        ..RouteMatch::default()
+    };
+    let direct = Action::Respond {
+        status: StatusCode::IM_A_TEAPOT,
+        body: "short and stout".to_owned(),
+    };
+    let pot = RouteMatch {
+        path: PathMatch::Exact("/pot".to_owned()),
+        ..RouteMatch::default()
+    };
+    let routes = vec![
+        Arc::new(own),
+        route("old", old, Action::Redirect(redirect)),
+        route("pot", pot, direct),
+    ];
+    let proxy = proxy(http(routes), up(&[endpoint.address])).await;
+
+    let (head, body) = proxy.get("/api/items?q=1").await;
+    assert_eq!(body, "/v2/items?q=1 yes");
+    assert!(!head.headers.contains_key("x-secret"));
+    let (head, _) = proxy.get("/old?x=1").await;
+    assert_eq!(head.status, StatusCode::MOVED_PERMANENTLY);
+    assert_eq!(head.headers["location"], "https://shop.example/old?x=1");
+    let (head, body) = proxy.get("/pot").await;
+    assert_eq!(
+        (head.status, body.as_str()),
+        (StatusCode::IM_A_TEAPOT, "short and stout")
+    );
+    let (head, _) = proxy.get("/none").await;
+    assert_eq!(head.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        head.headers["proxy-status"],
+        "fairlead; error=route_not_found"
+    );
+}
+
+#[tokio::test]
+async fn what_concerns_one_connection_stays_there() {
+    let endpoint = Endpoint::start(|request, _| async move {
+        let names: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
+        let mut answer = text_answer(200, &names.join(" "));
+        answer
+            .headers_mut()
+            .insert("connection", HeaderValue::from_static("x-hop"));
+        answer
+            .headers_mut()
+            .insert("x-hop", HeaderValue::from_static("1"));
+        answer
+    })
+    .await;
+    let proxy = proxy(http_to(to("up")), up(&[endpoint.address])).await;
+    let mut request = request("GET", "/", "");
+    for (name, value) in [
+        ("connection", "x-own"),
+        ("x-own", "1"),
+        ("keep-alive", "1"),
+        ("te", "gzip"),
+    ] {
+        request
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    let (head, body) = proxy.send(request).await;
+    assert_eq!(body, "host");
+    assert!(!head.headers.contains_key("x-hop"));
+}
+
+#[tokio::test]
+async fn a_failed_try_goes_to_another_endpoint() {
+    let good = Endpoint::echo().await;
+    let bad = Endpoint::start(|_, _| async { text_answer(503, "no") }).await;
+    let mut forward = to("up");
+    forward.retry = Some(RetryPolicy {
+        on: RetryOn {
+            gateway_error: true,
+            connect_failure: true,
+            ..RetryOn::default()
+        },
+        retries: 2,
+        ..RetryPolicy::default()
+    });
+    let proxy = proxy(http_to(forward), up(&[good.address, bad.address, free()])).await;
+    for _ in 0..20 {
+        let (head, body) = proxy.send(request("PUT", "/", "body")).await;
+        assert_eq!(
+            (head.status, body.as_str()),
+            (StatusCode::OK, "PUT / shop.example body")
+        );
+    }
+    // A POST that an endpoint answered is not sent again; one that never left is.
+    let mut failed = 0;
+    for _ in 0..30 {
+        failed += usize::from(
+            proxy.send(request("POST", "/", "body")).await.0.status
+                == StatusCode::SERVICE_UNAVAILABLE,
+        );
+    }
+    assert!(failed < 30, "some reach the good one");
+}
+
+#[tokio::test]
+async fn a_body_too_long_to_keep_is_sent_once() {
+    let endpoint = Endpoint::start(|request, _| async move {
+        let _ = http_body_util::BodyExt::collect(request.into_body()).await;
+        text_answer(503, "no")
+    })
+    .await;
+    let mut forward = to("up");
+    forward.retry = Some(RetryPolicy {
+        on: RetryOn {
+            gateway_error: true,
+            ..RetryOn::default()
+        },
+        retries: 3,
+        body_most: 1000,
+        ..RetryPolicy::default()
+    });
+    let proxy = proxy(http_to(forward), up(&[endpoint.address])).await;
+    proxy.send(request("PUT", "/", &"x".repeat(5000))).await;
+    assert_eq!(endpoint.requests(), 1);
+    proxy.send(request("PUT", "/", &"x".repeat(500))).await;
+    assert_eq!(endpoint.requests(), 5);
+}
+
+#[tokio::test]
+async fn a_spent_budget_ends_retries() {
+    let endpoint = Endpoint::start(|_, _| async { text_answer(503, "no") }).await;
+    let mut forward = to("up");
+    forward.retry = Some(RetryPolicy {
+        on: RetryOn {
+            gateway_error: true,
+            ..RetryOn::default()
+        },
+        retries: 1,
+        backoff_base: Duration::from_millis(1),
+        budget: Some(fairlead_model::budget::RetryBudget {
+            percent: 20,
+            interval: Duration::from_secs(100),
+            least_per_second: 0.0,
+        }),
+        ..RetryPolicy::default()
+    });
+    let proxy = proxy(http_to(forward), up(&[endpoint.address])).await;
+    for _ in 0..100 {
+        proxy.get("/").await;
+    }
+    assert_eq!(endpoint.requests(), 120);
+}
+
+#[tokio::test]
+async fn failures_say_what_failed() {
+    let proxy = proxy(http_to(to("up")), up(&[free()])).await;
+    let (head, body) = proxy.get("/").await;
+    assert_eq!(head.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(
+        head.headers["proxy-status"],
+        "fairlead; error=connection_refused"
+    );
+    assert_eq!(body, "connection_refused");
+    let mut call = request("POST", "/shop.Cart/Get", "");
+    call.headers_mut()
+        .insert("content-type", HeaderValue::from_static("application/grpc"));
+    let (head, body) = proxy.send(call).await;
+    assert_eq!((head.status, body.as_str()), (StatusCode::OK, ""));
+    assert_eq!(head.headers["grpc-status"], "14");
+    assert_eq!(head.headers["grpc-message"], "connection_refused");
+}
+
+#[tokio::test]
+async fn a_request_has_its_time() {
+    let endpoint = Endpoint::start(|request, _| async move {
+        if let Some(left) = request.headers().get("grpc-timeout") {
+            assert_ne!(left, "100m", "less is left");
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        text_answer(200, "late")
+    })
+    .await;
+    let mut forward = to("up");
+    forward.timeouts = Timeouts {
+        request: Some(Duration::from_millis(200)),
+        ..Timeouts::default()
+    };
+    let proxy = proxy(http_to(forward), up(&[endpoint.address])).await;
+    let (head, _) = proxy.get("/").await;
+    assert_eq!(head.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(
+        head.headers["proxy-status"],
+        "fairlead; error=http_response_timeout"
+    );
+    let mut call = request("POST", "/shop.Cart/Get", "");
+    call.headers_mut()
+        .insert("content-type", HeaderValue::from_static("application/grpc"));
+    call.headers_mut()
+        .insert("grpc-timeout", HeaderValue::from_static("100m"));
+    let (head, _) = proxy.send(call).await;
+    assert_eq!(head.headers["grpc-status"], "4");
+}
+
+#[tokio::test]
+async fn versions_are_translated_both_ways() {
+    let endpoint = Endpoint::echo().await;
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let mut cluster = up(&[endpoint.address]);
+        cluster.protocol = protocol;
+        let proxy = proxy(http_to(to("up")), cluster).await;
+        let (_, body) = proxy.send(request("PUT", "/x?y", "one")).await;
+        assert_eq!(body, "PUT /x?y shop.example one", "{protocol:?}");
+        let request = Request::put("http://shop.example/x?y")
+            .body(Full::from("two"))
+            .expect("a request");
+        let (_, body, _) = proxy.send_h2(request).await;
+        assert_eq!(body, "PUT /x?y shop.example two", "{protocol:?}");
+    }
+}
+
+#[tokio::test]
+async fn large_bodies_stream_over_http2() {
+    let endpoint = Endpoint::start(|request, _| async move {
+        let body = http_body_util::BodyExt::collect(request.into_body())
+            .await
+            .map(|body| body.to_bytes())
+            .unwrap_or_default();
+        Response::new(Full::from(body))
+    })
+    .await;
+    let mut cluster = up(&[endpoint.address]);
+    cluster.protocol = UpstreamProtocol::Http2;
+    let proxy = proxy(http_to(to("up")), cluster).await;
+    let body = "0123456789".repeat(500_000);
+    let (_, answer) = proxy.send(request("PUT", "/", &body)).await;
+    assert!(answer == body, "{} of {}", answer.len(), body.len());
+}
+
+#[tokio::test]
+async fn limits_refuse_at_once() {
+    let endpoint = Endpoint::start(|_, _| async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        text_answer(200, "ok")
+    })
+    .await;
+    let mut cluster = up(&[endpoint.address]);
+    cluster.limits.requests = 2;
+    let proxy = Arc::new(proxy(http_to(to("up")), cluster).await);
+    let answers: Vec<_> = (0..5)
+        .map(|_| {
+            let proxy = Arc::clone(&proxy);
+            tokio::spawn(async move { proxy.get("/").await.0 })
+        })
+        .collect();
+    let mut refused = 0;
+    for answer in answers {
+        let head = answer.await.expect("an answer");
+        if head.status == StatusCode::SERVICE_UNAVAILABLE {
+            assert_eq!(
+                head.headers["proxy-status"],
+                "fairlead; error=connection_limit_reached"
+            );
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 3);
+}
+
+#[tokio::test]
+async fn a_head_request_keeps_its_length() {
+    let endpoint = Endpoint::start(|_, _| async { text_answer(200, "hello") }).await;
+    let proxy = proxy(http_to(to("up")), up(&[endpoint.address])).await;
+    let (head, body) = proxy.send(request("HEAD", "/", "")).await;
+    assert_eq!(head.headers["content-length"], "5");
+    assert_eq!(body, "");
+}
