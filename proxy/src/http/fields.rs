@@ -106,7 +106,7 @@ pub(super) fn reshape(
     scheme: &Scheme,
 ) -> Result<(), Invalid> {
     let is_connect = request.method() == Method::CONNECT
-        && request.extensions().get::<hyper::ext::Protocol>().is_none();
+        && request.extensions().get::<h2::ext::Protocol>().is_none();
     if is_h2 {
         let authority =
             Authority::from_maybe_shared(bytes::Bytes::copy_from_slice(host.as_bytes()))

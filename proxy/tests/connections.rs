@@ -1,0 +1,362 @@
+//! Connections that are not plain requests: bytes, tunnels, upgrades, broken beginnings, and their ends.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fairlead_model::cluster::{ProxyVersion, UpstreamProtocol};
+use fairlead_model::listener::{Handler, Http};
+use fairlead_model::route::Action;
+use http::StatusCode;
+use support::certificates::{Authority, client, server};
+use support::{
+    Endpoint, Proxy, drain, free, http_to, listener, proxy, snapshot, tcp_proxy, text_answer, to,
+    up,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// An endpoint that greets, then returns what it gets.
+async fn greeter() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = stream.write_all(b"hello ").await;
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn bytes_go_both_ways_whoever_speaks_first() {
+    let proxy = tcp_proxy(up(&[greeter().await]), |_| {}).await;
+    let mut stream = TcpStream::connect(proxy.address)
+        .await
+        .expect("a connection");
+    let mut greeting = [0; 6];
+    stream
+        .read_exact(&mut greeting)
+        .await
+        .expect("the greeting");
+    let body = vec![7; 3_000_000];
+    let (mut read, mut write) = stream.split();
+    let sent = async {
+        write.write_all(&body).await.expect("to send");
+        write.shutdown().await.expect("to end");
+    };
+    let mut received = Vec::new();
+    let (_, length) = tokio::join!(sent, read.read_to_end(&mut received));
+    assert_eq!(length.expect("all"), body.len());
+}
+
+#[tokio::test]
+async fn a_connection_goes_to_an_endpoint_that_takes_it() {
+    let proxy = tcp_proxy(up(&[free(), greeter().await]), |_| {}).await;
+    for _ in 0..10 {
+        assert!(proxy.raw(b"you").await.starts_with("hello "));
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_header_tells_who_called() {
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let mut cluster = up(&[greeter().await]);
+        cluster.proxy_protocol = Some(version);
+        let outer = tcp_proxy(cluster, |_| {}).await;
+        let inner = tcp_proxy(up(&[outer.address]), |listener| {
+            listener.proxy_protocol = true
+        })
+        .await;
+        // Without a header there is no connection.
+        assert_eq!(inner.raw(b"GET / HTTP/1.1\r\n\r\n").await, "");
+        let answer = inner
+            .raw(b"PROXY TCP4 10.1.2.3 10.4.5.6 1000 80\r\nyou")
+            .await;
+        assert!(answer.starts_with("hello "), "{version:?}: {answer}");
+    }
+}
+
+/// An endpoint that speaks WebSocket far enough: it accepts, then returns what it gets.
+async fn socket_endpoint() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = stream.read_u8().await else {
+                        return;
+                    };
+                    head.push(byte);
+                }
+                let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+                assert!(
+                    head.contains("upgrade: websocket") && head.contains("connection: upgrade"),
+                    "{head}"
+                );
+                assert!(head.contains("sec-websocket-key: "), "{head}");
+                let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n").await;
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    address
+}
+
+fn with_upgrades(cluster: &str) -> Http {
+    let mut forward = to(cluster);
+    forward.upgrades = vec!["websocket".to_owned(), "CONNECT".to_owned()];
+    let mut http = http_to(forward);
+    http.connect = true;
+    http
+}
+
+const UPGRADE: &str = "GET /chat HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n";
+
+async fn upgraded(proxy: &Proxy) {
+    let passing = tokio::time::timeout(Duration::from_secs(10), pass(proxy)).await;
+    assert!(passing.is_ok(), "it took too long");
+}
+
+async fn pass(proxy: &Proxy) {
+    let mut stream = TcpStream::connect(proxy.address)
+        .await
+        .expect("a connection");
+    stream.write_all(UPGRADE.as_bytes()).await.expect("to send");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("an answer"));
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
+    stream.write_all(b"ping").await.expect("to send");
+    let mut echoed = [0; 4];
+    stream.read_exact(&mut echoed).await.expect("the echo");
+    assert_eq!(&echoed, b"ping");
+}
+
+#[tokio::test]
+async fn a_websocket_passes() {
+    let proxy = proxy(with_upgrades("up"), up(&[socket_endpoint().await])).await;
+    upgraded(&proxy).await;
+}
+
+#[tokio::test]
+async fn a_websocket_passes_a_pair_over_http2() {
+    let endpoint = socket_endpoint().await;
+    let authority = Authority::default();
+    let name = "spiffe://cluster.local/ns/a/sa/b";
+    let tls = server(
+        authority.issue(&[name], |_| {}),
+        authority.trust(&[], &[name]),
+    );
+    let inner = Proxy::start(|address| {
+        let handler = Handler::Http(Arc::new(with_upgrades("up")));
+        snapshot(listener(address, handler, Some(tls)), vec![up(&[endpoint])])
+    })
+    .await;
+    let mut cluster = up(&[inner.address]);
+    cluster.protocol = UpstreamProtocol::Http2;
+    cluster.tls = Some(client(
+        authority.issue(&[name], |_| {}),
+        authority.trust(&[], &[name]),
+    ));
+    let outer = proxy(with_upgrades("up"), cluster).await;
+    upgraded(&outer).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_not_allowed_is_refused() {
+    let proxy = proxy(http_to(to("up")), up(&[socket_endpoint().await])).await;
+    let answer = proxy.raw(UPGRADE.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+}
+
+#[tokio::test]
+async fn connect_opens_a_tunnel() {
+    let proxy = proxy(with_upgrades("up"), up(&[greeter().await])).await;
+    let mut stream = TcpStream::connect(proxy.address)
+        .await
+        .expect("a connection");
+    stream
+        .write_all(b"CONNECT db.example:5432 HTTP/1.1\r\nhost: db.example:5432\r\n\r\n")
+        .await
+        .expect("to send");
+    let answer = drain(&mut stream).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("hello "),
+        "{answer}"
+    );
+    stream.write_all(b"you").await.expect("to send");
+    assert_eq!(drain(&mut stream).await, "you");
+}
+
+#[tokio::test]
+async fn requests_that_may_be_read_in_two_ways_are_refused() {
+    let endpoint = Endpoint::start(|_, _| async { text_answer(200, "reached") }).await;
+    let proxy = proxy(http_to(to("up")), up(&[endpoint.address])).await;
+    let refused = [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a b\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost : a\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nx: 1\r\n folded\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +1\r\n\r\nx",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\nx",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1, 2\r\n\r\nxx",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET http://user@a/ HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET * HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nx: a\0b\r\n\r\n",
+        "GET /a b HTTP/1.1\r\nhost: a\r\n\r\n",
+        "G@T / HTTP/1.1\r\nhost: a\r\n\r\n",
+    ];
+    for request in refused {
+        let answer = proxy.raw(request.as_bytes()).await;
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{request:?}: {answer}"
+        );
+        assert!(!answer.contains("reached"), "{request:?}: {answer}");
+    }
+    assert_eq!(endpoint.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_not_taken_for_a_second_request() {
+    let endpoint = Endpoint::start(|request, _| async move {
+        let path = request.uri().path().to_owned();
+        let _ = http_body_util::BodyExt::collect(request.into_body()).await;
+        text_answer(200, &path)
+    })
+    .await;
+    let proxy = proxy(http_to(to("up")), up(&[endpoint.address])).await;
+    // Both lengths: the coding counts, and the length does not travel on (RFC 9112 6.3).
+    let both = "POST /one HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n1f\r\nGET /smuggled HTTP/1.1\r\nx: yz\r\n\r\n0\r\n\r\n";
+    let answer = proxy.raw(both.as_bytes()).await;
+    assert!(!answer.contains("/smuggled"), "{answer}");
+    assert!(endpoint.requests() <= 1);
+    for bad in [
+        "1;\nGET",
+        "zz\r\n",
+        "-1\r\n",
+        "0x1\r\n",
+        "11111111111111111\r\n",
+    ] {
+        let request =
+            format!("POST /two HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{bad}");
+        let answer = proxy.raw(request.as_bytes()).await;
+        assert!(!answer.contains(" 200 "), "{bad:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn new_settings_drop_no_request() {
+    let endpoints = [Endpoint::echo().await, Endpoint::echo().await];
+    let proxy = Arc::new(proxy(http_to(to("up")), up(&[endpoints[0].address])).await);
+    let stop = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..4)
+        .map(|_| {
+            let (proxy, stop) = (Arc::clone(&proxy), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut count = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    let (head, body) = proxy.get("/").await;
+                    assert_eq!(head.status, StatusCode::OK, "{body}");
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    for turn in 0..40 {
+        let mut forward = to("up");
+        forward.upgrades = vec![format!("turn-{turn}")];
+        let http = http_to(forward);
+        let cluster = up(&[endpoints[turn % 2].address]);
+        let next = snapshot(
+            listener(proxy.address, Handler::Http(Arc::new(http)), None),
+            vec![cluster],
+        );
+        proxy.snapshots.send_replace(Arc::new(next));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut total = 0;
+    for caller in callers {
+        total += caller.await.expect("no request failed");
+    }
+    assert!(
+        total > 100 && endpoints.iter().all(|endpoint| endpoint.requests() > 0),
+        "{total}"
+    );
+}
+
+#[tokio::test]
+async fn a_drain_lets_requests_end() {
+    let endpoint = Endpoint::start(|_, _| async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        text_answer(200, "done")
+    })
+    .await;
+    let proxy = Arc::new(proxy(http_to(to("up")), up(&[endpoint.address])).await);
+    let own = Arc::clone(&proxy);
+    let running = tokio::spawn(async move { own.get("/").await });
+    while endpoint.requests() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    proxy.shared.draining.send_replace(true);
+    let (head, body) = running.await.expect("an answer");
+    assert_eq!((head.status, body.as_str()), (StatusCode::OK, "done"));
+    for _ in 0..100 {
+        if TcpStream::connect(proxy.address).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it still listens");
+}
+
+#[tokio::test]
+async fn a_caller_that_dawdles_with_its_head_is_let_go() {
+    let endpoint = Endpoint::echo().await;
+    let mut http = http_to(to("up"));
+    http.timeouts.header = Some(Duration::from_millis(200));
+    http.codec = fairlead_model::listener::Codec::Http1;
+    let proxy = proxy(http, up(&[endpoint.address])).await;
+    let mut stream = TcpStream::connect(proxy.address)
+        .await
+        .expect("a connection");
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost:")
+        .await
+        .expect("to send");
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "it was not let go");
+}
+
+#[tokio::test]
+async fn a_route_without_a_cluster_says_so() {
+    let forward = Action::Forward(Box::new(to("missing")));
+    let http = support::http(vec![support::route("all", Default::default(), forward)]);
+    let proxy = proxy(http, up(&[free()])).await;
+    let (head, _) = proxy.get("/").await;
+    assert_eq!(
+        head.headers["proxy-status"],
+        "fairlead; error=destination_not_found"
+    );
+}
