@@ -113,8 +113,6 @@ pub struct Http {
     pub routes: Routes,
     /// What is said of the server in answers.
     pub server: ServerHeader,
-    /// How far callers' `x-forwarded-for` is believed.
-    pub forwarded: Forwarded,
     /// How long each part may take.
     pub timeouts: HttpTimeouts,
     /// The most bytes of a request's headers.
@@ -129,12 +127,6 @@ pub struct Http {
     pub connection_window: u32,
     /// Whether CONNECT may open tunnels (RFC 8441 for HTTP/2).
     pub connect: bool,
-    /// What is written of requests.
-    pub access_log: Option<AccessLog>,
-    /// Whether requests are traced.
-    pub tracing: Option<Tracing>,
-    /// Whether an identifier is given to requests without one (`x-request-id`).
-    pub request_id: bool,
 }
 
 /// What is spoken on a connection for HTTP.
@@ -168,27 +160,11 @@ pub enum ServerHeader {
     Overwrite(String),
 }
 
-/// How far callers' forwarding headers are believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forwarded {
-    /// They are replaced: the connection's own address is what counts, after so many trusted hops.
-    Edge {
-        /// How many proxies before this one are trusted.
-        trusted_hops: u32,
-    },
-    /// They are left as they are: a sidecar.
-    Transparent,
-}
-
 /// How long the parts of HTTP may take; nothing where there is no limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpTimeouts {
-    /// The head of a request, from its first byte.
+    /// From the end of a request, or the beginning of the connection, to the end of the next one's head (HTTP/1.1).
     pub header: Option<Duration>,
-    /// A connection without a request.
-    pub idle: Option<Duration>,
-    /// A stream without a byte.
-    pub stream_idle: Option<Duration>,
     /// The life of a connection.
     pub connection: Option<Duration>,
     /// What is left to running requests when a connection is to end.
@@ -198,9 +174,7 @@ pub struct HttpTimeouts {
 impl Default for HttpTimeouts {
     fn default() -> Self {
         Self {
-            header: Some(Duration::from_secs(10)),
-            idle: Some(Duration::from_secs(3600)),
-            stream_idle: Some(Duration::from_secs(300)),
+            header: Some(Duration::from_secs(60)),
             connection: None,
             drain: Duration::from_secs(5),
         }
@@ -216,7 +190,6 @@ impl Http {
             codec: Codec::Auto,
             routes,
             server: ServerHeader::Pass,
-            forwarded: Forwarded::Transparent,
             timeouts: HttpTimeouts::default(),
             header_bytes: 60 * 1024,
             header_count: 100,
@@ -224,31 +197,8 @@ impl Http {
             stream_window: 256 * 1024,
             connection_window: 1024 * 1024,
             connect: false,
-            access_log: None,
-            tracing: None,
-            request_id: false,
         }
     }
-}
-
-/// What is written of requests: a line of JSON each.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AccessLog {
-    /// Where to: a path, or standard output for `/dev/stdout`.
-    pub path: String,
-    /// The share of requests, in millionths; failed ones are always written.
-    pub share: u32,
-}
-
-/// How requests are traced.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tracing {
-    /// The cluster that takes spans by OTLP.
-    pub cluster: Arc<str>,
-    /// The name of the service in spans.
-    pub service: String,
-    /// The share of requests without a decision of the caller's, in millionths.
-    pub share: u32,
 }
 
 /// Bytes of a listener.

@@ -12,7 +12,7 @@ use fairlead_model::route::RouteTable;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
-use crate::metrics::{Figures, RouteFigures};
+use crate::metrics::{Figures, LATENCY_BOUNDS, RouteFigures};
 use crate::upstream::{Budget, Upstream};
 use crate::worker::Ask;
 
@@ -36,8 +36,14 @@ impl Shared {
     /// For a number of workers.
     #[must_use]
     pub fn new(cores: u32) -> Arc<Self> {
+        Self::with_bounds(cores, &LATENCY_BOUNDS)
+    }
+
+    /// For a number of workers, with these bounds of latency histograms in milliseconds, in rising order.
+    #[must_use]
+    pub fn with_bounds(cores: u32, bounds: &[f64]) -> Arc<Self> {
         Arc::new(Self {
-            figures: Figures::default(),
+            figures: Figures::with_bounds(bounds),
             draining: watch::Sender::new(false),
             is_failing: AtomicBool::new(false),
             is_overloaded: AtomicBool::new(false),

@@ -16,6 +16,7 @@
 pub mod admin;
 mod body;
 mod clock;
+pub mod config;
 mod core;
 mod detect;
 mod executor;

@@ -28,9 +28,6 @@ pub(super) type Parameters = Query<BTreeMap<String, String>>;
 /// Sets the level of logs; says why not.
 pub type SetLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
-/// Writes the configuration for `/config_dump`.
-pub type Dump = Arc<dyn Fn(&Snapshot) -> Value + Send + Sync>;
-
 /// What the admin interface knows.
 #[derive(Clone)]
 pub struct Admin {
@@ -40,8 +37,6 @@ pub struct Admin {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Sets the level of logs.
     pub set_level: SetLevel,
-    /// Writes the configuration.
-    pub dump: Dump,
     /// The identity of the proxy in its configuration: its id and its cluster.
     pub node: (String, String),
     /// When the process began.
@@ -56,7 +51,6 @@ pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/ready", get(ready))
         .route("/server_info", get(server_info))
-        .route("/config_dump", get(config_dump))
         .route("/clusters", get(clusters::clusters))
         .route("/listeners", get(listeners))
         .route("/stats", get(stats::stats))
@@ -92,7 +86,7 @@ async fn not_allowed(method: axum::http::Method) -> Response {
 }
 
 async fn unknown() -> Response {
-    let text = "invalid path. admin commands are: /certs /clusters /config_dump /drain_listeners /healthcheck/fail \
+    let text = "invalid path. admin commands are: /certs /clusters /drain_listeners /healthcheck/fail \
         /healthcheck/ok /listeners /logging /memory /quitquitquit /ready /runtime /runtime_modify /server_info /stats \
         /stats/prometheus\n";
     (StatusCode::NOT_FOUND, text).into_response()
@@ -132,11 +126,6 @@ async fn server_info(State(admin): State<Admin>) -> Json<Value> {
         "command_line_options": { "concurrency": admin.shared.cores, "mode": "Serve" },
         "node": { "id": admin.node.0, "cluster": admin.node.1, "user_agent_name": "fairlead-proxy" },
     }))
-}
-
-async fn config_dump(State(admin): State<Admin>) -> Json<Value> {
-    let snapshot = Arc::clone(&admin.snapshots.borrow());
-    Json((admin.dump)(&snapshot))
 }
 
 async fn listeners(State(admin): State<Admin>, query: Parameters) -> Response {

@@ -180,7 +180,8 @@ fn request(
     if lease.is_h2() {
         head.method = Method::CONNECT;
         head.headers.remove(SEC_WEBSOCKET_KEY);
-        head.extensions.insert(h2::ext::Protocol::from_static("websocket"));
+        head.extensions
+            .insert(h2::ext::Protocol::from_static("websocket"));
         if !protocol.eq_ignore_ascii_case("websocket") {
             return Err(Fault::RequestInvalid);
         }

@@ -22,7 +22,7 @@ use crate::detect::{Spoken, detect};
 use crate::executor::Local;
 use crate::http::{Connection, HttpService};
 use crate::metrics::{HttpFigures, ListenerFigures};
-use crate::upstream::{Held, Stream, judged};
+use crate::upstream::{Held, Pool, Stream, Upstream, judged};
 use crate::{proxy_header, tcp, tls};
 
 /// How long the first bytes may take where nothing else is said.
@@ -419,6 +419,32 @@ async fn bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream) {
     }
 }
 
+/// A connection to an endpoint: its own, or a tunnel through HTTP/2 (CONNECT) that others share.
+async fn reach(pool: &Rc<Pool>, upstream: &Upstream, settings: &Tcp) -> Result<Stream, Fault> {
+    let connections = upstream.limits().connections;
+    let Some(authority) = &settings.tunnel else {
+        return pool
+            .connect_raw(connections)
+            .await
+            .map_err(|error| error.fault());
+    };
+    let mut lease = pool
+        .lease(true, connections)
+        .await
+        .map_err(|error| error.fault())?;
+    let request = http::Request::connect(authority)
+        .body(())
+        .map_err(|_| Fault::Internal)?;
+    match lease.tunnel(request).await {
+        Some(Ok(response)) if response.status().is_success() => {
+            Ok(Stream::Tunnel(Box::new(response.into_body())))
+        }
+        Some(_) => Err(Fault::ConnectionTerminated),
+        // Only HTTP/2 carries several tunnels in one connection; the configuration is checked for it.
+        None => Err(Fault::ProtocolError),
+    }
+}
+
 async fn forward_bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream) -> Result<(), Fault> {
     let weight: u64 = settings
         .clusters
@@ -460,7 +486,7 @@ async fn forward_bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream) -> Resul
             )
             .await?;
         let begun = core.clock.now();
-        match pool.connect_raw(upstream.limits().connections).await {
+        match reach(&pool, &upstream, settings).await {
             Ok(stream) => {
                 let now = core.clock.now();
                 upstream.answered(key, now.since(begun), now);
@@ -472,8 +498,8 @@ async fn forward_bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream) -> Resul
                     ..Finish::default()
                 };
                 upstream.finish(key, finish, core.clock.now(), &core.random);
-                if tried.len() >= 2 || matches!(error.fault(), Fault::LimitReached) {
-                    return Err(error.fault());
+                if tried.len() >= 2 || matches!(error, Fault::LimitReached) {
+                    return Err(error);
                 }
                 tried.push(key);
             }

@@ -1,0 +1,194 @@
+//! The program `fairlead-proxy`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use fairlead_model::Snapshot;
+use fairlead_model::cluster::Address;
+use fairlead_proxy::admin::{self, Admin};
+use fairlead_proxy::{Shared, config, worker};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, reload};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Fairlead's data plane: carries the traffic of a workload, or of a gateway.
+#[derive(Debug, Parser)]
+#[command(name = "fairlead-proxy", version)]
+struct Command {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Carry traffic until told to stop
+    Run(Run),
+    /// Say whether a configuration is right, and which field is not
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The configuration: Envoy's bootstrap in YAML or JSON
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// How many workers, one per core
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    cores: u32,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    let outcome = match command.what {
+        What::Run(run) => start(&run),
+        What::Check(check) => config::read(&check.config).map(|_| ()).map_err(Into::into),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fairlead-proxy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs as JSON to standard error; what is given back sets the level.
+fn logs() -> Result<admin::SetLevel> {
+    let filter = EnvFilter::try_from_default_env()
+        .or_else(|_| EnvFilter::try_new("info"))
+        .context("RUST_LOG")?;
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer()
+        .json()
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .init();
+    Ok(Arc::new(move |level| {
+        // Envoy's names for what tracing calls warn and error.
+        let level = match level {
+            "warning" => "warn",
+            "critical" => "error",
+            other => other,
+        };
+        if !["trace", "debug", "info", "warn", "error", "off"].contains(&level) {
+            return Err(format!(
+                "level: {level:?} is unknown; trace, debug, info, warning, error, critical and off are known"
+            ));
+        }
+        handle
+            .reload(EnvFilter::new(level))
+            .map_err(|error| error.to_string())
+    }))
+}
+
+fn start(run: &Run) -> Result<()> {
+    let set_level = logs()?;
+    let begun = Instant::now();
+    let bootstrap = config::read(&run.config)?;
+    let shared = match &bootstrap.bounds {
+        Some(bounds) => Shared::with_bounds(run.cores, bounds),
+        None => Shared::new(run.cores),
+    };
+    let (snapshots, received) = watch::channel(Arc::<Snapshot>::default());
+    let workers: Vec<_> = (0..run.cores)
+        .map(|number| {
+            let (shared, mut received) = (Arc::clone(&shared), received.clone());
+            received.mark_changed();
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || worker::run(shared, received))
+                .context("failed to start a worker")
+        })
+        .collect::<Result<_>>()?;
+    snapshots.send_replace(Arc::new(bootstrap.snapshot.clone()));
+    let state = Admin {
+        shared: Arc::clone(&shared),
+        snapshots: received,
+        set_level,
+        node: (bootstrap.id.clone(), bootstrap.cluster.clone()),
+        begun,
+        runtime: Arc::new(Mutex::new(BTreeMap::new())),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the admin interface")?;
+    runtime.block_on(async {
+        tokio::spawn(config::watch(
+            run.config.clone(),
+            bootstrap.clone(),
+            snapshots,
+        ));
+        tokio::select! {
+            outcome = serve(bootstrap.admin.as_ref(), state) => outcome,
+            outcome = told_to_stop(&shared) => outcome,
+        }
+    })?;
+    for worker in workers {
+        worker
+            .join()
+            .map_err(|_| anyhow::anyhow!("a worker panicked"))??;
+    }
+    Ok(())
+}
+
+/// Serves the admin interface, where there is one.
+async fn serve(address: Option<&Address>, admin: Admin) -> Result<()> {
+    let router = admin::router(admin);
+    match address {
+        None => std::future::pending().await,
+        Some(Address::Socket(address)) => {
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("admin.address: failed to listen on {address}"))?;
+            axum::serve(listener, router)
+                .await
+                .context("the admin interface ended")
+        }
+        Some(Address::Path(path)) => {
+            let _ = std::fs::remove_file(path);
+            let listener = UnixListener::bind(path).with_context(|| {
+                format!("admin.address: failed to listen on {}", path.display())
+            })?;
+            axum::serve(listener, router)
+                .await
+                .context("the admin interface ended")
+        }
+        Some(name @ Address::Name(..)) => anyhow::bail!("admin.address: {name} is no IP address"),
+    }
+}
+
+/// Waits for a signal, or for the admin interface to be told; then no more is taken, and running requests may end.
+async fn told_to_stop(shared: &Shared) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
+    let mut draining = shared.draining.subscribe();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+        _ = draining.wait_for(|draining| *draining) => {}
+    }
+    tracing::info!("draining");
+    shared.draining.send_replace(true);
+    Ok(())
+}

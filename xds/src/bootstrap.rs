@@ -1,0 +1,151 @@
+//! The file a proxy starts with: Envoy's bootstrap.
+
+use std::sync::Arc;
+
+use fairlead_model::Snapshot;
+use fairlead_model::cluster::Address;
+use serde_json::Value;
+
+use crate::field::{ConfigError, Field, Fields, Result};
+use crate::{ReadFile, cluster, endpoint, listener, tls};
+
+/// What a proxy starts with.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Bootstrap {
+    /// Its own name.
+    pub id: String,
+    /// The name of the service it belongs to.
+    pub cluster: String,
+    /// Where the admin interface listens.
+    pub admin: Option<Address>,
+    /// Listeners, clusters and secrets that are given.
+    pub snapshot: Snapshot,
+    /// The bounds of latency histograms in milliseconds, where they are not the usual ones.
+    pub bounds: Option<Vec<f64>>,
+    /// The files that were read.
+    pub files: Vec<std::path::PathBuf>,
+}
+
+/// Reads a bootstrap in YAML or JSON; `read` gives the files that it names.
+///
+/// # Errors
+/// Names the first field that is wrong, by its path.
+pub fn bootstrap(text: &str, read: ReadFile<'_>) -> std::result::Result<Bootstrap, ConfigError> {
+    let value: Value = serde_saphyr::from_str(text).map_err(|error| ConfigError {
+        path: "bootstrap".to_owned(),
+        reason: format!("failed to read YAML: {error}"),
+    })?;
+    let files = std::cell::RefCell::new(Vec::new());
+    let noting = |path: &std::path::Path| {
+        files.borrow_mut().push(path.to_owned());
+        read(path)
+    };
+    let mut bootstrap = message(&Field::root(&value), &noting)?;
+    bootstrap.files = files.into_inner();
+    Ok(bootstrap)
+}
+
+fn message(field: &Field<'_>, read: ReadFile<'_>) -> Result<Bootstrap> {
+    let fields = field.fields()?;
+    let mut bootstrap = Bootstrap::default();
+    if let Some(node) = fields.get("node") {
+        let node = node.fields()?;
+        bootstrap.id = node.text("id")?.to_owned();
+        bootstrap.cluster = node.text("cluster")?.to_owned();
+        node.ignore(&[
+            "metadata",
+            "locality",
+            "user_agent_name",
+            "user_agent_version",
+        ]);
+        node.finish()?;
+    }
+    if let Some(admin) = fields.get("admin") {
+        let admin = admin.fields()?;
+        bootstrap.admin = admin
+            .get("address")
+            .map(|address| endpoint::address(&address))
+            .transpose()?;
+        admin.ignore(&[
+            "access_log",
+            "access_log_path",
+            "profile_path",
+            "ignore_global_conn_limit",
+        ]);
+        admin.finish()?;
+    }
+    if let Some(stats) = fields.get("stats_config") {
+        bootstrap.bounds = bounds(&stats.fields()?)?;
+    }
+    if let Some(resources) = fields.get("static_resources") {
+        resources_of(&resources.fields()?, &mut bootstrap.snapshot, read)?;
+    }
+    fields.ignore(&[
+        "layered_runtime",
+        "stats_flush_interval",
+        "overload_manager",
+    ]);
+    fields.finish()?;
+    Ok(bootstrap)
+}
+
+fn bounds(fields: &Fields<'_>) -> Result<Option<Vec<f64>>> {
+    fields.ignore(&["stats_tags", "use_all_default_tags", "stats_matcher"]);
+    let settings = fields.list("histogram_bucket_settings")?;
+    fields.finish()?;
+    let Some(first) = settings.first() else {
+        return Ok(None);
+    };
+    let first = first.fields()?;
+    first.ignore(&["match"]);
+    let bounds = first.need("buckets")?;
+    let numbers = bounds
+        .list()?
+        .iter()
+        .map(|bound| bound.decimal())
+        .collect::<Result<Vec<_>>>()?;
+    first.finish()?;
+    if numbers.is_empty()
+        || numbers.len() > 100
+        || !numbers.windows(2).all(|pair| pair[0] < pair[1])
+    {
+        return Err(bounds.error("1 to 100 bounds in rising order are expected"));
+    }
+    Ok(Some(numbers))
+}
+
+fn resources_of(fields: &Fields<'_>, snapshot: &mut Snapshot, read: ReadFile<'_>) -> Result<()> {
+    for own in fields.list("listeners")? {
+        let listener = listener::read(&own, read)?;
+        if snapshot
+            .listeners
+            .insert(listener.name.clone(), Arc::new(listener))
+            .is_some()
+        {
+            return Err(own.error("there is another listener of this name"));
+        }
+    }
+    for own in fields.list("clusters")? {
+        let cluster = cluster::read(&own, read)?;
+        if snapshot
+            .clusters
+            .insert(Arc::clone(&cluster.name), Arc::new(cluster))
+            .is_some()
+        {
+            return Err(own.error("there is another cluster of this name"));
+        }
+    }
+    for own in fields.list("secrets")? {
+        let (name, secret) = tls::secret(&own, read)?;
+        if snapshot.secrets.insert(name, secret).is_some() {
+            return Err(own.error("there is another secret of this name"));
+        }
+    }
+    fields.finish()?;
+    if let Some((table, cluster)) = snapshot.missing_clusters().into_iter().next() {
+        return Err(fields.error(format!(
+            "the routes {table:?} send to the cluster {cluster:?}, which is not among the clusters"
+        )));
+    }
+    Ok(())
+}

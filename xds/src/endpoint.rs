@@ -1,0 +1,145 @@
+//! Addresses and endpoints (`config.endpoint.v3`).
+
+use std::net::IpAddr;
+
+use fairlead_model::cluster::{Address, Endpoint, Endpoints, Health, Locality};
+
+use crate::field::{Field, Result};
+
+/// An address: a socket's or a pipe's.
+pub(crate) fn address(field: &Field<'_>) -> Result<Address> {
+    let fields = field.fields()?;
+    if let Some(pipe) = fields.get("pipe") {
+        let pipe = pipe.fields()?;
+        let path = pipe.need("path")?.text()?.to_owned();
+        pipe.ignore(&["mode"]);
+        pipe.finish()?;
+        fields.finish()?;
+        return Ok(Address::Path(path.into()));
+    }
+    let socket = fields.need("socket_address")?.fields()?;
+    fields.finish()?;
+    let host = socket.need("address")?.text()?;
+    let port = socket.need("port_value")?.number(0, 65535)?;
+    let port = u16::try_from(port).unwrap_or(0);
+    if let Some(protocol) = socket.get("protocol") {
+        protocol.one_of(&[("TCP", ())])?;
+    }
+    socket.ignore(&["ipv4_compat"]);
+    socket.finish()?;
+    Ok(match host.parse::<IpAddr>() {
+        Ok(ip) => Address::Socket((ip, port).into()),
+        Err(_) => Address::Name(host.to_owned(), port),
+    })
+}
+
+/// The endpoints of a cluster, with the name they are known by.
+pub(crate) fn assignment(field: &Field<'_>) -> Result<(String, Endpoints)> {
+    let fields = field.fields()?;
+    let name = fields.text("cluster_name")?.to_owned();
+    let mut overprovisioning = 140;
+    if let Some(policy) = fields.get("policy") {
+        let policy = policy.fields()?;
+        if let Some(factor) = policy.get("overprovisioning_factor") {
+            overprovisioning = u32::try_from(factor.number(100, 10_000)?).unwrap_or(140);
+        }
+        policy.finish()?;
+    }
+    let localities = fields
+        .list("endpoints")?
+        .iter()
+        .map(locality)
+        .collect::<Result<Vec<_>>>()?;
+    fields.finish()?;
+    Ok((
+        name,
+        Endpoints {
+            localities,
+            overprovisioning,
+        },
+    ))
+}
+
+fn locality(field: &Field<'_>) -> Result<Locality> {
+    let fields = field.fields()?;
+    let mut locality = Locality::default();
+    if let Some(names) = fields.get("locality") {
+        let names = names.fields()?;
+        locality.region = names.text("region")?.to_owned();
+        locality.zone = names.text("zone")?.to_owned();
+        locality.sub_zone = names.text("sub_zone")?.to_owned();
+        names.finish()?;
+    }
+    locality.priority = fields
+        .get("priority")
+        .map(|field| field.number(0, 128))
+        .transpose()?
+        .map_or(0, |priority| u32::try_from(priority).unwrap_or(0));
+    locality.weight = fields
+        .get("load_balancing_weight")
+        .map(|field| field.number32())
+        .transpose()?;
+    locality.endpoints = fields
+        .list("lb_endpoints")?
+        .iter()
+        .map(endpoint)
+        .collect::<Result<_>>()?;
+    fields.ignore(&["proximity"]);
+    fields.finish()?;
+    Ok(locality)
+}
+
+fn endpoint(field: &Field<'_>) -> Result<Endpoint> {
+    let fields = field.fields()?;
+    let own = fields.need("endpoint")?.fields()?;
+    let address = address(&own.need("address")?)?;
+    let hostname = own.text("hostname")?.to_owned();
+    own.ignore(&["health_check_config"]);
+    own.finish()?;
+    let health = match fields.get("health_status") {
+        None => Health::Healthy,
+        Some(health) => health.one_of(&[
+            ("UNKNOWN", Health::Healthy),
+            ("HEALTHY", Health::Healthy),
+            ("DEGRADED", Health::Degraded),
+            ("UNHEALTHY", Health::Unhealthy),
+            ("DRAINING", Health::Unhealthy),
+            ("TIMEOUT", Health::Unhealthy),
+        ])?,
+    };
+    let weight = fields
+        .get("load_balancing_weight")
+        .map(|field| field.number(1, u64::from(u32::MAX)))
+        .transpose()?;
+    let labels = match fields.get("metadata") {
+        None => Vec::new(),
+        Some(metadata) => labels(&metadata)?,
+    };
+    fields.finish()?;
+    Ok(Endpoint {
+        address,
+        hostname,
+        weight: weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(1)),
+        health,
+        labels,
+    })
+}
+
+/// The labels for subsets: texts under `filter_metadata.envoy.lb`.
+pub(crate) fn labels(field: &Field<'_>) -> Result<Vec<(String, String)>> {
+    let lb = field
+        .value
+        .pointer("/filter_metadata/envoy.lb")
+        .or_else(|| field.value.pointer("/filterMetadata/envoy.lb"));
+    let Some(lb) = lb.and_then(serde_json::Value::as_object) else {
+        return Ok(Vec::new());
+    };
+    lb.iter()
+        .map(|(key, value)| match value.as_str() {
+            Some(text) => Ok((key.clone(), text.to_owned())),
+            None => Err(field.error(format!(
+                "filter_metadata.envoy.lb.{key}: {value} is no text"
+            ))),
+        })
+        .collect()
+}

@@ -1,0 +1,145 @@
+//! HTTP of a listener (`extensions.filters.network.http_connection_manager.v3`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_model::listener::{Codec, Http, Routes, ServerHeader};
+
+use crate::field::{Field, Fields, Result};
+use crate::route;
+
+const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
+
+/// An `HttpConnectionManager`.
+pub(crate) fn read(field: &Field<'_>) -> Result<Http> {
+    let fields = field.fields()?;
+    let mut http = Http::routed(fields.text("stat_prefix")?, routes(&fields)?);
+    if let Some(codec) = fields.get("codec_type") {
+        http.codec = codec.one_of(&[
+            ("AUTO", Codec::Auto),
+            ("HTTP1", Codec::Http1),
+            ("HTTP2", Codec::Http2),
+        ])?;
+    }
+    router(&fields)?;
+    let server = fields.text("server_name")?;
+    http.server = match fields.get("server_header_transformation") {
+        None => ServerHeader::Pass,
+        Some(own) => match own.one_of(&[
+            ("PASS_THROUGH", 0),
+            ("APPEND_IF_ABSENT", 1),
+            ("OVERWRITE", 2),
+        ])? {
+            0 => ServerHeader::Pass,
+            1 => ServerHeader::IfAbsent(server.to_owned()),
+            _ => ServerHeader::Overwrite(server.to_owned()),
+        },
+    };
+    timeouts(&fields, &mut http)?;
+    if let Some(kilobytes) = fields.get("max_request_headers_kb") {
+        http.header_bytes = u32::try_from(kilobytes.number(1, 8192)?).unwrap_or(60) * 1024;
+    }
+    if let Some(options) = fields.get("http2_protocol_options") {
+        http2(&options.fields()?, &mut http)?;
+    }
+    for own in fields.list("upgrade_configs")? {
+        let own = own.fields()?;
+        http.connect |= own
+            .need("upgrade_type")?
+            .text()?
+            .eq_ignore_ascii_case("CONNECT");
+        own.ignore(&["enabled"]);
+        own.finish()?;
+    }
+    // What Envoy does unless told otherwise: nothing here adds or believes such headers.
+    for name in ["use_remote_address", "generate_request_id"] {
+        if fields.flag(name)? {
+            return Err(fields.error(format!("{name}: true is not supported")));
+        }
+    }
+    fields.finish()?;
+    Ok(http)
+}
+
+fn routes(fields: &Fields<'_>) -> Result<Routes> {
+    if let Some(own) = fields.get("route_config") {
+        return Ok(Routes::Inline(Arc::new(route::table(&own)?)));
+    }
+    let rds = fields.need("rds")?.fields()?;
+    let name = rds.need("route_config_name")?.text()?.to_owned();
+    rds.ignore(&["config_source"]);
+    rds.finish()?;
+    Ok(Routes::Named(name))
+}
+
+/// The only filter is the router.
+fn router(fields: &Fields<'_>) -> Result<()> {
+    let filters = fields.need("http_filters")?;
+    let list = filters.list()?;
+    let [filter] = list.as_slice() else {
+        return Err(filters.error(format!(
+            "{} filters; the router alone is supported",
+            list.len()
+        )));
+    };
+    let own = filter.fields()?;
+    own.ignore(&["name", "is_optional", "disabled"]);
+    let (_, config) = own.need("typed_config")?.typed(&[ROUTER])?;
+    own.finish()?;
+    let config = config.fields()?;
+    config.ignore(&[
+        "dynamic_stats",
+        "suppress_envoy_headers",
+        "respect_expected_rq_timeout",
+    ]);
+    config.finish()
+}
+
+fn timeouts(fields: &Fields<'_>, http: &mut Http) -> Result<()> {
+    let given = |limit: Option<Duration>, usual: Option<Duration>| match limit {
+        None => usual,
+        Some(limit) => (!limit.is_zero()).then_some(limit),
+    };
+    let usual = http.timeouts.clone();
+    http.timeouts.header = given(fields.duration("request_headers_timeout")?, usual.header);
+    if let Some(drain) = fields.duration("drain_timeout")? {
+        http.timeouts.drain = drain;
+    }
+    if let Some(common) = fields.get("common_http_protocol_options") {
+        let common = common.fields()?;
+        // A connection waits for the next request no longer than for its head.
+        let idle = given(common.duration("idle_timeout")?, http.timeouts.header);
+        http.timeouts.header = http.timeouts.header.into_iter().chain(idle).min();
+        http.timeouts.connection = given(
+            common.duration("max_connection_duration")?,
+            usual.connection,
+        );
+        if let Some(count) = common.get("max_headers_count") {
+            http.header_count = u32::try_from(count.number(1, 10_000)?).unwrap_or(100);
+        }
+        common.ignore(&["headers_with_underscores_action"]);
+        common.finish()?;
+    }
+    Ok(())
+}
+
+fn http2(fields: &Fields<'_>, http: &mut Http) -> Result<()> {
+    let window = |name, usual: u32| -> Result<u32> {
+        let size = fields.get(name).map_or(Ok(u64::from(usual)), |field| {
+            field.number(65_535, 2_147_483_647)
+        })?;
+        Ok(u32::try_from(size).unwrap_or(usual))
+    };
+    http.stream_window = window("initial_stream_window_size", http.stream_window)?;
+    http.connection_window = window("initial_connection_window_size", http.connection_window)?;
+    if let Some(streams) = fields.get("max_concurrent_streams") {
+        http.streams = u32::try_from(streams.number(1, 2_147_483_647)?).unwrap_or(100);
+    }
+    http.connect |= fields.flag("allow_connect")?;
+    fields.ignore(&[
+        "hpack_table_size",
+        "connection_keepalive",
+        "override_stream_error_on_invalid_http_message",
+    ]);
+    fields.finish()
+}

@@ -1,0 +1,28 @@
+//! Envoy's resources as the traffic model's own types.
+//!
+//! Why this exists: a proxy is told what to do in Envoy's resources, whichever way they come; what it decides from is
+//! [`fairlead_model`]. This crate is the only place that knows both. What comes in: the JSON form of Envoy's v3 API
+//! (<https://protobuf.dev/programming-guides/json/>; YAML is the same), with field names in either case. What goes out: a
+//! [`Bootstrap`], or an error that names the field by its path, what was found, and what is allowed.
+//!
+//! Everything is read strictly: a field that is not known or not supported is an error, since a proxy that ignores half of its
+//! policy is worse than one that refuses it. Fields that change nothing here are listed where they are read, and accepted.
+
+mod bootstrap;
+mod cluster;
+mod endpoint;
+mod field;
+mod http_manager;
+mod listener;
+mod matching;
+mod route;
+mod tls;
+
+pub use bootstrap::{Bootstrap, bootstrap};
+pub use field::ConfigError;
+
+use std::io;
+use std::path::Path;
+
+/// Reads a file that the configuration names.
+pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;

@@ -1,0 +1,215 @@
+//! Listeners (`config.listener.v3`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_model::listener::{Chain, ChainMatch, Detect, Handler, Listener, Tcp, Transport};
+use ipnet::IpNet;
+
+use crate::field::{Field, Fields, Result};
+use crate::{ReadFile, endpoint, http_manager, tls};
+
+const MANAGER: &str =
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const TCP: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+const LISTENER_FILTERS: [&str; 4] = [
+    "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+    "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
+    "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
+    "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+];
+
+/// A listener.
+pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
+    let fields = field.fields()?;
+    let address = endpoint::address(&fields.need("address")?)?;
+    let name = fields.text("name")?;
+    let mut listener = Listener {
+        name: if name.is_empty() {
+            address.to_string()
+        } else {
+            name.to_owned()
+        },
+        address,
+        original_destination: fields.flag("use_original_dst")?,
+        proxy_protocol: false,
+        detect: None,
+        chains: Vec::new(),
+        default_chain: None,
+        buffer_bytes: fields
+            .get("per_connection_buffer_limit_bytes")
+            .map_or(Ok(1 << 20), |field| field.number32())?,
+    };
+    let timeout = fields
+        .duration("listener_filters_timeout")?
+        .unwrap_or(Duration::from_secs(15));
+    for filter in fields.list("listener_filters")? {
+        let own = filter.fields()?;
+        own.ignore(&["name"]);
+        let (kind, _) = own.need("typed_config")?.typed(&LISTENER_FILTERS)?;
+        own.finish()?;
+        match kind.rsplit('.').next() {
+            Some("OriginalDst") => listener.original_destination = true,
+            Some("ProxyProtocol") => listener.proxy_protocol = true,
+            _ => {
+                listener.detect = Some(Detect {
+                    timeout,
+                    ..Detect::default()
+                })
+            }
+        }
+    }
+    for own in fields.list("filter_chains")? {
+        let number = listener.chains.len();
+        listener.chains.push(chain(&own, number, files)?);
+    }
+    if let Some(own) = fields.get("default_filter_chain") {
+        listener.default_chain = Some(chain(&own, listener.chains.len(), files)?);
+    }
+    if listener.chains.is_empty() && listener.default_chain.is_none() {
+        return Err(field.error("filter_chains: at least one chain is required"));
+    }
+    fields.ignore(&[
+        "traffic_direction",
+        "stat_prefix",
+        "enable_reuse_port",
+        "tcp_backlog_size",
+        "metadata",
+    ]);
+    fields.finish()?;
+    Ok(listener)
+}
+
+fn chain(field: &Field<'_>, number: usize, files: ReadFile<'_>) -> Result<Chain> {
+    let fields = field.fields()?;
+    let name = fields.text("name")?;
+    let matches = match fields.get("filter_chain_match") {
+        Some(own) => chain_match(&own.fields()?)?,
+        None => ChainMatch::default(),
+    };
+    let tls = match fields.extension("transport_socket", &[tls::DOWNSTREAM])? {
+        Some((_, context)) => Some(tls::server(&context, files)?),
+        None => None,
+    };
+    let filters = fields.need("filters")?;
+    let list = filters.list()?;
+    let [filter] = list.as_slice() else {
+        return Err(filters.error(format!(
+            "{} filters; one HttpConnectionManager or one TcpProxy is supported",
+            list.len()
+        )));
+    };
+    let own = filter.fields()?;
+    own.ignore(&["name"]);
+    let (kind, config) = own.need("typed_config")?.typed(&[MANAGER, TCP])?;
+    own.finish()?;
+    let handler = if kind == MANAGER {
+        Handler::Http(Arc::new(http_manager::read(&config)?))
+    } else {
+        Handler::Tcp(Arc::new(tcp(&config)?))
+    };
+    fields.ignore(&["transport_socket_connect_timeout", "metadata"]);
+    fields.finish()?;
+    Ok(Chain {
+        name: if name.is_empty() {
+            format!("chain-{number}")
+        } else {
+            name.to_owned()
+        },
+        matches,
+        tls,
+        handler,
+    })
+}
+
+fn chain_match(fields: &Fields<'_>) -> Result<ChainMatch> {
+    let texts = |name| -> Result<Vec<String>> {
+        fields
+            .list(name)?
+            .iter()
+            .map(|own| own.text().map(str::to_owned))
+            .collect()
+    };
+    let matches = ChainMatch {
+        port: fields
+            .get("destination_port")
+            .map(|field| field.number(1, 65535))
+            .transpose()?
+            .and_then(|port| u16::try_from(port).ok()),
+        destinations: networks(fields, "prefix_ranges")?,
+        server_names: texts("server_names")?
+            .into_iter()
+            .map(|name| name.to_ascii_lowercase())
+            .collect(),
+        transport: fields
+            .get("transport_protocol")
+            .map(|field| field.one_of(&[("tls", Transport::Tls), ("raw_buffer", Transport::Plain)]))
+            .transpose()?,
+        protocols: texts("application_protocols")?,
+        sources: networks(fields, "source_prefix_ranges")?,
+    };
+    fields.finish()?;
+    Ok(matches)
+}
+
+fn networks(fields: &Fields<'_>, name: &'static str) -> Result<Vec<IpNet>> {
+    fields
+        .list(name)?
+        .iter()
+        .map(|own| {
+            let range = own.fields()?;
+            let prefix = range.need("address_prefix")?.text()?;
+            let length = range
+                .get("prefix_len")
+                .map_or(Ok(0), |field| field.number(0, 128))?;
+            range.finish()?;
+            let address = prefix
+                .parse()
+                .map_err(|_| own.error(format!("{prefix:?} is no IP address")))?;
+            IpNet::new(address, u8::try_from(length).unwrap_or(0))
+                .map_err(|_| own.error(format!("{length} is no length of a prefix of {prefix}")))
+        })
+        .collect()
+}
+
+fn tcp(field: &Field<'_>) -> Result<Tcp> {
+    let fields = field.fields()?;
+    let mut clusters = Vec::new();
+    if let Some(name) = fields.get("cluster") {
+        clusters.push((Arc::from(name.text()?), 1));
+    } else {
+        let weighted = fields.need("weighted_clusters")?.fields()?;
+        for own in weighted.list("clusters")? {
+            let own = own.fields()?;
+            clusters.push((
+                Arc::from(own.need("name")?.text()?),
+                own.need("weight")?.number32()?,
+            ));
+            own.finish()?;
+        }
+        weighted.finish()?;
+        if clusters.iter().all(|(_, weight)| *weight == 0) {
+            return Err(field.error("weighted_clusters: at least one weight above 0 is required"));
+        }
+    }
+    let tunnel = match fields.get("tunneling_config") {
+        Some(own) => {
+            let own = own.fields()?;
+            let host = own.need("hostname")?.text()?.to_owned();
+            own.finish()?;
+            Some(host)
+        }
+        None => None,
+    };
+    let tcp = Tcp {
+        name: fields.text("stat_prefix")?.to_owned(),
+        clusters,
+        idle: fields
+            .duration("idle_timeout")?
+            .or(Some(Duration::from_secs(3600)))
+            .filter(|idle| !idle.is_zero()),
+        tunnel,
+    };
+    fields.finish()?;
+    Ok(tcp)
+}

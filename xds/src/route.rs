@@ -1,0 +1,505 @@
+//! Routes (`config.route.v3`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_model::TextMatch;
+use fairlead_model::retry::{RetryOn, RetryPolicy};
+use fairlead_model::route::{
+    Action, Affinity, AffinityBy, Forward, HeaderChange, HeaderChanges, HeaderMatch, HeaderTest,
+    HostRewrite, OnPresent, PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect, Route,
+    RouteMatch, RouteTable, Timeouts, VirtualHost, WeightedCluster,
+};
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use crate::field::{Field, Fields, Result};
+use crate::{endpoint, matching};
+
+/// The time of a request where none is given (Envoy's).
+const USUAL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A `RouteConfiguration`.
+pub(crate) fn table(field: &Field<'_>) -> Result<RouteTable> {
+    let fields = field.fields()?;
+    let name = fields.text("name")?.to_owned();
+    let hosts = fields
+        .list("virtual_hosts")?
+        .iter()
+        .map(host)
+        .collect::<Result<Vec<_>>>()?;
+    let ignore_port = fields.flag("ignore_port_in_host_matching")?;
+    fields.ignore(&["validate_clusters", "max_direct_response_body_size_bytes"]);
+    fields.finish()?;
+    RouteTable::new(&name, hosts, ignore_port).map_err(|error| field.error(error.to_string()))
+}
+
+fn host(field: &Field<'_>) -> Result<VirtualHost> {
+    let fields = field.fields()?;
+    let name = fields.need("name")?.text()?.to_owned();
+    let domains = fields
+        .list("domains")?
+        .iter()
+        .map(|own| own.text().map(str::to_owned))
+        .collect::<Result<Vec<_>>>()?;
+    if domains.is_empty() {
+        return Err(field.error("domains: at least one domain is required"));
+    }
+    let routes = fields
+        .list("routes")?
+        .iter()
+        .enumerate()
+        .map(|(number, own)| route(own, &name, number).map(Arc::new))
+        .collect::<Result<Vec<_>>>()?;
+    let host = VirtualHost {
+        request_headers: changes(
+            &fields,
+            "request_headers_to_add",
+            "request_headers_to_remove",
+        )?,
+        response_headers: changes(
+            &fields,
+            "response_headers_to_add",
+            "response_headers_to_remove",
+        )?,
+        name,
+        domains,
+        routes,
+    };
+    fields.finish()?;
+    Ok(host)
+}
+
+fn route(field: &Field<'_>, host: &str, number: usize) -> Result<Route> {
+    let fields = field.fields()?;
+    let name = fields.text("name")?;
+    let matches = route_match(&fields.need("match")?)?;
+    let action = if let Some(own) = fields.get("route") {
+        Action::Forward(Box::new(forward(&own)?))
+    } else if let Some(own) = fields.get("redirect") {
+        Action::Redirect(redirect(&own)?)
+    } else if let Some(own) = fields.get("direct_response") {
+        direct(&own)?
+    } else {
+        return Err(field.error("route, redirect or direct_response is required"));
+    };
+    let route = Route {
+        name: if name.is_empty() {
+            format!("{host}/{number}")
+        } else {
+            name.to_owned()
+        },
+        matches,
+        action,
+        request_headers: changes(
+            &fields,
+            "request_headers_to_add",
+            "request_headers_to_remove",
+        )?,
+        response_headers: changes(
+            &fields,
+            "response_headers_to_add",
+            "response_headers_to_remove",
+        )?,
+    };
+    fields.ignore(&["metadata", "decorator", "stat_prefix"]);
+    fields.finish()?;
+    Ok(route)
+}
+
+fn route_match(field: &Field<'_>) -> Result<RouteMatch> {
+    let fields = field.fields()?;
+    let mut matches = RouteMatch {
+        path: path(&fields)?,
+        ignore_case: fields
+            .get("case_sensitive")
+            .map_or(Ok(true), |field| field.flag())
+            .map(|sensitive| !sensitive)?,
+        grpc: fields.get("grpc").is_some(),
+        share: None,
+        ..RouteMatch::default()
+    };
+    if let Some(fraction) = fields.get("runtime_fraction") {
+        let fraction = fraction.fields()?;
+        matches.share = Some(fraction.need("default_value")?.share()?);
+        fraction.ignore(&["runtime_key"]);
+        fraction.finish()?;
+    }
+    for own in fields.list("headers")? {
+        let (name, header) = header_match(&own)?;
+        match (name.as_str(), header) {
+            (":method", HeaderTest::Text(TextMatch::Exact { text, .. })) => {
+                matches.method = Some(
+                    text.parse()
+                        .map_err(|_| own.error(format!("{text:?} is no method")))?,
+                );
+            }
+            (name, test) => {
+                let fields = own.fields()?;
+                matches.headers.push(HeaderMatch {
+                    name: name.parse().map_err(|_| own.error(format!("{name:?} is no name of a header; of the pseudo headers only an exact :method is supported")))?,
+                    test,
+                    invert: fields.flag("invert_match")?,
+                    missing_is_empty: fields.flag("treat_missing_header_as_empty")?,
+                });
+            }
+        }
+    }
+    for own in fields.list("query_parameters")? {
+        let parameter = own.fields()?;
+        let name = parameter.need("name")?.text()?.to_owned();
+        let test = match (
+            parameter.get("string_match"),
+            parameter.get("present_match"),
+        ) {
+            (Some(text), _) => QueryTest::Text(matching::text(&text)?),
+            (None, Some(present)) => QueryTest::Present(present.flag()?),
+            (None, None) => QueryTest::Present(true),
+        };
+        parameter.finish()?;
+        matches.query.push(QueryMatch { name, test });
+    }
+    fields.finish()?;
+    Ok(matches)
+}
+
+fn path(fields: &Fields<'_>) -> Result<PathMatch> {
+    let own = |field: &Field<'_>| field.text().map(str::to_owned);
+    if let Some(prefix) = fields.get("prefix") {
+        return Ok(PathMatch::Prefix(own(&prefix)?));
+    }
+    if let Some(exact) = fields.get("path") {
+        return Ok(PathMatch::Exact(own(&exact)?));
+    }
+    if let Some(segments) = fields.get("path_separated_prefix") {
+        return Ok(PathMatch::Segments(own(&segments)?));
+    }
+    if let Some(regex) = fields.get("safe_regex") {
+        return Ok(PathMatch::Regex(matching::regex(&regex)?));
+    }
+    if fields.get("connect_matcher").is_some() {
+        return Ok(PathMatch::Prefix("/".to_owned()));
+    }
+    Err(fields
+        .error("prefix, path, path_separated_prefix, safe_regex or connect_matcher is required"))
+}
+
+fn header_match(field: &Field<'_>) -> Result<(String, HeaderTest)> {
+    let fields = field.fields()?;
+    let name = fields.need("name")?.text()?.to_owned();
+    let test = if let Some(text) = fields.get("string_match") {
+        HeaderTest::Text(matching::text(&text)?)
+    } else if let Some(text) = fields.get("exact_match") {
+        HeaderTest::Text(TextMatch::exact(text.text()?))
+    } else if let Some(range) = fields.get("range_match") {
+        let range = range.fields()?;
+        let bound = |name| -> Result<i64> {
+            let own = range.need(name)?;
+            own.value
+                .as_i64()
+                .or_else(|| own.value.as_str()?.parse().ok())
+                .ok_or_else(|| own.error("is no whole number"))
+        };
+        let test = HeaderTest::Range(bound("start")?, bound("end")?);
+        range.finish()?;
+        test
+    } else {
+        HeaderTest::Present(
+            fields
+                .get("present_match")
+                .map_or(Ok(true), |field| field.flag())?,
+        )
+    };
+    fields.ignore(&["invert_match", "treat_missing_header_as_empty"]);
+    fields.finish()?;
+    Ok((name, test))
+}
+
+fn forward(field: &Field<'_>) -> Result<Forward> {
+    let fields = field.fields()?;
+    let mut forward = Forward::to("");
+    forward.clusters = clusters(&fields)?;
+    forward.rewrite = rewrite(&fields)?;
+    if let Some(host) = fields.get("host_rewrite_literal") {
+        forward.host = Some(HostRewrite::Literal(host.text()?.to_owned()));
+    } else if fields.flag("auto_host_rewrite")? {
+        forward.host = Some(HostRewrite::Endpoint);
+    }
+    let timeout = fields.duration("timeout")?.unwrap_or(USUAL_TIMEOUT);
+    forward.timeouts = Timeouts {
+        request: (!timeout.is_zero()).then_some(timeout),
+        ..Timeouts::default()
+    };
+    if let Some(retry) = fields.get("retry_policy") {
+        forward.retry = Some(retry_policy(&retry)?);
+    }
+    for own in fields.list("hash_policy")? {
+        forward.affinity.push(affinity(&own)?);
+    }
+    if let Some(labels) = fields.get("metadata_match") {
+        forward.subset = endpoint::labels(&labels)?;
+    }
+    for own in fields.list("upgrade_configs")? {
+        let own = own.fields()?;
+        forward
+            .upgrades
+            .push(own.need("upgrade_type")?.text()?.to_owned());
+        own.ignore(&["connect_config", "enabled"]);
+        own.finish()?;
+    }
+    fields.finish()?;
+    Ok(forward)
+}
+
+fn clusters(fields: &Fields<'_>) -> Result<Vec<WeightedCluster>> {
+    if let Some(name) = fields.get("cluster") {
+        return Ok(vec![WeightedCluster::only(name.text()?)]);
+    }
+    let weighted = fields.need("weighted_clusters")?;
+    let own = weighted.fields()?;
+    let clusters = own
+        .list("clusters")?
+        .iter()
+        .map(|own| {
+            let cluster = own.fields()?;
+            let weighted = WeightedCluster {
+                name: Arc::from(cluster.need("name")?.text()?),
+                weight: cluster
+                    .get("weight")
+                    .map_or(Ok(0), |field| field.number32())?,
+                request_headers: changes(
+                    &cluster,
+                    "request_headers_to_add",
+                    "request_headers_to_remove",
+                )?,
+                response_headers: changes(
+                    &cluster,
+                    "response_headers_to_add",
+                    "response_headers_to_remove",
+                )?,
+            };
+            cluster.finish()?;
+            Ok(weighted)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    own.ignore(&["total_weight"]);
+    own.finish()?;
+    if clusters.iter().all(|cluster| cluster.weight == 0) {
+        return Err(weighted.error("at least one weight above 0 is required"));
+    }
+    Ok(clusters)
+}
+
+fn rewrite(fields: &Fields<'_>) -> Result<Option<PathRewrite>> {
+    if let Some(prefix) = fields.get("prefix_rewrite") {
+        return Ok(Some(PathRewrite::Prefix(prefix.text()?.to_owned())));
+    }
+    let Some(own) = fields.get("regex_rewrite") else {
+        return Ok(None);
+    };
+    let own = own.fields()?;
+    let rewrite = PathRewrite::Regex {
+        pattern: matching::regex(&own.need("pattern")?)?,
+        by: own.text("substitution")?.to_owned(),
+    };
+    own.finish()?;
+    Ok(Some(rewrite))
+}
+
+fn affinity(field: &Field<'_>) -> Result<Affinity> {
+    let fields = field.fields()?;
+    let by = if let Some(header) = fields.get("header") {
+        let header = header.fields()?;
+        let by = AffinityBy::Header(header.need("header_name")?.text()?.to_ascii_lowercase());
+        header.finish()?;
+        by
+    } else if let Some(cookie) = fields.get("cookie") {
+        let own = cookie.fields()?;
+        if own.get("ttl").is_some() {
+            return Err(cookie.error("ttl: cookies made by the proxy are not supported"));
+        }
+        let by = AffinityBy::Cookie {
+            name: own.need("name")?.text()?.to_owned(),
+            path: own.text("path")?.to_owned(),
+            life: None,
+        };
+        own.finish()?;
+        by
+    } else if let Some(query) = fields.get("query_parameter") {
+        let query = query.fields()?;
+        let by = AffinityBy::Query(query.need("name")?.text()?.to_owned());
+        query.finish()?;
+        by
+    } else {
+        let source = fields.need("connection_properties")?.fields()?;
+        source.need("source_ip")?;
+        source.finish()?;
+        AffinityBy::SourceAddress
+    };
+    let terminal = fields.flag("terminal")?;
+    fields.finish()?;
+    Ok(Affinity { by, terminal })
+}
+
+/// A `RetryPolicy`. Envoy repeats any method that its conditions name, so this does too.
+fn retry_policy(field: &Field<'_>) -> Result<RetryPolicy> {
+    let fields = field.fields()?;
+    let on = fields.need("retry_on")?;
+    let mut policy = RetryPolicy {
+        on: RetryOn::default(),
+        retries: fields
+            .get("num_retries")
+            .map_or(Ok(1), |field| field.number32())?,
+        per_try: fields
+            .duration("per_try_timeout")?
+            .filter(|limit| !limit.is_zero()),
+        safe_only: false,
+        budget: None,
+        ..RetryPolicy::default()
+    };
+    for status in fields.list("retriable_status_codes")? {
+        policy
+            .on
+            .statuses
+            .push(u16::try_from(status.number(100, 599)?).unwrap_or(503));
+    }
+    let statuses = std::mem::take(&mut policy.on.statuses);
+    for name in on
+        .text()?
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
+        match name {
+            "5xx" => policy.on.server_error = true,
+            "gateway-error" => policy.on.gateway_error = true,
+            "connect-failure" => policy.on.connect_failure = true,
+            "refused-stream" => policy.on.refused_stream = true,
+            "reset" | "reset-before-request" => policy.on.reset = true,
+            "retriable-4xx" => policy.on.conflict = true,
+            "retriable-status-codes" => policy.on.statuses.clone_from(&statuses),
+            "cancelled" => policy.on.grpc.push(1),
+            "deadline-exceeded" => policy.on.grpc.push(4),
+            "resource-exhausted" => policy.on.grpc.push(8),
+            "internal" => policy.on.grpc.push(13),
+            "unavailable" => policy.on.grpc.push(14),
+            other => return Err(on.error(format!("{other:?} is not supported; 5xx, gateway-error, connect-failure, refused-stream, reset, retriable-4xx, retriable-status-codes, cancelled, deadline-exceeded, resource-exhausted, internal, unavailable are allowed"))),
+        }
+    }
+    if let Some(pauses) = fields.get("retry_back_off") {
+        let pauses = pauses.fields()?;
+        policy.backoff_base = pauses.need("base_interval")?.duration()?;
+        policy.backoff_most = pauses
+            .duration("max_interval")?
+            .unwrap_or(policy.backoff_base * 10);
+        pauses.finish()?;
+    }
+    fields.ignore(&["retry_host_predicate", "host_selection_retry_max_attempts"]);
+    fields.finish()?;
+    Ok(policy)
+}
+
+fn redirect(field: &Field<'_>) -> Result<Redirect> {
+    let fields = field.fields()?;
+    let scheme = if fields.flag("https_redirect")? {
+        Some("https".to_owned())
+    } else {
+        fields
+            .get("scheme_redirect")
+            .map(|own| own.text().map(str::to_owned))
+            .transpose()?
+    };
+    let status = match fields.get("response_code") {
+        None => StatusCode::MOVED_PERMANENTLY,
+        Some(code) => code.one_of(&[
+            ("MOVED_PERMANENTLY", StatusCode::MOVED_PERMANENTLY),
+            ("FOUND", StatusCode::FOUND),
+            ("SEE_OTHER", StatusCode::SEE_OTHER),
+            ("TEMPORARY_REDIRECT", StatusCode::TEMPORARY_REDIRECT),
+            ("PERMANENT_REDIRECT", StatusCode::PERMANENT_REDIRECT),
+        ])?,
+    };
+    let path = match fields.get("path_redirect") {
+        Some(path) => Some(PathRewrite::Full(path.text()?.to_owned())),
+        None => rewrite(&fields)?,
+    };
+    let redirect = Redirect {
+        status,
+        scheme,
+        host: fields
+            .get("host_redirect")
+            .map(|own| own.text().map(str::to_owned))
+            .transpose()?,
+        port: fields
+            .get("port_redirect")
+            .map(|own| own.number(1, 65535))
+            .transpose()?
+            .and_then(|port| u16::try_from(port).ok()),
+        path,
+        strip_query: fields.flag("strip_query")?,
+    };
+    fields.finish()?;
+    Ok(redirect)
+}
+
+fn direct(field: &Field<'_>) -> Result<Action> {
+    let fields = field.fields()?;
+    let status = fields.need("status")?;
+    let code = u16::try_from(status.number(200, 599)?).unwrap_or(500);
+    let body = match fields.get("body") {
+        None => String::new(),
+        Some(body) => {
+            let own = body.fields()?;
+            let text = own.need("inline_string")?;
+            own.finish()?;
+            if text.text()?.len() > 4096 {
+                return Err(text.error("is longer than 4096 bytes"));
+            }
+            text.text()?.to_owned()
+        }
+    };
+    fields.finish()?;
+    let status =
+        StatusCode::from_u16(code).map_err(|_| status.error(format!("{code} is no status")))?;
+    Ok(Action::Respond { status, body })
+}
+
+/// Headers to add and to remove.
+fn changes(fields: &Fields<'_>, add: &'static str, remove: &'static str) -> Result<HeaderChanges> {
+    let mut changes = HeaderChanges::default();
+    for own in fields.list(remove)? {
+        let name = own.text()?;
+        changes.remove.push(
+            HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| own.error(format!("{name:?} is no name of a header")))?,
+        );
+    }
+    for own in fields.list(add)? {
+        let option = own.fields()?;
+        let header = option.need("header")?.fields()?;
+        let (name, value) = (header.need("key")?, header.get("value"));
+        header.finish()?;
+        let text = value.as_ref().map_or(Ok(""), Field::text)?;
+        if text.contains('%') {
+            return Err(own.error("header.value: commands (%...%) are not supported"));
+        }
+        let present = match option.get("append_action") {
+            None => OnPresent::Append,
+            Some(action) => action.one_of(&[
+                ("APPEND_IF_EXISTS_OR_ADD", OnPresent::Append),
+                ("ADD_IF_ABSENT", OnPresent::Keep),
+                ("OVERWRITE_IF_EXISTS_OR_ADD", OnPresent::Replace),
+            ])?,
+        };
+        option.ignore(&["keep_empty_value"]);
+        option.finish()?;
+        changes.set.push(HeaderChange {
+            name: HeaderName::from_bytes(name.text()?.as_bytes())
+                .map_err(|_| name.error("is no name of a header"))?,
+            value: HeaderValue::from_str(text)
+                .map_err(|_| own.error("header.value: is no value of a header"))?,
+            present,
+            only_if_present: false,
+        });
+    }
+    Ok(changes)
+}
