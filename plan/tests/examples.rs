@@ -18,7 +18,11 @@ fn files() -> Vec<PathBuf> {
             .flatten()
         {
             let path = entry.path();
-            if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+            if path.is_dir()
+                && path
+                    .file_name()
+                    .is_some_and(|name| name != "target" && name != "proxy")
+            {
                 folders.push(path);
             } else if path.extension().is_some_and(|end| end == "yaml") {
                 found.push(path);

@@ -1,7 +1,7 @@
 //! The program `fairlead-proxy`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,6 +13,7 @@ use fairlead_model::Snapshot;
 use fairlead_model::cluster::Address;
 use fairlead_proxy::admin::{self, Admin};
 use fairlead_proxy::{Shared, config, worker};
+use fairlead_xds::Bootstrap;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
     let command = Command::parse();
     let outcome = match command.what {
         What::Run(run) => start(&run),
-        What::Check(check) => config::read(&check.config).map(|_| ()).map_err(Into::into),
+        What::Check(check) => read(&check.config).map(|_| ()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,6 +70,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Reads the configuration; its error tells all in one line.
+fn read(path: &Path) -> Result<Bootstrap> {
+    config::read(path).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 /// Logs as JSON to standard error; what is given back sets the level.
@@ -105,7 +111,7 @@ fn logs() -> Result<admin::SetLevel> {
 fn start(run: &Run) -> Result<()> {
     let set_level = logs()?;
     let begun = Instant::now();
-    let bootstrap = config::read(&run.config)?;
+    let bootstrap = read(&run.config)?;
     let shared = match &bootstrap.bounds {
         Some(bounds) => Shared::with_bounds(run.cores, bounds),
         None => Shared::new(run.cores),

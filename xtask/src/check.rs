@@ -30,12 +30,16 @@ const EFFECTS: [&str; 6] = [
 const LINES: usize = 600;
 
 /// The crates of our own that each pure crate may use.
-const BELOW: [(&str, &[&str]); 4] = [
+const BELOW: [(&str, &[&str]); 5] = [
     ("fairlead-crds", &[]),
     ("fairlead-expr", &[]),
     ("fairlead-model", &[]),
     ("fairlead-plan", &["fairlead-crds", "fairlead-expr"]),
+    ("fairlead-xds", &["fairlead-model"]),
 ];
+
+/// What must not stand below the data plane, which knows no Kubernetes.
+const NOT_BELOW_PROXY: [&str; 4] = ["k8s-openapi", "kube", "kube-client", "fairlead-crds"];
 
 /// What is asked of the programs for cargo. Advisories are left out: deny.toml says why.
 const TOOLS: [(&CargoTool, &[&str]); 2] = [
@@ -77,33 +81,45 @@ pub(crate) fn run() -> Result<()> {
     bail!("these checks failed: {}", failed.join(", "));
 }
 
-/// No pure crate has an effect below it. Each is asked alone: a build of the workspace unifies features, and hides a leak.
+/// No pure crate has an effect below it, and the data plane knows no Kubernetes. Each is asked alone: a build of the workspace
+/// unifies features, and hides a leak.
 fn arrows() -> Result<()> {
     let mut found = Vec::new();
     for (package, allowed) in BELOW {
-        let mut tree = cargo(&[
-            "tree",
-            "--package",
-            package,
-            "--edges",
-            "normal",
-            "--prefix",
-            "none",
-        ]);
-        let below = capture(&mut tree)?;
-        let names = below.lines().filter_map(|line| line.split(' ').next());
         let ours = |name: &str| name.starts_with("fairlead-") && name != package;
-        let wrong = |name: &&str| EFFECTS.contains(name) || ours(name) && !allowed.contains(name);
-        let mut leaks: Vec<&str> = names.filter(wrong).collect();
-        leaks.sort_unstable();
-        leaks.dedup();
-        found.extend(
-            leaks
-                .iter()
-                .map(|leak| format!("{leak} is below {package}")),
-        );
+        found.extend(leaks(package, &|name| {
+            EFFECTS.contains(&name) || ours(name) && !allowed.contains(&name)
+        })?);
     }
+    found.extend(leaks("fairlead-proxy", &|name| {
+        NOT_BELOW_PROXY.contains(&name)
+    })?);
     none(&found)
+}
+
+/// What is below a package and must not be.
+fn leaks(package: &str, is_wrong: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
+    let mut tree = cargo(&[
+        "tree",
+        "--package",
+        package,
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+    ]);
+    let below = capture(&mut tree)?;
+    let mut leaks: Vec<&str> = below
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .filter(|name| is_wrong(name))
+        .collect();
+    leaks.sort_unstable();
+    leaks.dedup();
+    Ok(leaks
+        .iter()
+        .map(|leak| format!("{leak} is below {package}"))
+        .collect())
 }
 
 /// Every crate compiles with only the features that it asks for itself.

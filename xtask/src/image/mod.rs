@@ -21,7 +21,7 @@ use crate::tools;
 /// Which images to build.
 #[derive(Debug, Args)]
 pub(crate) struct Request {
-    /// fairlead, shop, postgres, redis, or all
+    /// fairlead, fairlead-proxy, shop, postgres, redis, or all that a cluster needs
     image: String,
     /// Load them into the cluster
     #[arg(long)]
@@ -36,6 +36,9 @@ struct Binary {
     package: &'static str,
     binary: &'static str,
     tag: &'static str,
+    profile: &'static str,
+    /// Whether a cluster needs it from the start.
+    is_in_cluster: bool,
 }
 
 const BINARIES: &[Binary] = &[
@@ -44,12 +47,24 @@ const BINARIES: &[Binary] = &[
         package: "fairlead",
         binary: "fairlead",
         tag: "localhost/fairlead:dev",
+        profile: "release",
+        is_in_cluster: true,
+    },
+    Binary {
+        name: "fairlead-proxy",
+        package: "fairlead-proxy",
+        binary: "fairlead-proxy",
+        tag: "localhost/fairlead-proxy:dev",
+        profile: "proxy",
+        is_in_cluster: false,
     },
     Binary {
         name: "shop",
         package: "shop",
         binary: "shop",
         tag: "localhost/shop:dev",
+        profile: "release",
+        is_in_cluster: true,
     },
 ];
 
@@ -64,7 +79,12 @@ pub(crate) fn run(request: &Request) -> Result<()> {
             .chain(debian::IMAGES.iter().map(|image| image.name))
     };
     let names: Vec<&str> = match request.image.as_str() {
-        "all" => known().collect(),
+        "all" => BINARIES
+            .iter()
+            .filter(|image| image.is_in_cluster)
+            .map(|image| image.name)
+            .chain(debian::IMAGES.iter().map(|image| image.name))
+            .collect(),
         name if known().any(|known| known == name) => vec![name],
         name => bail!(
             "no image {name:?}; there are {} and all",
@@ -117,17 +137,15 @@ impl Binary {
         let target = cache()?.join("target-image");
         step(&format!("compile {} for its image", self.name), || {
             show_live(
-                command(
-                    "nice",
-                    ["cargo", "build", "--release", "--quiet", "--target", TARGET],
-                )
-                .args(["--package", self.package, "--bin", self.binary])
-                .current_dir(root())
-                .env("RUSTFLAGS", "-C target-feature=+crt-static")
-                .env("CARGO_TARGET_DIR", &target),
+                command("nice", ["cargo", "build", "--quiet", "--target", TARGET])
+                    .args(["--profile", self.profile])
+                    .args(["--package", self.package, "--bin", self.binary])
+                    .current_dir(root())
+                    .env("RUSTFLAGS", "-C target-feature=+crt-static")
+                    .env("CARGO_TARGET_DIR", &target),
             )
         })?;
-        Ok(target.join(TARGET).join("release").join(self.binary))
+        Ok(target.join(TARGET).join(self.profile).join(self.binary))
     }
 
     fn build(&self) -> Result<PathBuf> {
