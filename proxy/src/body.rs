@@ -67,7 +67,7 @@ impl Body for Outgoing {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream(incoming) => incoming.size_hint(),
-            Self::Kept(replay) => replay.shared.borrow().size.clone(),
+            Self::Kept(replay) => replay.shared.borrow().size,
         }
     }
 }

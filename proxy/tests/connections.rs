@@ -147,6 +147,126 @@ async fn pass(proxy: &Proxy) {
 }
 
 #[tokio::test]
+async fn tls_passes_through_by_the_name_it_asks_for() {
+    let authority = Authority::default();
+    let answering = |text: &'static str| {
+        let direct = Action::Respond {
+            status: StatusCode::OK,
+            body: text.to_owned(),
+        };
+        let http = support::http(vec![support::route("direct", Default::default(), direct)]);
+        let certificate = authority.issue(&[], |params| {
+            let name = format!("{text}.example").try_into().expect("a name");
+            params.subject_alt_names.push(rcgen::SanType::DnsName(name));
+        });
+        let common = support::certificates::common(Some(certificate), None, &["http/1.1"]);
+        let tls = fairlead_model::tls::ServerTls {
+            common,
+            require_client: false,
+        };
+        Proxy::start(move |address| {
+            snapshot(
+                listener(address, Handler::Http(Arc::new(http)), Some(tls)),
+                vec![],
+            )
+        })
+    };
+    let (left, right) = (answering("left").await, answering("right").await);
+    let clusters = [("left", left.address), ("right", right.address)].map(|(name, address)| {
+        fairlead_model::cluster::Cluster::of(
+            name,
+            fairlead_model::cluster::Endpoints::at([address]),
+        )
+    });
+    let chain = |name: &str| {
+        let tcp = fairlead_model::listener::Tcp {
+            name: name.to_owned(),
+            clusters: vec![(name.into(), 1)],
+            idle: None,
+            tunnel: None,
+        };
+        let mut chain = listener(free(), Handler::Tcp(Arc::new(tcp)), None)
+            .chains
+            .remove(0);
+        chain.matches.server_names = vec![format!("{name}.example")];
+        chain
+    };
+    let outer = Proxy::start(|address| {
+        let mut own = listener(address, Handler::Http(Arc::new(http_to(to("left")))), None);
+        own.chains = vec![chain("left"), chain("right")];
+        snapshot(own, clusters.to_vec())
+    })
+    .await;
+    for name in ["left", "right"] {
+        let tls = fairlead_model::tls::ClientTls {
+            common: support::certificates::common(
+                None,
+                Some(authority.trust(&[], &[])),
+                &["http/1.1"],
+            ),
+            server_name: Some(format!("{name}.example")),
+        };
+        let config = fairlead_proxy::tls::client_config(&tls, &|_| None).expect("a configuration");
+        let stream = TcpStream::connect(outer.address)
+            .await
+            .expect("a connection");
+        let asked = format!("{name}.example").try_into().expect("a name");
+        let mut secured = tokio_rustls::TlsConnector::from(config)
+            .connect(asked, stream)
+            .await
+            .expect("TLS");
+        secured
+            .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .await
+            .expect("to send");
+        let mut answer = Vec::new();
+        let _ = secured.read_to_end(&mut answer).await;
+        assert!(
+            answer.ends_with(name.as_bytes()),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+}
+
+#[tokio::test]
+async fn bytes_cross_a_pair_in_a_tunnel_with_an_identity() {
+    let authority = Authority::default();
+    let name = "spiffe://cluster.local/ns/a/sa/b";
+    let endpoint = greeter().await;
+    let tls = server(
+        authority.issue(&[name], |_| {}),
+        authority.trust(&[], &[name]),
+    );
+    let inner = Proxy::start(|address| {
+        let handler = Handler::Http(Arc::new(with_upgrades("up")));
+        snapshot(listener(address, handler, Some(tls)), vec![up(&[endpoint])])
+    })
+    .await;
+    let mut cluster = up(&[inner.address]);
+    cluster.protocol = UpstreamProtocol::Http2;
+    cluster.tls = Some(client(
+        authority.issue(&[name], |_| {}),
+        authority.trust(&[], &[name]),
+    ));
+    let outer = tcp_proxy(cluster, |listener| {
+        if let Handler::Tcp(tcp) = &mut listener.chains[0].handler {
+            Arc::make_mut(tcp).tunnel = Some("db.example:5432".to_owned());
+        }
+    })
+    .await;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(outer.address)
+            .await
+            .expect("a connection");
+        stream.write_all(b"you").await.expect("to send");
+        assert_eq!(drain(&mut stream).await, "hello you");
+        streams.push(stream);
+    }
+}
+
+#[tokio::test]
 async fn a_websocket_passes() {
     let proxy = proxy(with_upgrades("up"), up(&[socket_endpoint().await])).await;
     upgraded(&proxy).await;

@@ -46,7 +46,6 @@ pub struct Admin {
 }
 
 /// The interface's routes.
-#[must_use]
 pub fn router(admin: Admin) -> Router {
     Router::new()
         .route("/ready", get(ready))

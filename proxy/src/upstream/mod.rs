@@ -36,11 +36,14 @@ pub(crate) struct Upstream {
     limits: Cell<Limits>,
     connector: RefCell<Rc<Connector>>,
     balancer: RefCell<Balancer>,
-    pools: RefCell<Vec<Option<(EndpointKey, Rc<Pool>)>>>,
+    pools: RefCell<Vec<Kept>>,
     pub(crate) counts: Rc<Counts>,
     pub(crate) figures: Arc<ClusterFigures>,
     came: Notify,
 }
+
+/// The connections of the endpoint that has the place now.
+type Kept = Option<(EndpointKey, Rc<Pool>)>;
 
 /// What runs at once.
 #[derive(Debug, Default)]
