@@ -110,7 +110,8 @@ pub(super) async fn serve(
             };
             let is_h2 = match service.settings.codec {
                 Codec::Http1 => Some(false),
-                Codec::Http2 => Some(true),
+                // Without TLS the first bytes are looked at, so that another protocol ends with an orderly close.
+                Codec::Http2 => is_h2.filter(|_| connection.is_tls).map(|_| true),
                 Codec::Auto => is_h2.or(match spoken {
                     Some(Spoken::Http1) => Some(false),
                     Some(Spoken::Http2) => Some(true),
@@ -295,6 +296,10 @@ async fn http(
         },
     };
     let figures = &service.figures;
+    if !is_h2 && service.settings.codec == Codec::Http2 {
+        figures.downstream_cx_protocol_error.increment();
+        return;
+    }
     figures.downstream_cx_total.increment();
     figures.downstream_cx_active.add(1);
     let io = TokioIo::new(stream);

@@ -181,7 +181,7 @@ fn back(hop: &Hop, folder: &Path) -> String {
     format!("proxy_pass {scheme}back; {tls}")
 }
 
-/// One process in the foreground, with the module for TCP where Debian keeps it apart.
+/// One process in the foreground (at its end nginx deletes its pid file, which therefore is one of its folder), with the module for TCP where Debian keeps it apart.
 fn head() -> String {
     let module = "/usr/lib/nginx/modules/ngx_stream_module.so";
     let load = if Path::new(module).exists() {
@@ -192,7 +192,7 @@ fn head() -> String {
     format!(
         "{load}daemon off;
 master_process off;
-pid /dev/null;
+pid nginx.pid;
 events {{ worker_connections 11000; }}
 "
     )
