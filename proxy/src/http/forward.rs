@@ -2,30 +2,28 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use fairlead_model::Moment;
-use fairlead_model::balance::{EndpointKey, Finish, Wanted, hash_of};
+use fairlead_model::balance::{EndpointKey, Finish, Wanted};
 use fairlead_model::class;
-use fairlead_model::deadline::{format_grpc_timeout, parse_grpc_timeout};
-use fairlead_model::fault::{Fault, Source};
+use fairlead_model::deadline::format_grpc_timeout;
+use fairlead_model::fault::Fault;
 use fairlead_model::retry::{Failed, RetryPolicy};
-use fairlead_model::route::{
-    Action, Affinity, AffinityBy, Forward, HostRewrite, Route, WeightedCluster,
-};
-use http::header::{COOKIE, RETRY_AFTER};
+use fairlead_model::route::{Action, Forward, HostRewrite, Route};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 
+use super::aim::{affinity_hash, change, choose, deadline};
 use super::answer::{Answer, Exchange};
+use super::attempt::{Attempt, Try, failure, retry_after};
 use super::fields::reshape;
 use super::respond::grpc_status;
 use crate::body::{Outgoing, Replay};
 use crate::core::Core;
-use crate::upstream::{Failure, Held, Lease, Pool, Received, Sent, Upstream, judged};
+use crate::upstream::{Held, Lease, Pool, Received, Sent, Upstream, judged};
 
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// How often a request goes to another connection because the one it was given had ended.
 const STALE_CONNECTIONS: u32 = 3;
 
@@ -56,24 +54,6 @@ pub(super) struct Target {
     tried: Vec<EndpointKey>,
     _running: Held,
     retrying: Option<Held>,
-}
-
-/// How a try ended without an answer to pass on.
-struct Try {
-    fault: Fault,
-    is_refused: bool,
-    /// The body of a request that was not sent at all, since its connection had ended.
-    unsent: Option<Outgoing>,
-}
-
-impl Try {
-    fn of(fault: Fault) -> Self {
-        Self {
-            fault,
-            is_refused: false,
-            unsent: None,
-        }
-    }
 }
 
 /// Chooses a cluster and sends the request there.
@@ -199,117 +179,6 @@ fn failed_answer(call: &Call, forward: &Forward, response: &Response<Received>) 
         grpc,
         class,
     }
-}
-
-fn choose(core: &Core, forward: &Forward) -> Option<usize> {
-    if let [only] = forward.clusters.as_slice() {
-        return (only.weight > 0).then_some(0);
-    }
-    let weight = forward.weight();
-    let draw = (weight > 0).then(|| core.random.borrow_mut().u64(..weight))?;
-    let chosen = forward.cluster(draw)?;
-    forward
-        .clusters
-        .iter()
-        .position(|cluster| std::ptr::eq(cluster, chosen))
-}
-
-/// Makes the changes that the route asks for.
-fn change(call: &mut Call, forward: &Forward, cluster: &WeightedCluster) {
-    if let Some(HostRewrite::Literal(host)) = &forward.host
-        && let Ok(host) = HeaderValue::from_str(host)
-    {
-        call.host = host;
-    }
-    let Some(head) = call.head.as_mut() else {
-        return;
-    };
-    call.route.request_headers.apply(&mut head.headers);
-    cluster.request_headers.apply(&mut head.headers);
-    if let Some(rewrite) = &forward.rewrite {
-        let path = fairlead_model::route::rewrite(rewrite, &call.route.matches, head.uri.path());
-        let target = match head.uri.query() {
-            Some(query) => format!("{path}?{query}"),
-            None => path,
-        };
-        // A rewrite that makes no path is left out: the request goes on as it is.
-        if let Ok(target) = target.parse() {
-            let mut parts = std::mem::take(&mut head.uri).into_parts();
-            parts.path_and_query = Some(target);
-            head.uri = Uri::from_parts(parts).unwrap_or_default();
-        }
-    }
-}
-
-/// When the whole call has to end: the route's limit, or what a gRPC caller still has, whichever is sooner.
-fn deadline(call: &Call, forward: &Forward) -> Option<tokio::time::Instant> {
-    let own = forward.timeouts.request;
-    let asked = call
-        .head
-        .as_ref()
-        .filter(|_| call.is_grpc)
-        .and_then(|head| {
-            head.headers
-                .get(GRPC_TIMEOUT)?
-                .to_str()
-                .ok()
-                .and_then(parse_grpc_timeout)
-        })
-        .map(|asked| {
-            forward
-                .timeouts
-                .grpc_longest
-                .map_or(asked, |longest| asked.min(longest))
-        });
-    let limit = match (own, asked) {
-        (Some(own), Some(asked)) => own.min(asked),
-        (own, asked) => own.or(asked)?,
-    };
-    Some(tokio::time::Instant::now() + limit)
-}
-
-/// The hash of what keeps the caller with one endpoint.
-fn affinity_hash(affinity: &[Affinity], call: &Call) -> Option<u64> {
-    let head = call.head.as_ref()?;
-    let mut hash: Option<u64> = None;
-    for own in affinity {
-        let value: Option<Vec<u8>> = match &own.by {
-            AffinityBy::Header(name) => head
-                .headers
-                .get(name)
-                .map(|value| value.as_bytes().to_vec()),
-            AffinityBy::Cookie { name, .. } => {
-                cookie(&head.headers, name).map(|value| value.as_bytes().to_vec())
-            }
-            AffinityBy::Query(name) => head.uri.query().and_then(|query| {
-                query.split('&').find_map(|pair| {
-                    let (key, value) = pair.split_once('=')?;
-                    (key == name).then(|| value.as_bytes().to_vec())
-                })
-            }),
-            AffinityBy::SourceAddress => {
-                call.source.map(|address| address.to_string().into_bytes())
-            }
-        };
-        if let Some(value) = value {
-            let next = hash_of(&value);
-            hash = Some(hash.map_or(next, |hash| hash.rotate_left(1) ^ next));
-            if own.terminal {
-                break;
-            }
-        }
-    }
-    hash
-}
-
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find_map(|(key, value)| (key == name).then_some(value.trim_matches('"')))
 }
 
 /// What a try brought.
@@ -645,80 +514,4 @@ impl Call {
         upstream.figures.upstream_rq_active.add(-1);
         upstream.figures.upstream_rq.count(status);
     }
-}
-
-/// One try: whatever becomes of it, its endpoint's counts are put right.
-struct Attempt {
-    core: Rc<Core>,
-    upstream: Rc<Upstream>,
-    key: EndpointKey,
-    begun: Moment,
-    is_finished: bool,
-}
-
-impl Attempt {
-    fn fail(&mut self, failure: &Try) {
-        self.is_finished = true;
-        let now = self.core.clock.now();
-        let figures = &self.upstream.figures;
-        figures.upstream_rq_active.add(-1);
-        if matches!(
-            failure.fault,
-            Fault::ConnectionTerminated | Fault::ProtocolError
-        ) {
-            figures.upstream_rq_rx_reset.increment();
-        }
-        // A connection that ended while nobody used it says nothing of its endpoint.
-        let is_endpoint = failure.fault.source() == Source::Upstream && failure.unsent.is_none();
-        let finish = Finish {
-            judged: is_endpoint.then(|| judged(true, false)),
-            unanswered: Some(now.since(self.begun)),
-            retry_after: None,
-        };
-        self.upstream
-            .finish(self.key, finish, now, &self.core.random);
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if !self.is_finished {
-            self.fail(&Try::of(Fault::RequestCancelled));
-        }
-    }
-}
-
-/// What a failure to send means.
-fn failure(sent: &Sent) -> Try {
-    let h2 = match &sent.error {
-        Failure::Http1(_) => None,
-        Failure::Http2(error) => Some(error),
-    };
-    let is_refused = h2.is_some_and(|error| {
-        error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away()
-    });
-    let is_protocol = match &sent.error {
-        Failure::Http1(error) => error.is_parse(),
-        Failure::Http2(error) => error.reason() == Some(h2::Reason::PROTOCOL_ERROR),
-    };
-    Try {
-        is_refused: is_refused || sent.request.is_some(),
-        ..Try::of(if is_protocol {
-            Fault::ProtocolError
-        } else {
-            Fault::ConnectionTerminated
-        })
-    }
-}
-
-/// How long an endpoint asks to be left alone, in whole seconds.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers
-        .get(RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-        .map(Duration::from_secs)
 }
