@@ -7,7 +7,7 @@ use fairlead_model::cluster::Address;
 use serde_json::Value;
 
 use crate::field::{ConfigError, Field, Fields, Result};
-use crate::{ReadFile, cluster, endpoint, listener, tls};
+use crate::{ReadFile, cluster, dynamic, endpoint, listener, tls};
 
 /// What a proxy starts with.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -22,8 +22,27 @@ pub struct Bootstrap {
     pub snapshot: Snapshot,
     /// The bounds of latency histograms in milliseconds, where they are not the usual ones.
     pub bounds: Option<Vec<f64>>,
+    /// Where the rest comes from, when not all is given.
+    pub dynamic: Option<Dynamic>,
     /// The files that were read.
     pub files: Vec<std::path::PathBuf>,
+}
+
+/// A control plane that is asked over the aggregated discovery service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dynamic {
+    /// The cluster it is reached by.
+    pub cluster: String,
+    /// Whether only what changed is sent (delta), or the state of the world.
+    pub is_delta: bool,
+    /// Whether it is asked for listeners.
+    pub listeners: bool,
+    /// Whether it is asked for clusters.
+    pub clusters: bool,
+    /// Headers of the call.
+    pub metadata: Vec<(String, String)>,
+    /// Who asks: a `config.core.v3.Node`.
+    pub node: Vec<u8>,
 }
 
 /// Reads a bootstrap in YAML or JSON; `read` gives the files that it names.
@@ -79,6 +98,20 @@ fn message(field: &Field<'_>, read: ReadFile<'_>) -> Result<Bootstrap> {
     }
     if let Some(resources) = fields.get("static_resources") {
         resources_of(&resources.fields()?, &mut bootstrap.snapshot, read)?;
+    }
+    if let Some(resources) = fields.get("dynamic_resources") {
+        let node = fields.need("node")?;
+        let dynamic = dynamic::read(&resources, &node, &bootstrap)?;
+        bootstrap.dynamic = Some(dynamic);
+    }
+    let may_come = bootstrap.dynamic.as_ref().is_some_and(|own| own.clusters);
+    if let Some((table, cluster)) = bootstrap.snapshot.missing_clusters().into_iter().next()
+        && !may_come
+    {
+        return Err(fields.error_at(
+            "static_resources",
+            format!("the routes {table:?} send to the cluster {cluster:?}, which is not among the clusters"),
+        ));
     }
     fields.ignore(&[
         "layered_runtime",
@@ -142,10 +175,5 @@ fn resources_of(fields: &Fields<'_>, snapshot: &mut Snapshot, read: ReadFile<'_>
         }
     }
     fields.finish()?;
-    if let Some((table, cluster)) = snapshot.missing_clusters().into_iter().next() {
-        return Err(fields.error(format!(
-            "the routes {table:?} send to the cluster {cluster:?}, which is not among the clusters"
-        )));
-    }
     Ok(())
 }

@@ -177,6 +177,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// An error of one field.
+    pub(crate) fn error_at(&self, name: &str, reason: impl Into<String>) -> ConfigError {
+        ConfigError {
+            path: self.at(name),
+            reason: reason.into(),
+        }
+    }
+
     /// A field by its name in snake case; camel case is the same, and null is nothing.
     pub(crate) fn get(&self, name: &'static str) -> Option<Field<'a>> {
         self.known.borrow_mut().insert(name);

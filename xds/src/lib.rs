@@ -10,16 +10,24 @@
 
 mod bootstrap;
 mod cluster;
+mod dynamic;
 mod endpoint;
 mod field;
 mod http_manager;
+mod kind;
 mod listener;
 mod matching;
+mod resource;
 mod route;
+mod session;
+mod shapes;
 mod tls;
 
-pub use bootstrap::{Bootstrap, bootstrap};
+pub use bootstrap::{Bootstrap, Dynamic, bootstrap};
 pub use field::ConfigError;
+pub use kind::Kind;
+pub use session::{Outside, Session, SessionError, Step};
+pub use shapes::{ShapeError, Shapes};
 
 use std::io;
 use std::path::Path;

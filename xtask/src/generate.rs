@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
 use serde_json::Value;
 
@@ -43,6 +45,8 @@ pub(crate) struct Kind {
 pub(crate) struct Generated {
     /// The content of every file, by its path from the root.
     pub(crate) files: BTreeMap<String, String>,
+    /// Files that are no text.
+    pub(crate) binaries: BTreeMap<String, Vec<u8>>,
     /// All kinds.
     pub(crate) kinds: Vec<Kind>,
 }
@@ -54,6 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return compare(&generated);
     }
     put(&generated.files)?;
+    put(&generated.binaries)?;
     for path in leftover(&generated)? {
         fs::remove_file(root().join(&path)).with_context(|| format!("failed to remove {path}"))?;
         note(&format!("removed {path}"));
@@ -62,10 +67,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     put(&chart::rendered(&generated.files)?)
 }
 
-fn put(files: &BTreeMap<String, String>) -> Result<()> {
+fn put<T: AsRef<[u8]>>(files: &BTreeMap<String, T>) -> Result<()> {
     for (path, content) in files {
         let file = root().join(path);
-        if fs::read_to_string(&file).ok().as_ref() != Some(content) {
+        if differs(path, content) {
             write(&file, content)?;
             note(&format!("wrote {path}"));
         }
@@ -75,25 +80,12 @@ fn put(files: &BTreeMap<String, String>) -> Result<()> {
 
 /// Fails with every file that differs from what would be written.
 pub(crate) fn compare(generated: &Generated) -> Result<()> {
-    let differs = |(path, content): &(&String, &String)| {
-        fs::read_to_string(root().join(path)).ok().as_ref() != Some(content)
-    };
-    let mut stale: Vec<String> = generated
-        .files
-        .iter()
-        .filter(differs)
-        .map(|(path, _)| path.clone())
-        .collect();
+    let mut stale = stale(&generated.files);
+    stale.extend(self::stale(&generated.binaries));
     stale.extend(leftover(generated)?);
     // The rendered files are made of the others; where those are stale, what would be rendered says nothing.
     if stale.is_empty() {
-        let rendered = chart::rendered(&generated.files)?;
-        stale.extend(
-            rendered
-                .iter()
-                .filter(differs)
-                .map(|(path, _)| path.clone()),
-        );
+        stale.extend(self::stale(&chart::rendered(&generated.files)?));
     }
     if stale.is_empty() {
         return Ok(());
@@ -102,6 +94,18 @@ pub(crate) fn compare(generated: &Generated) -> Result<()> {
         "not up to date; run `cargo xtask gen`:\n  {}",
         stale.join("\n  ")
     );
+}
+
+fn stale<T: AsRef<[u8]>>(files: &BTreeMap<String, T>) -> Vec<String> {
+    files
+        .iter()
+        .filter(|(path, content)| differs(path, content))
+        .map(|(path, _)| path.clone())
+        .collect()
+}
+
+fn differs(path: &str, content: &impl AsRef<[u8]>) -> bool {
+    fs::read(root().join(path)).ok().as_deref() != Some(content.as_ref())
 }
 
 /// Makes everything that is generated.
@@ -128,7 +132,18 @@ pub(crate) fn generate() -> Result<Generated> {
             area: area(&text(&kind["group"])),
         })
         .collect();
-    Ok(Generated { files, kinds })
+    let binaries = value["binaries"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(path, content)| Ok((path.clone(), BASE64.decode(text(content))?)))
+        .collect::<Result<_>>()
+        .context("failed to read the generator's answer")?;
+    Ok(Generated {
+        files,
+        binaries,
+        kinds,
+    })
 }
 
 /// The folder of a group's kinds, such as `platform` for `platform.fairlead.dev`.

@@ -4,6 +4,7 @@
 
 mod conditions;
 mod definitions;
+mod descriptors;
 mod kinds;
 mod metrics;
 mod rights;
@@ -12,6 +13,8 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
 /// Everything that is generated.
@@ -19,6 +22,8 @@ use serde::Serialize;
 struct Generated {
     /// The content of every file, by its path from the root of the repository.
     files: BTreeMap<String, String>,
+    /// Files that are no text, in base64.
+    binaries: BTreeMap<String, String>,
     /// What is known of every kind.
     kinds: Vec<KindSummary>,
 }
@@ -53,7 +58,13 @@ fn generate() -> Result<Generated, Box<dyn std::error::Error>> {
             plural: crd.spec.names.plural.clone(),
         })
         .collect();
-    Ok(Generated { files, kinds })
+    let descriptors = BASE64.encode(descriptors::bytes()?);
+    let binaries = BTreeMap::from([("xds/src/descriptors.bin".to_owned(), descriptors)]);
+    Ok(Generated {
+        files,
+        binaries,
+        kinds,
+    })
 }
 
 fn main() -> ExitCode {

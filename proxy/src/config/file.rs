@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fairlead_model::Snapshot;
+use fairlead_model::tls::{ClientTls, Secret, SecretSource, ServerTls, TlsCommon};
 use fairlead_xds::{Bootstrap, ConfigError, bootstrap};
 use tokio::sync::watch;
+
+use crate::tls::TlsError;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -57,41 +60,92 @@ pub fn read(path: &Path) -> Result<Bootstrap, FileError> {
             path: path.to_owned(),
             source,
         })?;
-    check(path, &bootstrap.snapshot)?;
+    check(path, &bootstrap)?;
     Ok(bootstrap)
 }
 
-/// Tries every TLS configuration.
-fn check(path: &Path, snapshot: &Snapshot) -> Result<(), FileError> {
-    let secret = |name: &str| snapshot.secrets.get(name).cloned();
-    let wrong = |field: String| {
-        move |source| FileError::Tls {
-            path: path.to_owned(),
-            field,
+/// TLS that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("{field}: {source}")]
+pub(super) struct BrokenTls {
+    field: String,
+    source: TlsError,
+}
+
+/// Tries every TLS configuration; secrets may come from a control plane.
+fn check(path: &Path, bootstrap: &Bootstrap) -> Result<(), FileError> {
+    try_tls(&bootstrap.snapshot, bootstrap.dynamic.is_some()).map_err(|broken| FileError::Tls {
+        path: path.to_owned(),
+        field: broken.field,
+        source: broken.source,
+    })
+}
+
+/// Tries the TLS of one resource: a secret, or what uses secrets that come by themselves.
+pub(super) fn check_alone(alone: &Snapshot) -> Result<(), BrokenTls> {
+    for (name, secret) in &alone.secrets {
+        let source = SecretSource::Inline(secret.clone());
+        let mut common = TlsCommon::default();
+        let tried = match secret {
+            Secret::Certificate(_) => {
+                common.certificates.push(source);
+                let tls = ServerTls {
+                    common,
+                    require_client: false,
+                };
+                crate::tls::server_config(&tls, &|_| None).map(drop)
+            }
+            Secret::Trust(_) => {
+                common.trust = Some(source);
+                let tls = ClientTls {
+                    common,
+                    server_name: None,
+                };
+                crate::tls::client_config(&tls, &|_| None).map(drop)
+            }
+        };
+        tried.map_err(|source| BrokenTls {
+            field: format!("secret {name:?}"),
             source,
-        }
+        })?;
+    }
+    try_tls(alone, true)
+}
+
+/// Tries every TLS configuration; with `may_come`, a secret that is not there is no mistake.
+fn try_tls(snapshot: &Snapshot, may_come: bool) -> Result<(), BrokenTls> {
+    let secret = |name: &str| snapshot.secrets.get(name).cloned();
+    let tried = |field: String, outcome: Result<(), TlsError>| match outcome {
+        Err(TlsError::Missing { .. }) if may_come => Ok(()),
+        other => other.map_err(|source| BrokenTls { field, source }),
     };
     for listener in snapshot.listeners.values() {
         for chain in listener.chains.iter().chain(&listener.default_chain) {
             if let Some(tls) = &chain.tls {
-                crate::tls::server_config(tls, &secret).map_err(wrong(format!(
-                    "listener {:?}, chain {:?}",
-                    listener.name, chain.name
-                )))?;
+                tried(
+                    format!("listener {:?}, chain {:?}", listener.name, chain.name),
+                    crate::tls::server_config(tls, &secret).map(drop),
+                )?;
             }
         }
     }
     for cluster in snapshot.clusters.values() {
         if let Some(tls) = &cluster.tls {
-            crate::tls::client_config(tls, &secret)
-                .map_err(wrong(format!("cluster {:?}", cluster.name)))?;
+            tried(
+                format!("cluster {:?}", cluster.name),
+                crate::tls::client_config(tls, &secret).map(drop),
+            )?;
         }
     }
     Ok(())
 }
 
 /// Watches the file and those it names; a change that is wrong is logged, and the last good one stays.
-pub async fn watch(path: PathBuf, first: Bootstrap, snapshots: watch::Sender<Arc<Snapshot>>) {
+pub(super) async fn watch(
+    path: PathBuf,
+    first: Bootstrap,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+) {
     let mut files = first.files;
     let mut seen = stamps(&path, &files);
     loop {

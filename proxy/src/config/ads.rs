@@ -1,0 +1,213 @@
+//! The control plane as a source of configuration, over the aggregated discovery service of xDS.
+//!
+//! What is said and understood is `fairlead_xds`'s; here are the stream, its end, and the next one. While there is none, the
+//! last good configuration stays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fairlead_model::Snapshot;
+use fairlead_xds::{Dynamic, Outside, Session, SessionError};
+use http::uri::PathAndQuery;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
+use tonic::{Request, Status, Streaming};
+
+use super::connect::{ConnectError, connect, deepest};
+use super::file;
+use super::raw::Raw;
+use crate::clock::Clock;
+
+/// The pauses between streams: the first, doubled with each that brought nothing, up to the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// The largest message.
+const LARGEST: usize = 64 << 20;
+/// After which silence what is only needed for messages is forgotten.
+const SILENCE: Duration = Duration::from_secs(1);
+
+const DELTA: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+const STATE: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error(transparent)]
+    Connect(ConnectError),
+    #[error("the control plane ended the stream: {0}")]
+    Ended(String),
+    #[error(transparent)]
+    Session(SessionError),
+    #[error("initial_metadata: {name:?} is no header")]
+    Metadata { name: String },
+}
+
+/// Asks the control plane for as long as the process runs.
+pub(super) async fn follow(
+    dynamic: Dynamic,
+    session: Session,
+    given: watch::Receiver<Arc<Snapshot>>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+) {
+    let mut client = Client {
+        dynamic,
+        session,
+        given,
+        snapshots,
+        clock: Clock::new(),
+    };
+    client.publish();
+    let (mut attempt, mut pause) = (0, PAUSE.0);
+    loop {
+        let mut was_told = false;
+        let Err(error) = client.stream(attempt, &mut was_told).await;
+        if was_told {
+            pause = PAUSE.0;
+        }
+        let wait = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        tracing::warn!(
+            cluster = client.dynamic.cluster,
+            %error,
+            seconds = wait.as_secs_f64(),
+            "no control plane; the last good configuration stays"
+        );
+        client.pause(wait).await;
+        pause = (pause * 2).min(PAUSE.1);
+        attempt += 1;
+    }
+}
+
+struct Client {
+    dynamic: Dynamic,
+    session: Session,
+    given: watch::Receiver<Arc<Snapshot>>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    clock: Clock,
+}
+
+impl Client {
+    fn publish(&mut self) {
+        if let Some(snapshot) = self.session.settle(self.clock.now()) {
+            tracing::info!(
+                listeners = snapshot.listeners.len(),
+                clusters = snapshot.clusters.len(),
+                routes = snapshot.routes.len(),
+                "the configuration changed"
+            );
+            self.snapshots.send_replace(Arc::new(snapshot));
+        }
+    }
+
+    /// Takes what the file says now.
+    fn give(&mut self) -> Vec<Vec<u8>> {
+        let given = Arc::clone(&self.given.borrow_and_update());
+        let requests = self.session.give((*given).clone(), self.clock.now());
+        self.publish();
+        requests
+    }
+
+    /// Waits for the next stream, while the file and what is overdue still count.
+    async fn pause(&mut self, wait: Duration) {
+        let until = Instant::now() + wait;
+        loop {
+            let due = self.session.due(self.clock.now());
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                Ok(()) = self.given.changed() => drop(self.give()),
+                () = sleep(due.unwrap_or(PAUSE.1)) => self.publish(),
+            }
+        }
+    }
+
+    /// One stream, until it ends.
+    async fn stream(
+        &mut self,
+        attempt: usize,
+        was_told: &mut bool,
+    ) -> Result<std::convert::Infallible, StreamError> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let send = |requests: Vec<Vec<u8>>| {
+            for request in requests {
+                let _ = sender.send(Bytes::from(request));
+            }
+        };
+        let given = Arc::clone(&self.given.borrow());
+        send(self.session.begin(self.clock.now()));
+        let mut responses = self.open(&given, attempt, receiver).await?;
+        tracing::info!(cluster = self.dynamic.cluster, "the control plane is there");
+        loop {
+            let due = self.session.due(self.clock.now());
+            tokio::select! {
+                message = responses.message() => {
+                    let message = message
+                        .map_err(|status| ended(&status))?
+                        .ok_or_else(|| StreamError::Ended("without a status".to_owned()))?;
+                    *was_told = true;
+                    send(self.take(&message)?);
+                }
+                Ok(()) = self.given.changed() => send(self.give()),
+                () = sleep(due.unwrap_or(SILENCE).min(SILENCE)) => {
+                    self.session.rest();
+                    self.publish();
+                }
+            }
+        }
+    }
+
+    /// Takes a message; the answers to it.
+    fn take(&mut self, message: &[u8]) -> Result<Vec<Vec<u8>>, StreamError> {
+        let outside = Outside {
+            read: &|path| std::fs::read(path),
+            check: &|alone| file::check_alone(alone).map_err(|error| error.to_string()),
+        };
+        let step = self
+            .session
+            .take(message, outside, self.clock.now())
+            .map_err(StreamError::Session)?;
+        if let Some(reason) = &step.refused {
+            tracing::warn!(
+                reason,
+                "refused a part of the configuration; the last good one stays"
+            );
+        }
+        self.publish();
+        Ok(step.requests)
+    }
+
+    async fn open(
+        &self,
+        given: &Snapshot,
+        attempt: usize,
+        receiver: mpsc::UnboundedReceiver<Bytes>,
+    ) -> Result<Streaming<Bytes>, StreamError> {
+        let channel = connect(given, &self.dynamic.cluster, attempt)
+            .await
+            .map_err(StreamError::Connect)?;
+        let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(LARGEST);
+        let path = PathAndQuery::from_static(if self.dynamic.is_delta { DELTA } else { STATE });
+        let requests = futures::stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.map(|own| (own, receiver))
+        });
+        let mut request = Request::new(requests);
+        for (name, value) in &self.dynamic.metadata {
+            let wrong = || StreamError::Metadata { name: name.clone() };
+            let key = AsciiMetadataKey::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+            let value = AsciiMetadataValue::try_from(value.as_str()).map_err(|_| wrong())?;
+            request.metadata_mut().insert(key, value);
+        }
+        grpc.ready()
+            .await
+            .map_err(|error| StreamError::Ended(deepest(&error)))?;
+        grpc.streaming(request, path, Raw)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| ended(&status))
+    }
+}
+
+fn ended(status: &Status) -> StreamError {
+    StreamError::Ended(format!("{}: {}", status.code(), status.message()))
+}

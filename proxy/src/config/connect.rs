@@ -1,0 +1,150 @@
+//! Connections to the control plane, as its cluster says.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_model::Snapshot;
+use fairlead_model::cluster::{Address, Cluster};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::tls::{self, TlsError};
+
+/// How often a silent control plane is asked whether it is there, and how long it may take.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// Why the control plane is not reached.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// Its cluster is gone from the file, or has no endpoint.
+    #[error("failed to find an endpoint of the cluster {cluster:?}")]
+    NoEndpoint {
+        /// The cluster.
+        cluster: String,
+    },
+    /// Its TLS cannot be set up.
+    #[error("failed to set up TLS of the cluster {cluster:?}: {source}")]
+    Tls {
+        /// The cluster.
+        cluster: String,
+        /// Why.
+        source: TlsError,
+    },
+    /// No connection is made.
+    #[error("failed to connect to {address}: {cause}")]
+    Connect {
+        /// Where to.
+        address: String,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// Either kind of stream.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Connects to one of the endpoints of a cluster; another one with each `attempt`.
+pub(super) async fn connect(
+    snapshot: &Snapshot,
+    name: &str,
+    attempt: usize,
+) -> Result<Channel, ConnectError> {
+    let none = || ConnectError::NoEndpoint {
+        cluster: name.to_owned(),
+    };
+    let cluster = snapshot.clusters.get(name).ok_or_else(none)?;
+    let endpoints = snapshot.endpoints(cluster).ok_or_else(none)?;
+    let address = endpoints
+        .localities
+        .iter()
+        .flat_map(|locality| &locality.endpoints)
+        .cycle()
+        .nth(attempt % endpoints.len().max(1))
+        .map(|endpoint| endpoint.address.clone())
+        .ok_or_else(none)?;
+    let tls = connector(snapshot, cluster)?;
+    let host = match &address {
+        Address::Socket(address) => address.to_string(),
+        Address::Name(name, port) => format!("{name}:{port}"),
+        Address::Path(_) => "localhost".to_owned(),
+    };
+    let failed = |error: &dyn std::error::Error| ConnectError::Connect {
+        address: address.to_string(),
+        cause: deepest(error),
+    };
+    let target = address.clone();
+    let open = tower::service_fn(move |_| {
+        let (target, tls) = (target.clone(), tls.clone());
+        async move { open(&target, tls).await.map(TokioIo::new) }
+    });
+    Endpoint::from_shared(format!("http://{host}"))
+        .map_err(|error| failed(&error))?
+        .connect_timeout(cluster.connect_timeout)
+        .http2_keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1)
+        .keep_alive_while_idle(true)
+        .connect_with_connector(open)
+        .await
+        .map_err(|error| failed(&error))
+}
+
+/// What secures connections of a cluster, with the name that is asked for.
+fn connector(
+    snapshot: &Snapshot,
+    cluster: &Cluster,
+) -> Result<Option<(TlsConnector, ServerName<'static>)>, ConnectError> {
+    let Some(own) = &cluster.tls else {
+        return Ok(None);
+    };
+    let wrong = |source| ConnectError::Tls {
+        cluster: cluster.name.to_string(),
+        source,
+    };
+    let config = tls::client_config(own, &|name| snapshot.secrets.get(name).cloned());
+    let mut config = (*config.map_err(wrong)?).clone();
+    if config.alpn_protocols.is_empty() {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+    }
+    let name = own
+        .server_name
+        .clone()
+        .unwrap_or_else(|| "localhost".to_owned());
+    let name = ServerName::try_from(name).map_err(|error| {
+        wrong(TlsError::Rejected {
+            cause: format!("sni: {error}"),
+        })
+    })?;
+    Ok(Some((TlsConnector::from(Arc::new(config)), name)))
+}
+
+async fn open(
+    address: &Address,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+) -> io::Result<Box<dyn Stream>> {
+    let tcp = match address {
+        Address::Path(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+        Address::Socket(address) => TcpStream::connect(address).await?,
+        Address::Name(name, port) => TcpStream::connect((name.as_str(), *port)).await?,
+    };
+    tcp.set_nodelay(true)?;
+    match tls {
+        None => Ok(Box::new(tcp)),
+        Some((connector, name)) => Ok(Box::new(connector.connect(name, tcp).await?)),
+    }
+}
+
+/// The cause below all the others.
+pub(super) fn deepest(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}

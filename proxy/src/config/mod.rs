@@ -1,0 +1,30 @@
+//! Where the configuration comes from: a file, and the control plane that it may name.
+
+mod ads;
+mod connect;
+mod file;
+mod raw;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fairlead_model::Snapshot;
+use fairlead_xds::{Bootstrap, Session};
+use tokio::sync::watch;
+
+pub use file::{FileError, read};
+
+/// Follows the file, those it names, and the control plane when it names one; never ends. What is wrong is logged or refused,
+/// and the last good configuration stays.
+pub async fn watch(path: PathBuf, first: Bootstrap, snapshots: watch::Sender<Arc<Snapshot>>) {
+    let Some(dynamic) = first.dynamic.clone() else {
+        return file::watch(path, first, snapshots).await;
+    };
+    let given = Arc::new(first.snapshot.clone());
+    let (sender, receiver) = watch::channel(Arc::clone(&given));
+    let session = Session::new(dynamic.clone(), (*given).clone());
+    tokio::join!(
+        file::watch(path, first, sender),
+        ads::follow(dynamic, session, receiver, snapshots),
+    );
+}
