@@ -23,6 +23,8 @@ pub(crate) struct Options {
     /// End once the releases are made and taken up; docs/benchmarks.md stays as it is
     #[arg(long)]
     making_only: bool,
+    #[command(flatten)]
+    version: cluster::Version,
 }
 
 /// Measures the operator, and takes the cluster down however it ends.
@@ -32,7 +34,7 @@ pub(crate) fn operator(options: &Options) -> Result<()> {
     if cluster::makes_its_own()? {
         cluster::down(CLUSTER)?;
     }
-    cluster::up(CLUSTER, true)?;
+    cluster::up(CLUSTER, true, options.version)?;
     let outcome = measure(options, &binary);
     let down = cluster::down(CLUSTER);
     outcome?;

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Sets everything up and shows it.
 pub(crate) fn run() -> Result<()> {
     bootstrap::run()?;
-    cluster::up(CLUSTER, false)?;
+    cluster::up(CLUSTER, false, cluster::Version::default())?;
     image::all_into(CLUSTER)?;
     let kubeconfig = cluster::kubeconfig(CLUSTER)?;
     install::install(&kubeconfig, 1)?;

@@ -34,6 +34,8 @@ pub(crate) struct Options {
     /// Tests on the cluster that run at the same time
     #[arg(long, default_value_t = 4)]
     threads: usize,
+    #[command(flatten)]
+    version: cluster::Version,
 }
 
 /// Runs all parts, and takes the cluster down however they end.
@@ -90,7 +92,7 @@ fn on_cluster(options: &Options) -> Result<()> {
         // One that a killed run left is worth nothing to this one: its objects are in an unknown state.
         cluster::down(CLUSTER)?;
     }
-    cluster::up(CLUSTER, false)?;
+    cluster::up(CLUSTER, false, options.version)?;
     image::all_into(CLUSTER)?;
     let kubeconfig = cluster::kubeconfig(CLUSTER)?;
     install::install(&kubeconfig, 2)?;

@@ -26,6 +26,8 @@ pub(crate) struct Module {
     tags: &'static str,
     /// Flags for the linker, beside those that leave debug information out.
     link: &'static str,
+    /// The versions: `<pins>.mod` and `<pins>.sum`, which is `go` unless a folder is built of several.
+    pins: &'static str,
 }
 
 /// etcd, the API server, the rest of the control plane and the node's programs in one binary, `kubernetes`.
@@ -37,6 +39,18 @@ pub(crate) const KUBERNETES: Module = Module {
     link: "-X k8s.io/component-base/version.gitVersion=v1.36.3 \
            -X k8s.io/component-base/version.gitMajor=1 \
            -X k8s.io/component-base/version.gitMinor=36",
+    pins: "go",
+};
+/// The same of the oldest version that Fairlead runs on: two minor versions before the newest that it knows.
+pub(crate) const KUBERNETES_OLDEST: Module = Module {
+    name: "kubernetes-1.35",
+    folder: "cluster/kubernetes",
+    packages: &["."],
+    tags: "",
+    link: "-X k8s.io/component-base/version.gitVersion=v1.35.4 \
+           -X k8s.io/component-base/version.gitMajor=1 \
+           -X k8s.io/component-base/version.gitMinor=35",
+    pins: "go-1.35",
 };
 /// `containerd`, `containerd-shim-runc-v2` and `ctr`.
 pub(crate) const CONTAINERD: Module = Module {
@@ -45,6 +59,7 @@ pub(crate) const CONTAINERD: Module = Module {
     packages: &["tool"],
     tags: "no_btrfs,no_devmapper,no_zfs",
     link: "-X github.com/containerd/containerd/v2/version.Version=2.2.1",
+    pins: "go",
 };
 /// `coredns`.
 pub(crate) const COREDNS: Module = Module {
@@ -53,6 +68,7 @@ pub(crate) const COREDNS: Module = Module {
     packages: &["tool"],
     tags: "",
     link: "",
+    pins: "go",
 };
 /// `pause`.
 pub(crate) const PAUSE: Module = Module {
@@ -61,6 +77,7 @@ pub(crate) const PAUSE: Module = Module {
     packages: &["."],
     tags: "",
     link: "",
+    pins: "go",
 };
 /// `helm`.
 pub(crate) const HELM: Module = Module {
@@ -69,6 +86,7 @@ pub(crate) const HELM: Module = Module {
     packages: &["tool"],
     tags: "",
     link: "",
+    pins: "go",
 };
 /// `kstatus`: objects as JSON in, what kstatus makes of each out.
 pub(crate) const KSTATUS: Module = Module {
@@ -77,6 +95,7 @@ pub(crate) const KSTATUS: Module = Module {
     packages: &["."],
     tags: "",
     link: "",
+    pins: "go",
 };
 /// `agent`: Argo CD's sync engine.
 pub(crate) const GITOPS: Module = Module {
@@ -85,6 +104,7 @@ pub(crate) const GITOPS: Module = Module {
     packages: &["tool"],
     tags: "",
     link: "",
+    pins: "go",
 };
 
 /// `client` and `server`: gRPC's own tests between implementations.
@@ -97,6 +117,7 @@ pub(crate) const GRPC_INTEROP: Module = Module {
     ],
     tags: "",
     link: "",
+    pins: "go",
 };
 /// `client` and `server`: gRPC's own benchmark.
 pub(crate) const GRPC_BENCHMARK: Module = Module {
@@ -108,6 +129,7 @@ pub(crate) const GRPC_BENCHMARK: Module = Module {
     ],
     tags: "",
     link: "",
+    pins: "go",
 };
 /// `h2spec`: what a server must do by the specification of HTTP/2.
 pub(crate) const H2SPEC: Module = Module {
@@ -116,13 +138,12 @@ pub(crate) const H2SPEC: Module = Module {
     packages: &["tool"],
     tags: "",
     link: "",
+    pins: "go",
 };
 
-/// What a control plane without a node needs.
-pub(crate) const CONTROL_PLANE: &[&Module] = &[&KUBERNETES];
-/// What a whole cluster needs.
-pub(crate) const CLUSTER: &[&Module] = &[&KUBERNETES, &CONTAINERD, &COREDNS, &PAUSE];
-/// Everything, the tools that only tests use included.
+/// What a node needs beside Kubernetes.
+pub(crate) const NODE: &[&Module] = &[&CONTAINERD, &COREDNS, &PAUSE];
+/// Everything, the tools that only tests use included, and without the versions of Kubernetes that are asked for by number.
 pub(crate) const ALL: &[&Module] = &[
     &KUBERNETES,
     &CONTAINERD,
@@ -178,6 +199,7 @@ impl Module {
             "build",
             "-buildvcs=false",
             "-mod=readonly",
+            &format!("-modfile={}.mod", self.pins),
             "-tags",
             self.tags,
             "-ldflags",
@@ -206,7 +228,9 @@ impl Module {
             .collect::<std::io::Result<_>>()?;
         files.retain(|file| {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
-            name == "go.mod" || name == "go.sum" || name.ends_with(".go")
+            name.strip_suffix(".mod") == Some(self.pins)
+                || name.strip_suffix(".sum") == Some(self.pins)
+                || name.ends_with(".go")
         });
         files.sort();
         let mut hash = Sha256::new();

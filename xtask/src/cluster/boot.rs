@@ -19,15 +19,16 @@ use crate::tools;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Brings the cluster up, or says that it is. What a killed run left is cleared first.
-pub(crate) fn up(name: &str, control_plane_only: bool) -> Result<()> {
+pub(crate) fn up(name: &str, control_plane_only: bool, module: &tools::Module) -> Result<()> {
     super::layout::check_name(name)?;
     require(control_plane_only)?;
     let _held = lock(&Layout::lock_file(name), &format!("changes cluster {name}"))?;
-    let kind = if control_plane_only {
+    let extent = if control_plane_only {
         "control-plane"
     } else {
         "full"
     };
+    let kind = format!("{extent} {}", module.name);
     if let Some(layout) = Layout::load(name)? {
         let was = std::fs::read_to_string(layout.ready_marker()).ok();
         match (was.as_deref(), health(&layout)) {
@@ -52,15 +53,14 @@ pub(crate) fn up(name: &str, control_plane_only: bool) -> Result<()> {
             teardown::remove(&layout)
         })?;
     }
-    tools::ensure(if control_plane_only {
-        tools::CONTROL_PLANE
-    } else {
-        tools::CLUSTER
-    })?;
+    let kubernetes = module.ensure()?.join("kubernetes");
+    if !control_plane_only {
+        tools::ensure(tools::NODE)?;
+    }
     let began = Instant::now();
     let layout = Layout::create(name)?;
-    boot(&layout, control_plane_only)?;
-    write(&layout.ready_marker(), kind)?;
+    boot(&layout, control_plane_only, &kubernetes)?;
+    write(&layout.ready_marker(), &kind)?;
     note(&format!(
         "cluster {name} is ready after {:.1} s",
         began.elapsed().as_secs_f64()
@@ -117,19 +117,18 @@ fn require(control_plane_only: bool) -> Result<()> {
     Ok(())
 }
 
-fn boot(layout: &Layout, control_plane_only: bool) -> Result<()> {
+fn boot(layout: &Layout, control_plane_only: bool, kubernetes: &Path) -> Result<()> {
     step("network, certificates, configuration", || {
         cgroup::create(layout)?;
         network::create(layout)?;
         pki::write_all(layout)?;
         config::write_files(layout)
     })?;
-    let kubernetes = tools::KUBERNETES.ensure()?.join("kubernetes");
-    start(layout, "etcd", &kubernetes, &config::etcd(layout))?;
+    start(layout, "etcd", kubernetes, &config::etcd(layout))?;
     start(
         layout,
         "kube-apiserver",
-        &kubernetes,
+        kubernetes,
         &config::api_server(layout),
     )?;
     if !control_plane_only {
@@ -147,11 +146,11 @@ fn boot(layout: &Layout, control_plane_only: bool) -> Result<()> {
     start(
         layout,
         "kube-controller-manager",
-        &kubernetes,
+        kubernetes,
         &config::controller_manager(layout),
     )?;
     if !control_plane_only {
-        start_node(layout, &kubernetes)?;
+        start_node(layout, kubernetes)?;
     }
     step("service accounts", || {
         wait_until(

@@ -20,6 +20,7 @@ use clap::Subcommand;
 
 use crate::command::{capture, command};
 use crate::progress::step;
+use crate::tools;
 use external::Choice;
 use layout::Layout;
 
@@ -33,6 +34,8 @@ pub(crate) enum Action {
         /// Only etcd, API server and controller manager
         #[arg(long)]
         control_plane_only: bool,
+        #[command(flatten)]
+        version: Version,
     },
     /// Take the cluster down and leave nothing behind
     Down {
@@ -66,6 +69,35 @@ pub(crate) struct Which {
     pub(crate) name: String,
 }
 
+/// Which version of Kubernetes a cluster made here is of.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(crate) struct Version {
+    /// The version of Kubernetes
+    #[arg(long, value_enum, default_value_t)]
+    kubernetes: Kubernetes,
+}
+
+/// The versions that are pinned.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Kubernetes {
+    /// What tests and benchmarks run on
+    #[default]
+    #[value(name = "1.36")]
+    Usual,
+    /// The oldest that Fairlead runs on
+    #[value(name = "1.35")]
+    Oldest,
+}
+
+impl Version {
+    fn module(self) -> &'static tools::Module {
+        match self.kubernetes {
+            Kubernetes::Usual => &tools::KUBERNETES,
+            Kubernetes::Oldest => &tools::KUBERNETES_OLDEST,
+        }
+    }
+}
+
 /// The name of the cluster when none is given.
 pub(crate) const DEFAULT: &str = "fairlead";
 
@@ -75,7 +107,8 @@ pub(crate) fn run(action: &Action) -> Result<()> {
         Action::Up {
             which,
             control_plane_only,
-        } => up(&which.name, *control_plane_only),
+            version,
+        } => up(&which.name, *control_plane_only, *version),
         Action::Down { which } => down(&which.name),
         Action::Status { which } => status(&which.name),
         Action::LoadImage { file, which } => load_image(&which.name, file),
@@ -87,9 +120,9 @@ pub(crate) fn run(action: &Action) -> Result<()> {
 }
 
 /// Brings the chosen cluster up.
-pub(crate) fn up(name: &str, control_plane_only: bool) -> Result<()> {
+pub(crate) fn up(name: &str, control_plane_only: bool, version: Version) -> Result<()> {
     match Choice::from_environment()? {
-        Choice::Own => boot::up(name, control_plane_only),
+        Choice::Own => boot::up(name, control_plane_only, version.module()),
         Choice::Current => external::check_current(),
         Choice::Kind => external::kind_up(name),
     }
