@@ -6,18 +6,8 @@ use fairlead_model::cluster::{Address, Endpoint, Endpoints, Health, Locality};
 
 use crate::field::{Field, Result};
 
-/// An IP address with a port, or a pipe.
+/// An address: a socket's or a pipe's.
 pub(crate) fn address(field: &Field<'_>) -> Result<Address> {
-    match address_or_name(field)? {
-        Address::Name(name, _) => Err(field.error(format!(
-            "socket_address.address: {name:?} is no IP address, and names are looked up for clusters of the type LOGICAL_DNS alone"
-        ))),
-        address => Ok(address),
-    }
-}
-
-/// An address, or a name that is to be looked up.
-fn address_or_name(field: &Field<'_>) -> Result<Address> {
     let fields = field.fields()?;
     if let Some(pipe) = fields.get("pipe") {
         let pipe = pipe.fields()?;
@@ -43,8 +33,8 @@ fn address_or_name(field: &Field<'_>) -> Result<Address> {
     })
 }
 
-/// The endpoints of a cluster, with the name they are known by; `looks_up` where they may be names.
-pub(crate) fn assignment(field: &Field<'_>, looks_up: bool) -> Result<(String, Endpoints)> {
+/// The endpoints of a cluster, with the name they are known by.
+pub(crate) fn assignment(field: &Field<'_>) -> Result<(String, Endpoints)> {
     let fields = field.fields()?;
     let name = fields.text("cluster_name")?.to_owned();
     let mut overprovisioning = 140;
@@ -58,7 +48,7 @@ pub(crate) fn assignment(field: &Field<'_>, looks_up: bool) -> Result<(String, E
     let localities = fields
         .list("endpoints")?
         .iter()
-        .map(|own| locality(own, looks_up))
+        .map(locality)
         .collect::<Result<Vec<_>>>()?;
     fields.finish()?;
     Ok((
@@ -70,7 +60,7 @@ pub(crate) fn assignment(field: &Field<'_>, looks_up: bool) -> Result<(String, E
     ))
 }
 
-fn locality(field: &Field<'_>, looks_up: bool) -> Result<Locality> {
+fn locality(field: &Field<'_>) -> Result<Locality> {
     let fields = field.fields()?;
     let mut locality = Locality::default();
     if let Some(names) = fields.get("locality") {
@@ -92,20 +82,17 @@ fn locality(field: &Field<'_>, looks_up: bool) -> Result<Locality> {
     locality.endpoints = fields
         .list("lb_endpoints")?
         .iter()
-        .map(|own| endpoint(own, looks_up))
+        .map(endpoint)
         .collect::<Result<_>>()?;
     fields.ignore(&["proximity"]);
     fields.finish()?;
     Ok(locality)
 }
 
-fn endpoint(field: &Field<'_>, looks_up: bool) -> Result<Endpoint> {
+fn endpoint(field: &Field<'_>) -> Result<Endpoint> {
     let fields = field.fields()?;
     let own = fields.need("endpoint")?.fields()?;
-    let address = match looks_up {
-        true => address_or_name(&own.need("address")?)?,
-        false => address(&own.need("address")?)?,
-    };
+    let address = address(&own.need("address")?)?;
     let hostname = own.text("hostname")?.to_owned();
     own.ignore(&["health_check_config"]);
     own.finish()?;
