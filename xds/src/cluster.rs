@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_model::balance::{Balancing, PeakEwma, Policy, SlowStart};
 use fairlead_model::breaker::{BreakerSettings, RateSettings};
-use fairlead_model::cluster::{Cluster, Discovery, Endpoints, UpstreamProtocol};
+use fairlead_model::cluster::{Cluster, Discovery, Endpoints, ProxyVersion, UpstreamProtocol};
 use fairlead_model::limits::Limits;
 
 use crate::field::{Field, Fields, Result};
-use crate::{ReadFile, endpoint, tls};
+use crate::{ReadFile, balancing, endpoint, tls};
 
+const PROXY_HEADER: &str =
+    "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
+const PLAIN: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+const SOCKETS: [&str; 3] = [tls::UPSTREAM, PROXY_HEADER, PLAIN];
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// A cluster. One that names no balancing has peak EWMA, where Envoy's has round robin.
@@ -25,7 +28,7 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Cluster> {
     if let Some(timeout) = fields.duration("connect_timeout")? {
         cluster.connect_timeout = timeout;
     }
-    cluster.balancing = balancing(&fields)?;
+    cluster.balancing = balancing::read(&fields)?;
     if let Some(limits) = fields.get("circuit_breakers") {
         cluster.limits = self::limits(&limits)?;
     }
@@ -39,8 +42,8 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Cluster> {
         }
         map.finish()?;
     }
-    if let Some((_, context)) = fields.extension("transport_socket", &[tls::UPSTREAM])? {
-        cluster.tls = Some(tls::client(&context, files)?);
+    if let Some((kind, context)) = fields.extension("transport_socket", &SOCKETS)? {
+        transport(&kind, &context, &mut cluster, files)?;
     }
     fields.ignore(&[
         "alt_stat_name",
@@ -53,6 +56,41 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Cluster> {
     ]);
     fields.finish()?;
     Ok(cluster)
+}
+
+/// What carries connections: plain text, TLS, or either of them after a PROXY header.
+fn transport(
+    kind: &str,
+    field: &Field<'_>,
+    cluster: &mut Cluster,
+    files: ReadFile<'_>,
+) -> Result<()> {
+    match kind {
+        tls::UPSTREAM => cluster.tls = Some(tls::client(field, files)?),
+        PROXY_HEADER => {
+            let fields = field.fields()?;
+            let version = match fields.get("config") {
+                None => ProxyVersion::V1,
+                Some(config) => {
+                    let config = config.fields()?;
+                    let versions = [("V1", ProxyVersion::V1), ("V2", ProxyVersion::V2)];
+                    let version = config.get("version");
+                    let version = version.map_or(Ok(ProxyVersion::V1), |own| own.one_of(&versions));
+                    config.finish()?;
+                    version?
+                }
+            };
+            cluster.proxy_protocol = Some(version);
+            if let Some((kind, inner)) =
+                fields.extension("transport_socket", &[tls::UPSTREAM, PLAIN])?
+            {
+                transport(&kind, &inner, cluster, files)?;
+            }
+            fields.finish()?;
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 fn discovery(fields: &Fields<'_>, name: &Arc<str>) -> Result<Discovery> {
@@ -70,15 +108,15 @@ fn discovery(fields: &Fields<'_>, name: &Arc<str>) -> Result<Discovery> {
             ("EDS", Kind::Eds),
         ])?,
     };
-    let assigned = || -> Result<Arc<Endpoints>> {
+    let assigned = |looks_up| -> Result<Arc<Endpoints>> {
         Ok(Arc::new(match fields.get("load_assignment") {
-            Some(assignment) => endpoint::assignment(&assignment)?.1,
+            Some(assignment) => endpoint::assignment(&assignment, looks_up)?.1,
             None => Endpoints::default(),
         }))
     };
     Ok(match kind {
-        Kind::Static => Discovery::Static(assigned()?),
-        Kind::LogicalDns => Discovery::LogicalDns(assigned()?),
+        Kind::Static => Discovery::Static(assigned(false)?),
+        Kind::LogicalDns => Discovery::LogicalDns(assigned(true)?),
         Kind::Eds => {
             let config = fields.need("eds_cluster_config")?.fields()?;
             let service = config.text("service_name")?;
@@ -91,206 +129,6 @@ fn discovery(fields: &Fields<'_>, name: &Arc<str>) -> Result<Discovery> {
             })
         }
     })
-}
-
-fn balancing(fields: &Fields<'_>) -> Result<Balancing> {
-    let mut balancing = Balancing::default();
-    if let Some(policy) = fields.get("lb_policy") {
-        balancing.policy = policy
-            .one_of(
-                &[
-                    "ROUND_ROBIN",
-                    "LEAST_REQUEST",
-                    "RANDOM",
-                    "RING_HASH",
-                    "MAGLEV",
-                ]
-                .map(|name| (name, name)),
-            )
-            .map(named)?;
-    }
-    if let Some(own) = fields.get("least_request_lb_config") {
-        let own = own.fields()?;
-        if let Some(choices) = own.get("choice_count") {
-            balancing.policy = Policy::LeastRequest {
-                choices: u32::try_from(choices.number(2, 100)?).unwrap_or(2),
-            };
-        }
-        balancing.slow_start = slow_start(&own)?;
-        own.ignore(&["active_request_bias"]);
-        own.finish()?;
-    }
-    if let Some(own) = fields.get("round_robin_lb_config") {
-        let own = own.fields()?;
-        balancing.slow_start = slow_start(&own)?;
-        own.finish()?;
-    }
-    if let Some(own) = fields.get("ring_hash_lb_config") {
-        let own = own.fields()?;
-        let size = |name, usual| {
-            own.get(name)
-                .map_or(Ok(usual), |field| field.number(1, 8 << 20))
-        };
-        let (least, most) = (
-            size("minimum_ring_size", 1024)?,
-            size("maximum_ring_size", 8 << 20)?,
-        );
-        if let Some(function) = own.get("hash_function") {
-            function.one_of(&[("XX_HASH", ())])?;
-        }
-        own.finish()?;
-        balancing.policy = Policy::RingHash {
-            least: u32::try_from(least).unwrap_or(1024),
-            most: u32::try_from(most).unwrap_or(8 << 20),
-        };
-    }
-    if let Some(own) = fields.get("maglev_lb_config") {
-        let own = own.fields()?;
-        if let Some(size) = own.get("table_size") {
-            balancing.policy = Policy::Maglev {
-                size: prime(&size)?,
-            };
-        }
-        own.finish()?;
-    }
-    if let Some(common) = fields.get("common_lb_config") {
-        let common = common.fields()?;
-        if let Some(percent) = common.get("healthy_panic_threshold") {
-            let percent = percent.fields()?;
-            let value = percent.need("value")?;
-            balancing.panic_percent = percent_of(&value)?;
-            percent.finish()?;
-        }
-        balancing.weighted_localities = common.get("locality_weighted_lb_config").is_some();
-        common.ignore(&[
-            "update_merge_window",
-            "ignore_new_hosts_until_first_hc",
-            "close_connections_on_host_set_change",
-        ]);
-        common.finish()?;
-    }
-    if let Some(policies) = fields.get("load_balancing_policy") {
-        extension(&policies, &mut balancing)?;
-    }
-    Ok(balancing)
-}
-
-fn named(name: &str) -> Policy {
-    match name {
-        "LEAST_REQUEST" => Policy::LeastRequest { choices: 2 },
-        "RANDOM" => Policy::Random,
-        "RING_HASH" => Policy::RingHash {
-            least: 1024,
-            most: 8 << 20,
-        },
-        "MAGLEV" => Policy::Maglev { size: 65_537 },
-        _ => Policy::RoundRobin,
-    }
-}
-
-/// A `load_balancing_policy`: its first policy, peak EWMA's in Envoy's contrib form among them.
-fn extension(field: &Field<'_>, balancing: &mut Balancing) -> Result<()> {
-    const PREFIX: &str = "envoy.extensions.load_balancing_policies";
-    let fields = field.fields()?;
-    let policies = fields.need("policies")?;
-    let list = policies.list()?;
-    fields.finish()?;
-    let first = list
-        .first()
-        .ok_or_else(|| policies.error("at least one policy is expected"))?
-        .fields()?;
-    let own = first.need("typed_extension_config")?.fields()?;
-    own.ignore(&["name"]);
-    let types = [
-        "peak_ewma.v3alpha.PeakEwma",
-        "least_request.v3.LeastRequest",
-        "round_robin.v3.RoundRobin",
-        "random.v3.Random",
-    ]
-    .map(|name| format!("{PREFIX}.{name}"));
-    let (kind, config) = own
-        .need("typed_config")?
-        .typed(&types.each_ref().map(String::as_str))?;
-    let config = config.fields()?;
-    balancing.policy = match kind.rsplit('.').next() {
-        Some("PeakEwma") => {
-            let mut ewma = PeakEwma::default();
-            if let Some(decay) = config.duration("decay_time")? {
-                ewma.decay = decay;
-            }
-            if let Some(initial) = config.duration("default_rtt")? {
-                ewma.initial = initial;
-            }
-            config.ignore(&[
-                "aggregation_interval",
-                "penalty_value",
-                "max_samples_per_host",
-            ]);
-            Policy::PeakEwma(ewma)
-        }
-        Some("LeastRequest") => {
-            let choices = config
-                .get("choice_count")
-                .map_or(Ok(2), |choices| choices.number(2, 100))?;
-            balancing.slow_start = slow_start(&config)?;
-            Policy::LeastRequest {
-                choices: u32::try_from(choices).unwrap_or(2),
-            }
-        }
-        Some("Random") => Policy::Random,
-        _ => {
-            balancing.slow_start = slow_start(&config)?;
-            Policy::RoundRobin
-        }
-    };
-    config.finish()
-}
-
-fn slow_start(fields: &Fields<'_>) -> Result<Option<SlowStart>> {
-    let Some(own) = fields.get("slow_start_config") else {
-        return Ok(None);
-    };
-    let own = own.fields()?;
-    let window = own.need("slow_start_window")?.duration()?;
-    let aggression = match own.get("aggression") {
-        Some(value) => value.fields()?.need("default_value")?.decimal()?,
-        None => 1.0,
-    };
-    let least = match own.get("min_weight_percent") {
-        Some(percent) => percent_of(&percent.fields()?.need("value")?)?,
-        None => 10,
-    };
-    own.finish()?;
-    Ok(Some(SlowStart {
-        window,
-        aggression,
-        least_percent: least,
-    }))
-}
-
-fn prime(field: &Field<'_>) -> Result<u32> {
-    let size = u32::try_from(field.number(2, 5_000_011)?).unwrap_or(65_537);
-    let is_prime = (2..)
-        .take_while(|divisor| divisor * divisor <= size)
-        .all(|divisor| size % divisor != 0);
-    if is_prime {
-        Ok(size)
-    } else {
-        Err(field.error(format!("{size} is no prime number")))
-    }
-}
-
-fn percent_of(field: &Field<'_>) -> Result<u8> {
-    let percent = field.decimal()?;
-    if !(0.0..=100.0).contains(&percent) {
-        return Err(field.error(format!("{percent} is no percentage from 0 to 100")));
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "within 0 to 100"
-    )]
-    Ok(percent.round() as u8)
 }
 
 fn limits(field: &Field<'_>) -> Result<Limits> {
@@ -331,17 +169,21 @@ fn breaker(field: &Field<'_>) -> Result<BreakerSettings> {
     let rate = match number("enforcing_failure_percentage", 0)? {
         0 => None,
         _ => Some(RateSettings {
-            threshold: 1.0
-                - f64::from(number("failure_percentage_threshold", 85)?.min(100)) / 100.0,
+            threshold: f64::from(100 - number("failure_percentage_threshold", 85)?.min(100))
+                / 100.0,
             window: fields
                 .duration("interval")?
                 .unwrap_or(Duration::from_secs(10)),
             least_requests: number("failure_percentage_request_volume", 50)?,
         }),
     };
+    let is_enforced = number("enforcing_consecutive_5xx", 100)? > 0;
+    let jitter = match fields.duration("max_ejection_time_jitter")? {
+        Some(jitter) if !base.is_zero() => jitter.div_duration_f64(base),
+        _ => 0.5,
+    };
     fields.ignore(&[
         "interval",
-        "enforcing_consecutive_5xx",
         "enforcing_success_rate",
         "success_rate_minimum_hosts",
         "success_rate_request_volume",
@@ -351,15 +193,14 @@ fn breaker(field: &Field<'_>) -> Result<BreakerSettings> {
         "failure_percentage_minimum_hosts",
         "failure_percentage_threshold",
         "failure_percentage_request_volume",
-        "max_ejection_time_jitter",
     ]);
     fields.finish()?;
     Ok(BreakerSettings {
-        consecutive: (consecutive > 0).then_some(consecutive),
+        consecutive: (consecutive > 0 && is_enforced).then_some(consecutive),
         rate,
         least_pause: base,
         most_pause: most,
-        jitter: 0.5,
+        jitter,
         most_resting_percent: u8::try_from(percent).unwrap_or(10),
     })
 }

@@ -6,8 +6,18 @@ use fairlead_model::cluster::{Address, Endpoint, Endpoints, Health, Locality};
 
 use crate::field::{Field, Result};
 
-/// An address: a socket's or a pipe's.
+/// An IP address with a port, or a pipe.
 pub(crate) fn address(field: &Field<'_>) -> Result<Address> {
+    match address_or_name(field)? {
+        Address::Name(name, _) => Err(field.error(format!(
+            "socket_address.address: {name:?} is no IP address, and names are looked up for clusters of the type LOGICAL_DNS alone"
+        ))),
+        address => Ok(address),
+    }
+}
+
+/// An address, or a name that is to be looked up.
+fn address_or_name(field: &Field<'_>) -> Result<Address> {
     let fields = field.fields()?;
     if let Some(pipe) = fields.get("pipe") {
         let pipe = pipe.fields()?;
@@ -33,8 +43,8 @@ pub(crate) fn address(field: &Field<'_>) -> Result<Address> {
     })
 }
 
-/// The endpoints of a cluster, with the name they are known by.
-pub(crate) fn assignment(field: &Field<'_>) -> Result<(String, Endpoints)> {
+/// The endpoints of a cluster, with the name they are known by; `looks_up` where they may be names.
+pub(crate) fn assignment(field: &Field<'_>, looks_up: bool) -> Result<(String, Endpoints)> {
     let fields = field.fields()?;
     let name = fields.text("cluster_name")?.to_owned();
     let mut overprovisioning = 140;
@@ -48,7 +58,7 @@ pub(crate) fn assignment(field: &Field<'_>) -> Result<(String, Endpoints)> {
     let localities = fields
         .list("endpoints")?
         .iter()
-        .map(locality)
+        .map(|own| locality(own, looks_up))
         .collect::<Result<Vec<_>>>()?;
     fields.finish()?;
     Ok((
@@ -60,7 +70,7 @@ pub(crate) fn assignment(field: &Field<'_>) -> Result<(String, Endpoints)> {
     ))
 }
 
-fn locality(field: &Field<'_>) -> Result<Locality> {
+fn locality(field: &Field<'_>, looks_up: bool) -> Result<Locality> {
     let fields = field.fields()?;
     let mut locality = Locality::default();
     if let Some(names) = fields.get("locality") {
@@ -82,17 +92,20 @@ fn locality(field: &Field<'_>) -> Result<Locality> {
     locality.endpoints = fields
         .list("lb_endpoints")?
         .iter()
-        .map(endpoint)
+        .map(|own| endpoint(own, looks_up))
         .collect::<Result<_>>()?;
     fields.ignore(&["proximity"]);
     fields.finish()?;
     Ok(locality)
 }
 
-fn endpoint(field: &Field<'_>) -> Result<Endpoint> {
+fn endpoint(field: &Field<'_>, looks_up: bool) -> Result<Endpoint> {
     let fields = field.fields()?;
     let own = fields.need("endpoint")?.fields()?;
-    let address = address(&own.need("address")?)?;
+    let address = match looks_up {
+        true => address_or_name(&own.need("address")?)?,
+        false => address(&own.need("address")?)?,
+    };
     let hostname = own.text("hostname")?.to_owned();
     own.ignore(&["health_check_config"]);
     own.finish()?;

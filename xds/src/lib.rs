@@ -8,6 +8,7 @@
 //! Everything is read strictly: a field that is not known or not supported is an error, since a proxy that ignores half of its
 //! policy is worse than one that refuses it. Fields that change nothing here are listed where they are read, and accepted.
 
+mod balancing;
 mod bootstrap;
 mod cluster;
 mod dynamic;
@@ -17,6 +18,7 @@ mod http_manager;
 mod kind;
 mod listener;
 mod matching;
+mod options;
 mod resource;
 mod route;
 mod session;

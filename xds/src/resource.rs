@@ -62,7 +62,7 @@ fn read_value(kind: Kind, name: &str, value: &Value, read: ReadFile<'_>) -> Resu
                 .insert(Arc::clone(&cluster.name), Arc::new(cluster));
         }
         Kind::Endpoints => {
-            let (_, endpoints) = endpoint::assignment(&field)?;
+            let (_, endpoints) = endpoint::assignment(&field, false)?;
             alone.endpoints.insert(name, Arc::new(endpoints));
         }
         Kind::Listener => {

@@ -10,10 +10,10 @@ use fairlead_model::route::{
     HostRewrite, OnPresent, PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect, Route,
     RouteMatch, RouteTable, Timeouts, VirtualHost, WeightedCluster,
 };
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::field::{Field, Fields, Result};
-use crate::{endpoint, matching};
+use crate::{endpoint, matching, options};
 
 /// The time of a request where none is given (Envoy's).
 const USUAL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -74,7 +74,14 @@ fn route(field: &Field<'_>, host: &str, number: usize) -> Result<Route> {
     let name = fields.text("name")?;
     let matches = route_match(&fields.need("match")?)?;
     let action = if let Some(own) = fields.get("route") {
-        Action::Forward(Box::new(forward(&own)?))
+        let mut forward = forward(&own)?;
+        options::route(&fields, &mut forward.classes, forward.retry.as_mut())?;
+        if let Some(most) = fields.get("per_request_buffer_limit_bytes")
+            && let Some(retry) = &mut forward.retry
+        {
+            retry.body_most = usize::try_from(most.number32()?).unwrap_or(usize::MAX);
+        }
+        Action::Forward(Box::new(forward))
     } else if let Some(own) = fields.get("redirect") {
         Action::Redirect(redirect(&own)?)
     } else if let Some(own) = fields.get("direct_response") {
@@ -125,23 +132,9 @@ fn route_match(field: &Field<'_>) -> Result<RouteMatch> {
         fraction.finish()?;
     }
     for own in fields.list("headers")? {
-        let (name, header) = header_match(&own)?;
-        match (name.as_str(), header) {
-            (":method", HeaderTest::Text(TextMatch::Exact { text, .. })) => {
-                matches.method = Some(
-                    text.parse()
-                        .map_err(|_| own.error(format!("{text:?} is no method")))?,
-                );
-            }
-            (name, test) => {
-                let fields = own.fields()?;
-                matches.headers.push(HeaderMatch {
-                    name: name.parse().map_err(|_| own.error(format!("{name:?} is no name of a header; of the pseudo headers only an exact :method is supported")))?,
-                    test,
-                    invert: fields.flag("invert_match")?,
-                    missing_is_empty: fields.flag("treat_missing_header_as_empty")?,
-                });
-            }
+        match method(&own)? {
+            Some(method) => matches.method = Some(method),
+            None => matches.headers.push(header(&own)?),
         }
     }
     for own in fields.list("query_parameters")? {
@@ -183,9 +176,41 @@ fn path(fields: &Fields<'_>) -> Result<PathMatch> {
         .error("prefix, path, path_separated_prefix, safe_regex or connect_matcher is required"))
 }
 
-fn header_match(field: &Field<'_>) -> Result<(String, HeaderTest)> {
+/// The method, where that is what a matcher of headers asks for.
+fn method(field: &Field<'_>) -> Result<Option<Method>> {
     let fields = field.fields()?;
-    let name = fields.need("name")?.text()?.to_owned();
+    if fields.need("name")?.text()? != ":method" || fields.flag("invert_match")? {
+        return Ok(None);
+    }
+    match header_test(&fields)? {
+        HeaderTest::Text(TextMatch::Exact { text, .. }) => {
+            let method = text.parse();
+            method
+                .map(Some)
+                .map_err(|_| field.error(format!("{text:?} is no method")))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A `HeaderMatcher`.
+pub(crate) fn header(field: &Field<'_>) -> Result<HeaderMatch> {
+    let fields = field.fields()?;
+    let name = fields.need("name")?;
+    let text = name.text()?;
+    let header = HeaderMatch {
+        name: text.parse().map_err(|_| {
+            name.error(format!("{text:?} is no name of a header; of the pseudo headers only an exact :method is supported"))
+        })?,
+        test: header_test(&fields)?,
+        invert: fields.flag("invert_match")?,
+        missing_is_empty: fields.flag("treat_missing_header_as_empty")?,
+    };
+    fields.finish()?;
+    Ok(header)
+}
+
+fn header_test(fields: &Fields<'_>) -> Result<HeaderTest> {
     let test = if let Some(text) = fields.get("string_match") {
         HeaderTest::Text(matching::text(&text)?)
     } else if let Some(text) = fields.get("exact_match") {
@@ -211,16 +236,20 @@ fn header_match(field: &Field<'_>) -> Result<(String, HeaderTest)> {
                 .map_or(Ok(true), |field| field.flag())?,
         )
     };
-    fields.ignore(&["invert_match", "treat_missing_header_as_empty"]);
-    fields.finish()?;
-    Ok((name, test))
+    Ok(test)
 }
 
 fn forward(field: &Field<'_>) -> Result<Forward> {
     let fields = field.fields()?;
     let mut forward = Forward::to("");
     forward.clusters = clusters(&fields)?;
-    forward.rewrite = rewrite(&fields)?;
+    forward.rewrite = match fields.get("path_rewrite") {
+        Some(path) if path.text()?.contains('%') => {
+            return Err(path.error("commands (%...%) are not supported"));
+        }
+        Some(path) => Some(PathRewrite::Full(path.text()?.to_owned())),
+        None => rewrite(&fields)?,
+    };
     if let Some(host) = fields.get("host_rewrite_literal") {
         forward.host = Some(HostRewrite::Literal(host.text()?.to_owned()));
     } else if fields.flag("auto_host_rewrite")? {
@@ -231,6 +260,13 @@ fn forward(field: &Field<'_>) -> Result<Forward> {
         request: (!timeout.is_zero()).then_some(timeout),
         ..Timeouts::default()
     };
+    if let Some(longest) = fields.get("max_stream_duration") {
+        let own = longest.fields()?;
+        forward.timeouts.grpc_longest = own
+            .duration("grpc_timeout_header_max")?
+            .filter(|longest| !longest.is_zero());
+        own.finish()?;
+    }
     if let Some(retry) = fields.get("retry_policy") {
         forward.retry = Some(retry_policy(&retry)?);
     }

@@ -14,9 +14,11 @@ use prost_reflect::prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
     FileDescriptorSet, MessageOptions,
 };
+use protox::Compiler;
+use protox::file::{ChainFileResolver, DescriptorSetFileResolver, IncludeFileResolver};
 
 /// The messages that are kept, by package.
-const KEPT: [(&str, &[&str]); 29] = [
+const KEPT: [(&str, &[&str]); 30] = [
     ("envoy.config.accesslog.v3", &["AccessLog"]),
     (
         "envoy.config.cluster.v3",
@@ -58,6 +60,7 @@ const KEPT: [(&str, &[&str]); 29] = [
             "Metadata",
             "Node",
             "Pipe",
+            "ProxyProtocolConfig",
             "RuntimeDouble",
             "RuntimeFractionalPercent",
             "SocketAddress",
@@ -182,6 +185,10 @@ const KEPT: [(&str, &[&str]); 29] = [
         &["PreviousHostsPredicate"],
     ),
     (
+        "envoy.extensions.transport_sockets.proxy_protocol.v3",
+        &["ProxyProtocolUpstreamTransport"],
+    ),
+    (
         "envoy.extensions.transport_sockets.raw_buffer.v3",
         &["RawBuffer"],
     ),
@@ -263,6 +270,9 @@ const PEAK_EWMA: [(&str, &str); 5] = [
     ("penalty_value", ".google.protobuf.DoubleValue"),
 ];
 
+/// The messages that are ours, below `xds/proto`.
+const OWN: &str = "fairlead/mesh/v1/options.proto";
+
 /// What stands for a message that is not kept.
 const EMPTY: &str = ".google.protobuf.Empty";
 
@@ -272,7 +282,19 @@ pub(crate) fn bytes() -> Result<Vec<u8>, Box<dyn Error>> {
     let all = FileDescriptorSet::decode(std::fs::read(path)?.as_slice())?;
     let mut cut = Cut::new().cut(all);
     cut.file.push(peak_ewma());
+    add_own(&mut cut)?;
     Ok(cut.encode_to_vec())
+}
+
+/// Adds the messages that are ours.
+fn add_own(cut: &mut FileDescriptorSet) -> Result<(), Box<dyn Error>> {
+    let mut files = ChainFileResolver::new();
+    files.add(IncludeFileResolver::new("xds/proto".into()));
+    files.add(DescriptorSetFileResolver::new(cut.clone()));
+    let mut compiler = Compiler::with_file_resolver(files);
+    compiler.open_file(OWN)?;
+    cut.file.extend(compiler.file_descriptor_set().file);
+    Ok(())
 }
 
 fn peak_ewma() -> FileDescriptorProto {

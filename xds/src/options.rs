@@ -1,0 +1,131 @@
+//! What Envoy's resources have no field for: our own messages (`xds/proto/fairlead/mesh/v1`) in the metadata of a resource, where
+//! a stock Envoy leaves them alone.
+
+use fairlead_model::balance::PeakEwma;
+use fairlead_model::budget::RetryBudget;
+use fairlead_model::class::{Class, ClassRule, Classes};
+use fairlead_model::retry::RetryPolicy;
+
+use crate::field::{Field, Fields, Result};
+use crate::route;
+
+/// The key that they have in metadata.
+pub(crate) const KEY: &str = "fairlead.mesh.v1";
+/// The options of a route.
+pub(crate) const ROUTE: &str = "fairlead.mesh.v1.RouteOptions";
+/// Our own peak EWMA.
+pub(crate) const PEAK_EWMA: &str = "fairlead.mesh.v1.PeakEwma";
+
+/// Reads the options of a route from its metadata into what it forwards.
+pub(crate) fn route(
+    fields: &Fields<'_>,
+    classes: &mut Classes,
+    retry: Option<&mut RetryPolicy>,
+) -> Result<()> {
+    let Some(metadata) = fields.get("metadata") else {
+        return Ok(());
+    };
+    let metadata = metadata.fields()?;
+    metadata.ignore(&["filter_metadata"]);
+    let Some(typed) = metadata.get("typed_filter_metadata") else {
+        return metadata.finish();
+    };
+    metadata.finish()?;
+    let Some(own) = typed.fields()?.get(KEY) else {
+        return Ok(());
+    };
+    let own = own.typed(&[ROUTE])?.1.fields()?;
+    classes.rules = own
+        .list("response_classes")?
+        .iter()
+        .map(class)
+        .collect::<Result<_>>()?;
+    if let Some(options) = own.get("retry") {
+        let policy = retry
+            .ok_or_else(|| options.error("there is no retry_policy that it could be part of"))?;
+        bounds(&options, policy)?;
+    }
+    own.finish()
+}
+
+fn class(field: &Field<'_>) -> Result<ClassRule> {
+    let fields = field.fields()?;
+    let mut rule = ClassRule {
+        status: None,
+        grpc: None,
+        header: None,
+        class: fields.need("class")?.one_of(&[
+            ("SUCCESS", Class::Success),
+            ("FAILURE", Class::Failure),
+            ("RETRYABLE", Class::Retryable),
+        ])?,
+    };
+    if let Some(range) = fields.get("status") {
+        let own = range.fields()?;
+        let status = |name| -> Result<u16> {
+            Ok(u16::try_from(own.need(name)?.number(100, 599)?).unwrap_or(599))
+        };
+        let (first, last) = (status("first")?, status("last")?);
+        own.finish()?;
+        if first > last {
+            return Err(range.error(format!("{first} is above {last}")));
+        }
+        rule.status = Some(first..=last);
+    }
+    let grpc = statuses(&fields)?;
+    rule.grpc = (!grpc.is_empty()).then_some(grpc);
+    rule.header = fields
+        .get("header")
+        .map(|header| route::header(&header))
+        .transpose()?;
+    fields.finish()?;
+    Ok(rule)
+}
+
+fn statuses(fields: &Fields<'_>) -> Result<Vec<u8>> {
+    fields
+        .list("grpc_statuses")?
+        .iter()
+        .map(|own| Ok(u8::try_from(own.number(0, 16)?).unwrap_or(2)))
+        .collect()
+}
+
+fn bounds(field: &Field<'_>, policy: &mut RetryPolicy) -> Result<()> {
+    let fields = field.fields()?;
+    policy.safe_only = fields.flag("safe_only")?;
+    policy.on.class = fields.flag("retryable_classes")?;
+    policy.on.grpc.extend(statuses(&fields)?);
+    if let Some(budget) = fields.get("budget") {
+        let own = budget.fields()?;
+        let usual = RetryBudget::default();
+        let percent = own
+            .get("percent")
+            .map_or(Ok(0), |field| field.number(0, 100))?;
+        let least = own
+            .get("least_per_second")
+            .map_or(Ok(0.0), |field| field.decimal())?;
+        if least < 0.0 {
+            return Err(budget.error(format!("least_per_second: {least} is below 0")));
+        }
+        policy.budget = Some(RetryBudget {
+            percent: u8::try_from(percent).unwrap_or(100),
+            interval: own.duration("interval")?.unwrap_or(usual.interval),
+            least_per_second: least,
+        });
+        own.finish()?;
+    }
+    fields.finish()
+}
+
+/// Reads our own peak EWMA.
+pub(crate) fn peak_ewma(fields: &Fields<'_>) -> Result<PeakEwma> {
+    let usual = PeakEwma::default();
+    Ok(PeakEwma {
+        decay: fields.duration("decay")?.unwrap_or(usual.decay),
+        initial: fields.duration("initial")?.unwrap_or(usual.initial),
+        penalty: fields.duration("penalty")?.unwrap_or(usual.penalty),
+        most_penalty: fields
+            .duration("most_penalty")?
+            .unwrap_or(usual.most_penalty),
+    })
+}
