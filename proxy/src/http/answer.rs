@@ -1,7 +1,6 @@
 //! An answer's body on its way to the caller. When it ends, the connection goes back, the balancer learns how it went, and the
 //! request is counted, exactly once.
 
-use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -31,10 +30,7 @@ pub(crate) enum Answer {
     /// An endpoint's that ended with its head.
     Ended(Received),
     /// An endpoint's that refused to leave HTTP; its connection is not used again.
-    Refused {
-        incoming: Received,
-        _lease: RefCell<Option<Lease>>,
-    },
+    Refused { incoming: Received, lease: Lease },
     /// An endpoint's, as it comes.
     Stream {
         incoming: Received,
@@ -89,7 +85,10 @@ impl Body for Answer {
                         .map(|text| Ok(Frame::data(text))),
                 );
             }
-            Self::Refused { incoming, .. } => return Pin::new(incoming).poll_frame(context),
+            Self::Refused { incoming, lease } => {
+                lease.drive(context);
+                return Pin::new(incoming).poll_frame(context);
+            }
             Self::Stream { incoming, exchange } => (incoming, exchange),
         };
         if let Some(deadline) = exchange
@@ -108,7 +107,18 @@ impl Body for Answer {
             }
             return Poll::Ready(Some(Err(BodyError::Late)));
         }
-        match ready!(Pin::new(&mut *incoming).poll_frame(context)) {
+        let frame = match Pin::new(&mut *incoming).poll_frame(context) {
+            Poll::Pending
+                if exchange.as_mut().is_some_and(|exchange| {
+                    let lease = exchange.lease.as_mut();
+                    lease.is_some_and(|lease| lease.drive(context))
+                }) =>
+            {
+                Pin::new(&mut *incoming).poll_frame(context)
+            }
+            frame => frame,
+        };
+        match ready!(frame) {
             Some(Ok(frame)) => {
                 if let Some(own) = exchange {
                     if let Some(data) = frame.data_ref() {

@@ -1,7 +1,6 @@
 //! Connections that leave HTTP: CONNECT, upgrades such as WebSocket's, and the same over HTTP/2
 //! ([RFC 8441](https://www.rfc-editor.org/rfc/rfc8441)). Either side may speak either version.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -237,14 +236,10 @@ fn answer(
         running.is_failure = response.status().is_server_error();
         super::fields::remove_hop_by_hop(response.headers_mut());
         return Ok(response.map(|endpoint| match endpoint {
-            Endpoint::Http1(incoming) => Answer::Refused {
-                incoming,
-                _lease: RefCell::new(Some(lease)),
-            },
+            Endpoint::Http1(incoming) => Answer::Refused { incoming, lease },
             Endpoint::Http2(_) => Answer::Empty,
         }));
     }
-    let upgraded = hyper::upgrade::on(&mut response);
     let mut answer = Response::new(Answer::Empty);
     *answer.headers_mut() = std::mem::take(response.headers_mut());
     super::fields::remove_hop_by_hop(answer.headers_mut());
@@ -268,21 +263,10 @@ fn answer(
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     }
     tokio::task::spawn_local(async move {
-        let _lease = lease;
         if let Endpoint::Http2(tunnel) = response.into_body() {
             join_now(caller, Stream::Tunnel(Box::new(tunnel)), running).await;
-            return;
-        }
-        match upgraded.await {
-            Ok(upgraded) => {
-                join_now(
-                    caller,
-                    Stream::Upgraded(Box::new(TokioIo::new(upgraded))),
-                    running,
-                )
-                .await
-            }
-            Err(error) => tracing::debug!(%error, "an upgrade to an endpoint broke"),
+        } else if let Some((stream, _open)) = lease.into_stream() {
+            join_now(caller, stream, running).await;
         }
     });
     Ok(answer)

@@ -1,6 +1,7 @@
 //! Clusters as one worker uses them: balancing, limits, and connections that are kept.
 
 mod connect;
+mod h1;
 mod h2;
 mod pool;
 mod stream;

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,10 +12,9 @@ use fairlead_model::Moment;
 use fairlead_model::cluster::{Address, Endpoint, UpstreamProtocol};
 use h2::client::SendRequest;
 use http::{Request, Response};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 
 use super::connect::{ConnectError, Connected, Connector};
+use super::h1::{Http1, Open};
 use super::h2::{self as own_h2, Received, Tunnel};
 use super::{Counts, Held};
 use crate::body::Outgoing;
@@ -36,19 +36,12 @@ pub(crate) struct Pool {
     connector: Rc<Connector>,
     counts: Rc<Counts>,
     figures: Arc<ClusterFigures>,
-    idle: RefCell<Vec<Idle>>,
+    idle: RefCell<Vec<Box<Http1>>>,
     multiplexed: RefCell<Vec<Multiplexed>>,
     /// Held while a connection that others wait for is made.
     connecting: tokio::sync::Mutex<()>,
     /// What ALPN settled last.
     settled_h2: Cell<Option<bool>>,
-}
-
-#[derive(Debug)]
-struct Idle {
-    sender: http1::SendRequest<Outgoing>,
-    since: Moment,
-    requests: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -75,9 +68,8 @@ impl Drop for Running {
 pub(crate) enum Lease {
     /// HTTP/1.1.
     Http1 {
-        sender: http1::SendRequest<Outgoing>,
+        connection: Box<Http1>,
         pool: Rc<Pool>,
-        requests: u32,
     },
     /// HTTP/2.
     Http2 {
@@ -162,15 +154,15 @@ impl Pool {
 
     async fn lease_h1(self: &Rc<Self>, connections: u32) -> Result<Lease, ConnectError> {
         loop {
-            let Some(mut idle) = self.idle.borrow_mut().pop() else {
+            // It is no longer borrowed when the connection is asked.
+            let Some(mut connection) = self.idle.borrow_mut().pop() else {
                 break;
             };
-            // It is ready as soon as the last answer was read to its end; one that ended is forgotten.
-            if idle.sender.ready().await.is_ok() {
+            // One whose request was not read to its end is not used again; one that ended is forgotten.
+            if connection.is_ready() {
                 return Ok(Lease::Http1 {
-                    sender: idle.sender,
+                    connection,
                     pool: Rc::clone(self),
-                    requests: idle.requests,
                 });
             }
         }
@@ -253,19 +245,17 @@ impl Pool {
         connected: Connected,
         held: Held,
     ) -> Result<Lease, ConnectError> {
-        let (sender, connection) = http1::Builder::new()
-            .handshake::<_, Outgoing>(TokioIo::new(connected.stream))
+        let open = Open::new(&self.figures, held);
+        let connection = Http1::begin(connected.stream, open)
             .await
             .map_err(|source| ConnectError::Http {
                 address: self.address(),
                 source,
             })?;
         self.figures.upstream_cx_http1_total.increment();
-        self.run(connection.with_upgrades(), held);
         Ok(Lease::Http1 {
-            sender,
+            connection,
             pool: Rc::clone(self),
-            requests: 0,
         })
     }
 
@@ -288,14 +278,14 @@ impl Pool {
         self.figures.upstream_cx_http2_total.increment();
         let is_open = Rc::new(Cell::new(true));
         let open = Rc::clone(&is_open);
-        self.run(
-            async move {
-                let outcome = connection.await;
-                open.set(false);
-                outcome
-            },
-            held,
-        );
+        let counted = Open::new(&self.figures, held);
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to an endpoint broke");
+            }
+            open.set(false);
+            drop(counted);
+        });
         Ok((sender, is_open))
     }
 
@@ -306,30 +296,15 @@ impl Pool {
         )
     }
 
-    /// Runs a connection to its end.
-    fn run<E: std::fmt::Display>(
-        &self,
-        connection: impl Future<Output = Result<(), E>> + 'static,
-        held: Held,
-    ) {
-        let figures = Arc::clone(&self.figures);
-        figures.upstream_cx_active.add(1);
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to an endpoint broke");
-            }
-            figures.upstream_cx_active.add(-1);
-            figures.upstream_cx_destroy.increment();
-            drop(held);
-        });
-    }
-
     /// Closes connections that nobody used for `idle`, and forgets those that ended.
     pub(crate) fn sweep(&self, now: Moment, idle: Option<Duration>) {
         let is_old = |since: Moment| idle.is_some_and(|idle| now.since(since) >= idle);
-        self.idle
+        let old = self
+            .idle
             .borrow_mut()
-            .retain(|own| !own.sender.is_closed() && !is_old(own.since));
+            .extract_if(.., |own| is_old(own.since) || !own.is_ready())
+            .collect::<Vec<_>>();
+        old.into_iter().for_each(Http1::close);
         self.multiplexed
             .borrow_mut()
             .retain(|own| own.is_open.get() && (own.running.get() > 0 || !is_old(own.used.get())));
@@ -366,7 +341,7 @@ impl Lease {
         request: Request<Outgoing>,
     ) -> Result<Response<Received>, Sent> {
         match self {
-            Self::Http1 { sender, .. } => match sender.try_send_request(request).await {
+            Self::Http1 { connection, .. } => match connection.send(request).await {
                 Ok(response) => Ok(response.map(Received::Http1)),
                 Err(mut error) => Err(Sent {
                     request: error.take_message(),
@@ -392,6 +367,25 @@ impl Lease {
         }
     }
 
+    /// Reads and writes what can be read and written now, where no task does it; says whether that is so.
+    pub(crate) fn drive(&mut self, context: &mut Context<'_>) -> bool {
+        match self {
+            Self::Http1 { connection, .. } => {
+                connection.drive(context);
+                true
+            }
+            Self::Http2 { .. } => false,
+        }
+    }
+
+    /// What the connection became after the endpoint left HTTP/1.1.
+    pub(crate) fn into_stream(self) -> Option<(super::Stream, Open)> {
+        match self {
+            Self::Http1 { connection, .. } => Some(connection.into_stream()),
+            Self::Http2 { .. } => None,
+        }
+    }
+
     /// Opens a tunnel through HTTP/2; nothing where the connection is HTTP/1.1.
     pub(crate) async fn tunnel(
         &mut self,
@@ -412,21 +406,15 @@ impl Lease {
     pub(crate) fn done(self, now: Moment) {
         match self {
             Self::Http1 {
-                sender,
+                mut connection,
                 pool,
-                requests,
             } => {
-                let requests = requests + 1;
-                let is_spent = pool
-                    .connector
-                    .requests_per_connection
-                    .is_some_and(|most| requests >= most);
-                if !is_spent && !sender.is_closed() {
-                    pool.idle.borrow_mut().push(Idle {
-                        sender,
-                        since: now,
-                        requests,
-                    });
+                let most = pool.connector.requests_per_connection;
+                if most.is_some_and(|most| connection.requests >= most) {
+                    connection.close();
+                } else {
+                    connection.since = now;
+                    pool.idle.borrow_mut().push(connection);
                 }
             }
             Self::Http2 { used, .. } => used.set(now),

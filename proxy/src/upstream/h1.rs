@@ -1,0 +1,162 @@
+//! HTTP/1.1 to endpoints, on hyper's connection, which has no task of its own: the request that uses it polls it, so an answer
+//! wakes one task and not two.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use fairlead_model::Moment;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+
+use super::{Held, Stream};
+use crate::body::Outgoing;
+use crate::metrics::ClusterFigures;
+
+/// How long an orderly end may take.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// A connection that counts for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Open {
+    figures: Arc<ClusterFigures>,
+    _held: Held,
+}
+
+impl Open {
+    pub(super) fn new(figures: &Arc<ClusterFigures>, held: Held) -> Self {
+        figures.upstream_cx_active.add(1);
+        Self {
+            figures: Arc::clone(figures),
+            _held: held,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.figures.upstream_cx_active.add(-1);
+        self.figures.upstream_cx_destroy.increment();
+    }
+}
+
+/// A connection for one request at a time. It ends when it is dropped.
+pub(crate) struct Http1 {
+    sender: SendRequest<Outgoing>,
+    connection: Driven,
+    open: Open,
+    /// How many requests it has carried.
+    pub(super) requests: u32,
+    /// When its last answer ended.
+    pub(super) since: Moment,
+}
+
+/// The connection, and whether it is still polled.
+struct Driven {
+    connection: Connection<TokioIo<Stream>, Outgoing>,
+    is_running: bool,
+}
+
+impl Driven {
+    /// Reads and writes what can be read and written now.
+    fn drive(&mut self, context: &mut Context<'_>) {
+        if self.is_running
+            && let Poll::Ready(outcome) = self.connection.poll_without_shutdown(context)
+        {
+            self.is_running = false;
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "a connection to an endpoint broke");
+            }
+        }
+    }
+}
+
+impl Http1 {
+    /// Speaks HTTP/1.1 on a connection.
+    ///
+    /// # Errors
+    ///
+    /// When hyper refuses to begin.
+    pub(super) async fn begin(stream: Stream, open: Open) -> hyper::Result<Box<Self>> {
+        let (sender, connection) = Builder::new()
+            .handshake::<_, Outgoing>(TokioIo::new(stream))
+            .await?;
+        Ok(Box::new(Self {
+            sender,
+            connection: Driven {
+                connection,
+                is_running: true,
+            },
+            open,
+            requests: 0,
+            since: Moment::default(),
+        }))
+    }
+
+    /// Reads and writes what can be read and written now; the answer's body comes from here.
+    pub(crate) fn drive(&mut self, context: &mut Context<'_>) {
+        self.connection.drive(context);
+    }
+
+    /// Whether it waits for a request. One that ended is noticed here.
+    pub(super) fn is_ready(&mut self) -> bool {
+        // Nobody has to be woken for a connection that waits: it is asked again before it is used.
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.connection.is_running && self.sender.is_ready()
+    }
+
+    /// Sends a request, and waits for the head of the answer.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+        self.requests += 1;
+        let mut sending = pin!(self.sender.try_send_request(request));
+        let connection = &mut self.connection;
+        poll_fn(|context| {
+            connection.drive(context);
+            sending.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Ends it in order.
+    pub(super) fn close(self: Box<Self>) {
+        let Self {
+            sender,
+            connection,
+            open,
+            ..
+        } = *self;
+        if connection.is_running {
+            drop(sender);
+            tokio::task::spawn_local(async move {
+                let _open = open;
+                let _ = tokio::time::timeout(CLOSING, connection.connection).await;
+            });
+        }
+    }
+
+    /// What it became after the endpoint left HTTP, and what keeps its counts.
+    pub(crate) fn into_stream(self: Box<Self>) -> (Stream, Open) {
+        let parts = self.connection.connection.into_parts();
+        (parts.io.into_inner().after(parts.read_buf), self.open)
+    }
+}
+
+impl fmt::Debug for Http1 {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Http1")
+            .field("is_running", &self.connection.is_running)
+            .field("requests", &self.requests)
+            .field("since", &self.since)
+            .finish_non_exhaustive()
+    }
+}
