@@ -99,12 +99,22 @@ pub enum ProxyVersion {
 }
 
 /// The endpoints of a cluster.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Endpoints {
     /// Groups of endpoints that are near to one another.
     pub localities: Vec<Locality>,
     /// How much more of a priority is taken than is well, in percent (Envoy's overprovisioning factor).
     pub overprovisioning: u32,
+}
+
+impl Default for Endpoints {
+    /// None, with Envoy's overprovisioning factor.
+    fn default() -> Self {
+        Self {
+            localities: Vec::new(),
+            overprovisioning: 140,
+        }
+    }
 }
 
 impl Endpoints {
@@ -116,7 +126,7 @@ impl Endpoints {
                 endpoints: addresses.into_iter().map(Endpoint::at).collect(),
                 ..Locality::default()
             }],
-            overprovisioning: 140,
+            ..Self::default()
         }
     }
 

@@ -14,9 +14,11 @@ pub(crate) const LEAST_REQUEST: &str =
 pub(crate) const ROUND_ROBIN: &str =
     "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin";
 /// Envoy's random choice.
-const RANDOM: &str = "envoy.extensions.load_balancing_policies.random.v3.Random";
-const RING_HASH: &str = "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash";
-const MAGLEV: &str = "envoy.extensions.load_balancing_policies.maglev.v3.Maglev";
+pub(crate) const RANDOM: &str = "envoy.extensions.load_balancing_policies.random.v3.Random";
+/// Envoy's ring hash.
+pub(crate) const RING_HASH: &str = "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash";
+/// Envoy's maglev.
+pub(crate) const MAGLEV: &str = "envoy.extensions.load_balancing_policies.maglev.v3.Maglev";
 const POLICIES: [&str; 7] = [
     options::PEAK_EWMA,
     CONTRIB_EWMA,
@@ -154,9 +156,11 @@ fn typed(kind: &str, field: &Field<'_>, balancing: &mut Balancing) -> Result<()>
     };
     if let Some(locality) = config.get("locality_lb_config") {
         let locality = locality.fields()?;
-        balancing.weighted_localities = locality.get("locality_weighted_lb_config").is_some();
+        balancing.weighted_localities |= locality.get("locality_weighted_lb_config").is_some();
         locality.finish()?;
     }
+    // Policies by hash have it without the message around it.
+    balancing.weighted_localities |= config.get("locality_weighted_lb_config").is_some();
     config.finish()
 }
 

@@ -10,11 +10,14 @@ use fairlead_model::limits::Limits;
 use crate::field::{Field, Fields, Result};
 use crate::{ReadFile, balancing, endpoint, tls};
 
-const PROXY_HEADER: &str =
+/// What sends a PROXY header before what it carries.
+pub(crate) const PROXY_HEADER: &str =
     "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport";
-const PLAIN: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
+/// Plain text.
+pub(crate) const PLAIN: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 const SOCKETS: [&str; 3] = [tls::UPSTREAM, PROXY_HEADER, PLAIN];
-const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+/// What is spoken to endpoints.
+pub(crate) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// A cluster. One that names no balancing has peak EWMA, where Envoy's has round robin.
 pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Cluster> {

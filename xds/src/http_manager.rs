@@ -8,7 +8,8 @@ use fairlead_model::listener::{Codec, Http, Routes, ServerHeader};
 use crate::field::{Field, Fields, Result};
 use crate::route;
 
-const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
+/// The router.
+pub(crate) const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 
 /// An `HttpConnectionManager`.
 pub(crate) fn read(field: &Field<'_>) -> Result<Http> {
@@ -22,19 +23,7 @@ pub(crate) fn read(field: &Field<'_>) -> Result<Http> {
         ])?;
     }
     router(&fields)?;
-    let server = fields.text("server_name")?;
-    http.server = match fields.get("server_header_transformation") {
-        None => ServerHeader::Pass,
-        Some(own) => match own.one_of(&[
-            ("PASS_THROUGH", 0),
-            ("APPEND_IF_ABSENT", 1),
-            ("OVERWRITE", 2),
-        ])? {
-            0 => ServerHeader::Pass,
-            1 => ServerHeader::IfAbsent(server.to_owned()),
-            _ => ServerHeader::Overwrite(server.to_owned()),
-        },
-    };
+    http.server = server(&fields)?;
     timeouts(&fields, &mut http)?;
     if let Some(kilobytes) = fields.get("max_request_headers_kb") {
         http.header_bytes = u32::try_from(kilobytes.number(1, 8192)?).unwrap_or(60) * 1024;
@@ -59,6 +48,24 @@ pub(crate) fn read(field: &Field<'_>) -> Result<Http> {
     }
     fields.finish()?;
     Ok(http)
+}
+
+/// What becomes of the `server` header. Envoy overwrites it with its own name unless told otherwise; here an endpoint's own stays
+/// unless another name is given.
+fn server(fields: &Fields<'_>) -> Result<ServerHeader> {
+    let name = fields.text("server_name")?;
+    let transformation = match fields.get("server_header_transformation") {
+        None => "OVERWRITE",
+        Some(own) => {
+            own.one_of(&["OVERWRITE", "APPEND_IF_ABSENT", "PASS_THROUGH"].map(|name| (name, name)))?
+        }
+    };
+    Ok(match (transformation, name) {
+        ("PASS_THROUGH", _) | ("OVERWRITE", "") => ServerHeader::Pass,
+        ("APPEND_IF_ABSENT", "") => ServerHeader::IfAbsent("fairlead".to_owned()),
+        ("APPEND_IF_ABSENT", name) => ServerHeader::IfAbsent(name.to_owned()),
+        (_, name) => ServerHeader::Overwrite(name.to_owned()),
+    })
 }
 
 fn routes(fields: &Fields<'_>) -> Result<Routes> {

@@ -24,6 +24,7 @@ mod route;
 mod session;
 mod shapes;
 mod tls;
+pub mod write;
 
 pub use bootstrap::{Bootstrap, Dynamic, bootstrap};
 pub use field::ConfigError;

@@ -9,15 +9,23 @@ use ipnet::IpNet;
 use crate::field::{Field, Fields, Result};
 use crate::{ReadFile, endpoint, http_manager, tls};
 
-const MANAGER: &str =
+/// The HTTP connection manager.
+pub(crate) const MANAGER: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
-const TCP: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
-const LISTENER_FILTERS: [&str; 4] = [
-    "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
-    "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
-    "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
-    "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
-];
+/// The TCP proxy.
+pub(crate) const TCP: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+/// What tells TLS from other bytes.
+pub(crate) const TLS_INSPECTOR: &str =
+    "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
+/// What tells HTTP from other bytes.
+pub(crate) const HTTP_INSPECTOR: &str =
+    "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
+/// What reads the address that a connection was made to.
+pub(crate) const ORIGINAL: &str = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst";
+/// What reads a PROXY header.
+pub(crate) const PROXY_HEADER: &str =
+    "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
+const LISTENER_FILTERS: [&str; 4] = [TLS_INSPECTOR, HTTP_INSPECTOR, ORIGINAL, PROXY_HEADER];
 
 /// A listener.
 pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
@@ -48,9 +56,9 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
         own.ignore(&["name"]);
         let (kind, _) = own.need("typed_config")?.typed(&LISTENER_FILTERS)?;
         own.finish()?;
-        match kind.rsplit('.').next() {
-            Some("OriginalDst") => listener.original_destination = true,
-            Some("ProxyProtocol") => listener.proxy_protocol = true,
+        match kind.as_str() {
+            ORIGINAL => listener.original_destination = true,
+            PROXY_HEADER => listener.proxy_protocol = true,
             _ => {
                 listener.detect = Some(Detect {
                     timeout,
@@ -72,6 +80,7 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
     fields.ignore(&[
         "traffic_direction",
         "stat_prefix",
+        "continue_on_listener_filters_timeout",
         "enable_reuse_port",
         "tcp_backlog_size",
         "metadata",

@@ -18,6 +18,15 @@ use crate::{endpoint, matching, options};
 /// The time of a request where none is given (Envoy's).
 const USUAL_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The gRPC statuses that `retry_on` has names for.
+pub(crate) const GRPC_STATUSES: [(&str, u8); 5] = [
+    ("cancelled", 1),
+    ("deadline-exceeded", 4),
+    ("resource-exhausted", 8),
+    ("internal", 13),
+    ("unavailable", 14),
+];
+
 /// A `RouteConfiguration`.
 pub(crate) fn table(field: &Field<'_>) -> Result<RouteTable> {
     let fields = field.fields()?;
@@ -415,11 +424,9 @@ fn retry_policy(field: &Field<'_>) -> Result<RetryPolicy> {
             "reset" | "reset-before-request" => policy.on.reset = true,
             "retriable-4xx" => policy.on.conflict = true,
             "retriable-status-codes" => policy.on.statuses.clone_from(&statuses),
-            "cancelled" => policy.on.grpc.push(1),
-            "deadline-exceeded" => policy.on.grpc.push(4),
-            "resource-exhausted" => policy.on.grpc.push(8),
-            "internal" => policy.on.grpc.push(13),
-            "unavailable" => policy.on.grpc.push(14),
+            other if let Some((_, code)) = GRPC_STATUSES.iter().find(|(name, _)| *name == other) => {
+                policy.on.grpc.push(*code);
+            }
             other => return Err(on.error(format!("{other:?} is not supported; 5xx, gateway-error, connect-failure, refused-stream, reset, retriable-4xx, retriable-status-codes, cancelled, deadline-exceeded, resource-exhausted, internal, unavailable are allowed"))),
         }
     }
@@ -520,12 +527,13 @@ fn changes(fields: &Fields<'_>, add: &'static str, remove: &'static str) -> Resu
         if text.contains('%') {
             return Err(own.error("header.value: commands (%...%) are not supported"));
         }
-        let present = match option.get("append_action") {
-            None => OnPresent::Append,
+        let (present, only_if_present) = match option.get("append_action") {
+            None => (OnPresent::Append, false),
             Some(action) => action.one_of(&[
-                ("APPEND_IF_EXISTS_OR_ADD", OnPresent::Append),
-                ("ADD_IF_ABSENT", OnPresent::Keep),
-                ("OVERWRITE_IF_EXISTS_OR_ADD", OnPresent::Replace),
+                ("APPEND_IF_EXISTS_OR_ADD", (OnPresent::Append, false)),
+                ("ADD_IF_ABSENT", (OnPresent::Keep, false)),
+                ("OVERWRITE_IF_EXISTS_OR_ADD", (OnPresent::Replace, false)),
+                ("OVERWRITE_IF_EXISTS", (OnPresent::Replace, true)),
             ])?,
         };
         option.ignore(&["keep_empty_value"]);
@@ -536,7 +544,7 @@ fn changes(fields: &Fields<'_>, add: &'static str, remove: &'static str) -> Resu
             value: HeaderValue::from_str(text)
                 .map_err(|_| own.error("header.value: is no value of a header"))?,
             present,
-            only_if_present: false,
+            only_if_present,
         });
     }
     Ok(changes)

@@ -19,6 +19,10 @@ pub(crate) const UPSTREAM: &str = "envoy.extensions.transport_sockets.tls.v3.Ups
 pub(crate) const DOWNSTREAM: &str =
     "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
 
+/// The type of trust by trust domain.
+pub(crate) const SPIFFE: &str =
+    "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig";
+
 /// A `DownstreamTlsContext`.
 pub(crate) fn server(field: &Field<'_>, read: ReadFile<'_>) -> Result<ServerTls> {
     let fields = field.fields()?;
@@ -149,10 +153,7 @@ fn trust(field: &Field<'_>, read: ReadFile<'_>) -> Result<Trust> {
         None => Vec::new(),
     };
     let mut domains = Vec::new();
-    if let Some(validator) = fields.extension(
-        "custom_validator_config",
-        &["envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig"],
-    )? {
+    if let Some(validator) = fields.extension("custom_validator_config", &[SPIFFE])? {
         let config = validator.1.fields()?;
         for domain in config.list("trust_domains")? {
             let domain = domain.fields()?;

@@ -1,0 +1,203 @@
+//! Clusters.
+
+use fairlead_model::balance::{Balancing, PeakEwma, Policy, SlowStart};
+use fairlead_model::breaker::BreakerSettings;
+use fairlead_model::cluster::{Cluster, Discovery, ProxyVersion, UpstreamProtocol};
+use fairlead_model::limits::Limits;
+use serde_json::{Value, json};
+
+use super::{Message, any, duration, endpoint, extension, limit, source, tls};
+use crate::balancing::{LEAST_REQUEST, MAGLEV, RANDOM, RING_HASH, ROUND_ROBIN};
+use crate::cluster::{HTTP_OPTIONS, PLAIN, PROXY_HEADER};
+use crate::options;
+
+/// A `Cluster`.
+#[must_use]
+pub fn cluster(cluster: &Cluster) -> Value {
+    let message = Message::default()
+        .with("name", json!(&*cluster.name))
+        .with("connect_timeout", duration(cluster.connect_timeout))
+        .with("load_balancing_policy", policy(&cluster.balancing))
+        .with("common_lb_config", common(&cluster.balancing))
+        .with("circuit_breakers", limits(&cluster.limits))
+        .with(
+            "outlier_detection",
+            json!(cluster.breaker.as_ref().map(breaker)),
+        )
+        .with(
+            "typed_extension_protocol_options",
+            json!({HTTP_OPTIONS: any(HTTP_OPTIONS, protocol(cluster))}),
+        )
+        .with("transport_socket", json!(socket(cluster)));
+    discovery(cluster, message).done()
+}
+
+fn discovery(cluster: &Cluster, message: Message) -> Message {
+    let assigned = |own| endpoint::endpoints(&cluster.name, own);
+    let kind = |name: &str| json!(name);
+    match &cluster.discovery {
+        Discovery::Static(own) => message
+            .with("type", kind("STATIC"))
+            .with("load_assignment", assigned(own)),
+        Discovery::StrictDns(own) => message
+            .with("type", kind("STRICT_DNS"))
+            .with("load_assignment", assigned(own)),
+        Discovery::LogicalDns(own) => message
+            .with("type", kind("LOGICAL_DNS"))
+            .with("load_assignment", assigned(own)),
+        Discovery::Eds(name) => {
+            let own = Message::default()
+                .with("eds_config", source())
+                .with("service_name", json!(name));
+            message
+                .with("type", kind("EDS"))
+                .with("eds_cluster_config", own.done())
+        }
+        Discovery::OriginalDestination => message.with("type", kind("ORIGINAL_DST")),
+    }
+}
+
+/// The policy; after our own one there is another for whoever does not know it.
+fn policy(balancing: &Balancing) -> Value {
+    let start = |message: Message| match &balancing.slow_start {
+        None => message,
+        Some(own) => message.with("slow_start_config", slow_start(own)),
+    };
+    let least_request = |choices: u32| {
+        let message = Message::default().with("choice_count", json!(choices));
+        (LEAST_REQUEST, start(message).done())
+    };
+    let policies = match &balancing.policy {
+        Policy::PeakEwma(own) => vec![(options::PEAK_EWMA, peak_ewma(own)), least_request(2)],
+        Policy::LeastRequest { choices } => vec![least_request(*choices)],
+        Policy::RoundRobin => vec![(ROUND_ROBIN, start(Message::default()).done())],
+        Policy::Random => vec![(RANDOM, json!({}))],
+        Policy::RingHash { least, most } => vec![(
+            RING_HASH,
+            json!({"minimum_ring_size": least, "maximum_ring_size": most, "hash_function": "XX_HASH"}),
+        )],
+        Policy::Maglev { size } => vec![(MAGLEV, json!({"table_size": size}))],
+    };
+    let policies: Vec<Value> = policies
+        .into_iter()
+        .map(|(kind, mut own)| {
+            match kind {
+                _ if !balancing.weighted_localities => {}
+                // Ours says it in common_lb_config alone.
+                options::PEAK_EWMA => {}
+                RING_HASH | MAGLEV => own["locality_weighted_lb_config"] = json!({}),
+                _ => own["locality_lb_config"] = json!({"locality_weighted_lb_config": {}}),
+            }
+            json!({"typed_extension_config": extension(kind, kind, own)})
+        })
+        .collect();
+    json!({"policies": policies})
+}
+
+fn peak_ewma(own: &PeakEwma) -> Value {
+    json!({
+        "decay": duration(own.decay),
+        "initial": duration(own.initial),
+        "penalty": duration(own.penalty),
+        "most_penalty": duration(own.most_penalty),
+    })
+}
+
+fn slow_start(own: &SlowStart) -> Value {
+    json!({
+        "slow_start_window": duration(own.window),
+        "aggression": {"default_value": own.aggression, "runtime_key": "slow_start.aggression"},
+        "min_weight_percent": {"value": f64::from(own.least_percent)},
+    })
+}
+
+fn common(balancing: &Balancing) -> Value {
+    let message = Message::default().with(
+        "healthy_panic_threshold",
+        json!({"value": f64::from(balancing.panic_percent)}),
+    );
+    if balancing.weighted_localities {
+        message
+            .with("locality_weighted_lb_config", json!({}))
+            .done()
+    } else {
+        message.done()
+    }
+}
+
+fn limits(limits: &Limits) -> Value {
+    json!({"thresholds": [{
+        "max_connections": limits.connections,
+        "max_pending_requests": limits.pending,
+        "max_requests": limits.requests,
+        "max_retries": limits.retries,
+    }]})
+}
+
+fn breaker(own: &BreakerSettings) -> Value {
+    let mut message = Message::default()
+        .with("base_ejection_time", duration(own.least_pause))
+        .with("max_ejection_time", duration(own.most_pause))
+        .with(
+            "max_ejection_time_jitter",
+            duration(own.least_pause.mul_f64(own.jitter)),
+        )
+        .with("max_ejection_percent", json!(own.most_resting_percent))
+        // Statistics of successes are no part of these rules.
+        .with("enforcing_success_rate", json!(0));
+    message = match own.consecutive {
+        Some(count) => message
+            .with("consecutive_5xx", json!(count))
+            .with("enforcing_consecutive_5xx", json!(100)),
+        None => message.with("enforcing_consecutive_5xx", json!(0)),
+    };
+    if let Some(rate) = &own.rate {
+        let failed = ((1.0 - rate.threshold) * 100.0).round();
+        message = message
+            .with("interval", duration(rate.window))
+            .with("failure_percentage_threshold", json!(failed as u32))
+            .with("enforcing_failure_percentage", json!(100))
+            .with(
+                "failure_percentage_request_volume",
+                json!(rate.least_requests),
+            );
+    }
+    message.done()
+}
+
+fn protocol(cluster: &Cluster) -> Value {
+    let (field, own) = match cluster.protocol {
+        UpstreamProtocol::Http1 => ("explicit_http_config", json!({"http_protocol_options": {}})),
+        UpstreamProtocol::Http2 => (
+            "explicit_http_config",
+            json!({"http2_protocol_options": {}}),
+        ),
+        UpstreamProtocol::Alpn => ("auto_config", json!({})),
+        UpstreamProtocol::AsDownstream => ("use_downstream_protocol_config", json!({})),
+    };
+    let common = Message::default()
+        .with("idle_timeout", limit(cluster.idle_timeout))
+        .with(
+            "max_requests_per_connection",
+            json!(cluster.requests_per_connection),
+        );
+    json!({field: own, "common_http_protocol_options": common.done()})
+}
+
+fn socket(cluster: &Cluster) -> Option<Value> {
+    let tls = cluster.tls.as_ref().map(tls::client);
+    let Some(version) = cluster.proxy_protocol else {
+        return tls;
+    };
+    let inner =
+        tls.unwrap_or_else(|| extension("envoy.transport_sockets.raw_buffer", PLAIN, json!({})));
+    let version = match version {
+        ProxyVersion::V1 => "V1",
+        ProxyVersion::V2 => "V2",
+    };
+    Some(extension(
+        "envoy.transport_sockets.upstream_proxy_protocol",
+        PROXY_HEADER,
+        json!({"config": {"version": version}, "transport_socket": inner}),
+    ))
+}

@@ -1,0 +1,72 @@
+//! Addresses and endpoints.
+
+use fairlead_model::cluster::{Address, Endpoint, Endpoints, Health, Locality};
+use serde_json::{Map, Value, json};
+
+use super::Message;
+
+/// A `ClusterLoadAssignment`.
+#[must_use]
+pub fn endpoints(name: &str, endpoints: &Endpoints) -> Value {
+    let localities: Vec<Value> = endpoints.localities.iter().map(locality).collect();
+    Message::default()
+        .with("cluster_name", json!(name))
+        .with("endpoints", json!(localities))
+        .with(
+            "policy",
+            json!({"overprovisioning_factor": endpoints.overprovisioning}),
+        )
+        .done()
+}
+
+fn locality(locality: &Locality) -> Value {
+    let own: Vec<Value> = locality.endpoints.iter().map(endpoint).collect();
+    let names = Message::default()
+        .with("region", json!(locality.region))
+        .with("zone", json!(locality.zone))
+        .with("sub_zone", json!(locality.sub_zone));
+    Message::default()
+        .with("locality", names.done())
+        .with("priority", json!(locality.priority))
+        .with("load_balancing_weight", json!(locality.weight))
+        .with("lb_endpoints", json!(own))
+        .done()
+}
+
+fn endpoint(endpoint: &Endpoint) -> Value {
+    let own = Message::default()
+        .with("address", address(&endpoint.address))
+        .with("hostname", json!(endpoint.hostname));
+    let health = match endpoint.health {
+        Health::Healthy => "",
+        Health::Degraded => "DEGRADED",
+        Health::Unhealthy => "UNHEALTHY",
+    };
+    let metadata = (!endpoint.labels.is_empty()).then(|| labels(&endpoint.labels));
+    Message::default()
+        .with("endpoint", own.done())
+        .with("health_status", json!(health))
+        .with("load_balancing_weight", json!(endpoint.weight))
+        .with("metadata", json!(metadata))
+        .done()
+}
+
+/// The labels for subsets.
+pub(super) fn labels(labels: &[(String, String)]) -> Value {
+    let own: Map<String, Value> = labels
+        .iter()
+        .map(|(name, value)| (name.clone(), json!(value)))
+        .collect();
+    json!({"filter_metadata": {"envoy.lb": own}})
+}
+
+/// An `Address`.
+pub(super) fn address(address: &Address) -> Value {
+    let socket =
+        |host: &str, port: u16| json!({"socket_address": {"address": host, "port_value": port}});
+    match address {
+        Address::Socket(address) => socket(&address.ip().to_string(), address.port()),
+        Address::Name(name, port) => socket(name, *port),
+        Address::Path(path) => json!({"pipe": {"path": path.display().to_string()}}),
+    }
+}

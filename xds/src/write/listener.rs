@@ -1,0 +1,167 @@
+//! Listeners.
+
+use fairlead_model::listener::{
+    Chain, ChainMatch, Codec, Handler, Http, Listener, Routes, ServerHeader, Tcp, Transport,
+};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::{Message, duration, endpoint, extension, limit, route, source, tls};
+use crate::http_manager::ROUTER;
+use crate::listener::{HTTP_INSPECTOR, MANAGER, ORIGINAL, PROXY_HEADER, TCP, TLS_INSPECTOR};
+
+/// A `Listener`.
+#[must_use]
+pub fn listener(listener: &Listener) -> Value {
+    let chains: Vec<Value> = listener.chains.iter().map(chain).collect();
+    let mut filters = Vec::new();
+    if listener.proxy_protocol {
+        filters.push(filter("proxy_protocol", PROXY_HEADER));
+    }
+    if listener.original_destination {
+        filters.push(filter("original_dst", ORIGINAL));
+    }
+    let mut message = Message::default()
+        .with("name", json!(listener.name))
+        .with("address", endpoint::address(&listener.address))
+        .with("filter_chains", json!(chains))
+        .with(
+            "default_filter_chain",
+            json!(listener.default_chain.as_ref().map(chain)),
+        )
+        .with(
+            "per_connection_buffer_limit_bytes",
+            json!(listener.buffer_bytes),
+        );
+    if let Some(detect) = &listener.detect {
+        filters.push(filter("tls_inspector", TLS_INSPECTOR));
+        filters.push(filter("http_inspector", HTTP_INSPECTOR));
+        message = message
+            .with("listener_filters_timeout", duration(detect.timeout))
+            .with("continue_on_listener_filters_timeout", json!(true));
+    }
+    message.with("listener_filters", json!(filters)).done()
+}
+
+fn filter(name: &str, kind: &str) -> Value {
+    extension(&format!("envoy.filters.listener.{name}"), kind, json!({}))
+}
+
+fn chain(chain: &Chain) -> Value {
+    let filter = match &chain.handler {
+        Handler::Http(own) => extension(
+            "envoy.filters.network.http_connection_manager",
+            MANAGER,
+            http(own),
+        ),
+        Handler::Tcp(own) => extension("envoy.filters.network.tcp_proxy", TCP, tcp(own)),
+    };
+    let matches = (chain.matches != ChainMatch::default()).then(|| chain_match(&chain.matches));
+    Message::default()
+        .with("name", json!(chain.name))
+        .with("filter_chain_match", json!(matches))
+        .with(
+            "transport_socket",
+            json!(chain.tls.as_ref().map(tls::server)),
+        )
+        .with("filters", json!([filter]))
+        .done()
+}
+
+fn chain_match(matches: &ChainMatch) -> Value {
+    let transport = matches.transport.map(|transport| match transport {
+        Transport::Tls => "tls",
+        Transport::Plain => "raw_buffer",
+    });
+    Message::default()
+        .with("destination_port", json!(matches.port))
+        .with("prefix_ranges", networks(&matches.destinations))
+        .with("server_names", json!(matches.server_names))
+        .with("transport_protocol", json!(transport))
+        .with("application_protocols", json!(matches.protocols))
+        .with("source_prefix_ranges", networks(&matches.sources))
+        .done()
+}
+
+fn networks(networks: &[IpNet]) -> Value {
+    networks
+        .iter()
+        .map(
+            |own| json!({"address_prefix": own.addr().to_string(), "prefix_len": own.prefix_len()}),
+        )
+        .collect()
+}
+
+fn http(http: &Http) -> Value {
+    let codec = match http.codec {
+        Codec::Auto => "AUTO",
+        Codec::Http1 => "HTTP1",
+        Codec::Http2 => "HTTP2",
+    };
+    let (transformation, server) = match &http.server {
+        ServerHeader::Pass => ("PASS_THROUGH", ""),
+        ServerHeader::IfAbsent(name) => ("APPEND_IF_ABSENT", name.as_str()),
+        ServerHeader::Overwrite(name) => ("OVERWRITE", name.as_str()),
+    };
+    let common = Message::default()
+        .with(
+            "max_connection_duration",
+            json!(http.timeouts.connection.map(duration)),
+        )
+        .with("max_headers_count", json!(http.header_count));
+    let http2 = Message::default()
+        .with("initial_stream_window_size", json!(http.stream_window))
+        .with(
+            "initial_connection_window_size",
+            json!(http.connection_window),
+        )
+        .with("max_concurrent_streams", json!(http.streams))
+        .with("allow_connect", json!(http.connect));
+    let (field, routes) = match &http.routes {
+        Routes::Inline(table) => ("route_config", route::routes(table)),
+        Routes::Named(name) => (
+            "rds",
+            json!({"route_config_name": name, "config_source": source()}),
+        ),
+    };
+    let mut value = Message::default()
+        .with("stat_prefix", json!(http.name))
+        .with("codec_type", json!(codec))
+        .with(field, routes)
+        .with(
+            "http_filters",
+            json!([extension("envoy.filters.http.router", ROUTER, json!({}))]),
+        )
+        .with("server_header_transformation", json!(transformation))
+        .with("server_name", json!(server))
+        .with("request_headers_timeout", limit(http.timeouts.header))
+        .with("drain_timeout", duration(http.timeouts.drain))
+        .with("common_http_protocol_options", common.done())
+        .with("max_request_headers_kb", json!(http.header_bytes / 1024))
+        .with("http2_protocol_options", http2.done())
+        .done();
+    // Nothing here adds such a header, and Envoy does unless told otherwise.
+    value["generate_request_id"] = json!(false);
+    value
+}
+
+fn tcp(tcp: &Tcp) -> Value {
+    let message = Message::default()
+        .with("stat_prefix", json!(tcp.name))
+        .with("idle_timeout", limit(tcp.idle))
+        .with(
+            "tunneling_config",
+            json!(tcp.tunnel.as_ref().map(|host| json!({"hostname": host}))),
+        );
+    if let [(name, 1)] = tcp.clusters.as_slice() {
+        return message.with("cluster", json!(&**name)).done();
+    }
+    let clusters: Vec<Value> = tcp
+        .clusters
+        .iter()
+        .map(|(name, weight)| json!({"name": &**name, "weight": weight}))
+        .collect();
+    message
+        .with("weighted_clusters", json!({"clusters": clusters}))
+        .done()
+}

@@ -1,0 +1,86 @@
+//! The model's types as Envoy's resources, in their JSON form: what a control plane tells, and what an operator is shown. Reading
+//! what was written gives the same again, but for private keys: only [`secret_with_key`] has them. [`crate::Shapes::bytes`] makes protocol buffers of it.
+
+mod cluster;
+mod endpoint;
+mod listener;
+mod matching;
+mod route;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+pub use cluster::cluster;
+pub use endpoint::endpoints;
+pub use listener::listener;
+pub use route::routes;
+pub use tls::{secret, secret_with_key};
+
+/// A duration in seconds: `1.5s`.
+fn duration(duration: Duration) -> Value {
+    let fraction = format!("{:09}", duration.subsec_nanos());
+    match fraction.trim_end_matches('0') {
+        "" => json!(format!("{}s", duration.as_secs())),
+        fraction => json!(format!("{}.{fraction}s", duration.as_secs())),
+    }
+}
+
+/// A limit, where nothing is no limit.
+fn limit(limit: Option<Duration>) -> Value {
+    duration(limit.unwrap_or_default())
+}
+
+/// A share in millionths.
+fn share(millionths: u32) -> Value {
+    json!({"numerator": millionths, "denominator": "MILLION"})
+}
+
+/// A message within an `Any`.
+fn any(name: &str, mut message: Value) -> Value {
+    if let Some(map) = message.as_object_mut() {
+        map.insert(
+            "@type".to_owned(),
+            json!(format!("type.googleapis.com/{name}")),
+        );
+    }
+    message
+}
+
+/// A named extension.
+fn extension(name: &str, kind: &str, message: Value) -> Value {
+    json!({"name": name, "typed_config": any(kind, message)})
+}
+
+/// Where resources come from that have a name.
+fn source() -> Value {
+    json!({"ads": {}, "resource_api_version": "V3"})
+}
+
+/// The fields of a message; those that say nothing are left out.
+#[derive(Debug, Default)]
+struct Message(Map<String, Value>);
+
+impl Message {
+    fn with(mut self, name: &str, value: Value) -> Self {
+        let says_nothing = match &value {
+            Value::Null => true,
+            Value::Bool(own) => !own,
+            Value::String(own) => own.is_empty(),
+            Value::Array(own) => own.is_empty(),
+            Value::Number(_) | Value::Object(_) => false,
+        };
+        if !says_nothing {
+            self.0.insert(name.to_owned(), value);
+        }
+        self
+    }
+
+    fn done(self) -> Value {
+        Value::Object(self.0)
+    }
+}

@@ -1,0 +1,330 @@
+//! Routes.
+
+use fairlead_model::class::{Class, ClassRule};
+use fairlead_model::retry::RetryPolicy;
+use fairlead_model::route::{
+    Action, Affinity, AffinityBy, Forward, HeaderChanges, HostRewrite, OnPresent, PathMatch,
+    PathRewrite, QueryMatch, QueryTest, Redirect, Route, RouteMatch, RouteTable, VirtualHost,
+    WeightedCluster,
+};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{Message, any, duration, endpoint, limit, matching, share};
+use crate::options;
+use crate::route::GRPC_STATUSES;
+
+/// A `RouteConfiguration`.
+#[must_use]
+pub fn routes(table: &RouteTable) -> Value {
+    let hosts: Vec<Value> = table.hosts().iter().map(host).collect();
+    Message::default()
+        .with("name", json!(&**table.name()))
+        .with("virtual_hosts", json!(hosts))
+        .with("ignore_port_in_host_matching", json!(table.ignore_port()))
+        .done()
+}
+
+fn host(host: &VirtualHost) -> Value {
+    let routes: Vec<Value> = host.routes.iter().map(|own| route(own)).collect();
+    let message = Message::default()
+        .with("name", json!(host.name))
+        .with("domains", json!(host.domains))
+        .with("routes", json!(routes));
+    changes(message, &host.request_headers, &host.response_headers).done()
+}
+
+fn route(route: &Route) -> Value {
+    let message = Message::default()
+        .with("name", json!(route.name))
+        .with("match", route_match(&route.matches));
+    let message = changes(message, &route.request_headers, &route.response_headers);
+    match &route.action {
+        Action::Forward(own) => {
+            let body = own.retry.as_ref().map(|retry| retry.body_most);
+            message
+                .with("route", forward(own))
+                .with("per_request_buffer_limit_bytes", json!(body))
+                .with("metadata", json!(metadata(own)))
+        }
+        Action::Redirect(own) => message.with("redirect", redirect(own)),
+        Action::Respond { status, body } => {
+            let body = (!body.is_empty()).then(|| json!({"inline_string": body}));
+            let own = Message::default()
+                .with("status", json!(status.as_u16()))
+                .with("body", json!(body));
+            message.with("direct_response", own.done())
+        }
+    }
+    .done()
+}
+
+fn route_match(matches: &RouteMatch) -> Value {
+    let (field, path) = match &matches.path {
+        PathMatch::Exact(path) => ("path", json!(path)),
+        PathMatch::Prefix(path) => ("prefix", json!(path)),
+        PathMatch::Segments(path) => match path.trim_end_matches('/') {
+            "" => ("prefix", json!("/")),
+            path => ("path_separated_prefix", json!(path)),
+        },
+        PathMatch::Regex(pattern) => ("safe_regex", matching::regex(pattern)),
+    };
+    let method = matches.method.as_ref();
+    let headers: Vec<Value> = method
+        .map(|own| json!({"name": ":method", "string_match": {"exact": own.as_str()}}))
+        .into_iter()
+        .chain(matches.headers.iter().map(matching::header))
+        .collect();
+    let query: Vec<Value> = matches.query.iter().map(parameter).collect();
+    let mut value = Message::default()
+        .with("headers", json!(headers))
+        .with("query_parameters", json!(query))
+        .with("grpc", json!(matches.grpc.then(|| json!({}))))
+        .with(
+            "runtime_fraction",
+            json!(
+                matches
+                    .share
+                    .map(|own| json!({"default_value": share(own)}))
+            ),
+        )
+        .done();
+    value[field] = path;
+    if matches.ignore_case {
+        value["case_sensitive"] = json!(false);
+    }
+    value
+}
+
+fn parameter(query: &QueryMatch) -> Value {
+    match &query.test {
+        QueryTest::Present(present) => json!({"name": query.name, "present_match": present}),
+        QueryTest::Text(text) => {
+            json!({"name": query.name, "string_match": matching::text(text)})
+        }
+    }
+}
+
+fn forward(forward: &Forward) -> Value {
+    let mut message = clusters(Message::default(), &forward.clusters);
+    message = match &forward.rewrite {
+        Some(PathRewrite::Full(path)) => message.with("path_rewrite", json!(path)),
+        rewrite => self::rewrite(message, rewrite.as_ref()),
+    };
+    message = match &forward.host {
+        None => message,
+        Some(HostRewrite::Literal(host)) => message.with("host_rewrite_literal", json!(host)),
+        Some(HostRewrite::Endpoint) => message.with("auto_host_rewrite", json!(true)),
+    };
+    let longest = forward
+        .timeouts
+        .grpc_longest
+        .map(|own| json!({"grpc_timeout_header_max": duration(own)}));
+    let affinity: Vec<Value> = forward.affinity.iter().map(affinity).collect();
+    let subset = (!forward.subset.is_empty()).then(|| endpoint::labels(&forward.subset));
+    let upgrades: Vec<Value> = forward
+        .upgrades
+        .iter()
+        .map(|kind| json!({"upgrade_type": kind}))
+        .collect();
+    message
+        .with("timeout", limit(forward.timeouts.request))
+        .with("max_stream_duration", json!(longest))
+        .with("retry_policy", json!(forward.retry.as_ref().map(retry)))
+        .with("hash_policy", json!(affinity))
+        .with("metadata_match", json!(subset))
+        .with("upgrade_configs", json!(upgrades))
+        .done()
+}
+
+fn clusters(message: Message, clusters: &[WeightedCluster]) -> Message {
+    if let [only] = clusters
+        && *only == WeightedCluster::only(&only.name)
+    {
+        return message.with("cluster", json!(&*only.name));
+    }
+    let clusters: Vec<Value> = clusters
+        .iter()
+        .map(|own| {
+            let message = Message::default()
+                .with("name", json!(&*own.name))
+                .with("weight", json!(own.weight));
+            changes(message, &own.request_headers, &own.response_headers).done()
+        })
+        .collect();
+    message.with("weighted_clusters", json!({"clusters": clusters}))
+}
+
+fn rewrite(message: Message, rewrite: Option<&PathRewrite>) -> Message {
+    match rewrite {
+        None | Some(PathRewrite::Full(_)) => message,
+        Some(PathRewrite::Prefix(prefix)) => message.with("prefix_rewrite", json!(prefix)),
+        Some(PathRewrite::Regex { pattern, by }) => message.with(
+            "regex_rewrite",
+            json!({"pattern": matching::regex(pattern), "substitution": by}),
+        ),
+    }
+}
+
+fn affinity(affinity: &Affinity) -> Value {
+    let (field, own) = match &affinity.by {
+        AffinityBy::Header(name) => ("header", json!({"header_name": name})),
+        AffinityBy::Cookie { name, path, life } => (
+            "cookie",
+            Message::default()
+                .with("name", json!(name))
+                .with("path", json!(path))
+                .with("ttl", json!(life.map(duration)))
+                .done(),
+        ),
+        AffinityBy::Query(name) => ("query_parameter", json!({"name": name})),
+        AffinityBy::SourceAddress => ("connection_properties", json!({"source_ip": true})),
+    };
+    let message = Message::default().with(field, own);
+    message.with("terminal", json!(affinity.terminal)).done()
+}
+
+fn retry(policy: &RetryPolicy) -> Value {
+    let on = &policy.on;
+    let mut conditions: Vec<&str> = [
+        (on.server_error, "5xx"),
+        (on.gateway_error, "gateway-error"),
+        (on.connect_failure, "connect-failure"),
+        (on.refused_stream, "refused-stream"),
+        (on.reset, "reset"),
+        (on.conflict, "retriable-4xx"),
+        (!on.statuses.is_empty(), "retriable-status-codes"),
+    ]
+    .into_iter()
+    .filter_map(|(is_on, name)| is_on.then_some(name))
+    .collect();
+    conditions.extend(
+        GRPC_STATUSES
+            .iter()
+            .filter_map(|(name, code)| on.grpc.contains(code).then_some(*name)),
+    );
+    json!({
+        "retry_on": conditions.join(","),
+        "num_retries": policy.retries,
+        "per_try_timeout": limit(policy.per_try),
+        "retriable_status_codes": on.statuses,
+        "retry_back_off": {
+            "base_interval": duration(policy.backoff_base),
+            "max_interval": duration(policy.backoff_most),
+        },
+    })
+}
+
+/// What Envoy has no field for.
+fn metadata(forward: &Forward) -> Option<Value> {
+    let classes: Vec<Value> = forward.classes.rules.iter().map(class).collect();
+    let retry = forward.retry.as_ref().and_then(bounds);
+    if classes.is_empty() && retry.is_none() {
+        return None;
+    }
+    let own = Message::default()
+        .with("response_classes", json!(classes))
+        .with("retry", json!(retry));
+    let own = any(options::ROUTE, own.done());
+    Some(json!({"typed_filter_metadata": {options::KEY: own}}))
+}
+
+fn class(rule: &ClassRule) -> Value {
+    let status = rule
+        .status
+        .as_ref()
+        .map(|range| json!({"first": range.start(), "last": range.end()}));
+    let class = match rule.class {
+        Class::Success => "SUCCESS",
+        Class::Failure => "FAILURE",
+        Class::Retryable => "RETRYABLE",
+    };
+    Message::default()
+        .with("status", json!(status))
+        .with("grpc_statuses", json!(rule.grpc))
+        .with("header", json!(rule.header.as_ref().map(matching::header)))
+        .with("class", json!(class))
+        .done()
+}
+
+fn bounds(policy: &RetryPolicy) -> Option<Value> {
+    let others: Vec<u8> = policy
+        .on
+        .grpc
+        .iter()
+        .copied()
+        .filter(|code| !GRPC_STATUSES.iter().any(|(_, known)| known == code))
+        .collect();
+    let budget = policy.budget.as_ref().map(|own| {
+        json!({
+            "percent": own.percent,
+            "interval": duration(own.interval),
+            "least_per_second": own.least_per_second,
+        })
+    });
+    let own = Message::default()
+        .with("safe_only", json!(policy.safe_only))
+        .with("retryable_classes", json!(policy.on.class))
+        .with("grpc_statuses", json!(others))
+        .with("budget", json!(budget))
+        .done();
+    (own != json!({})).then_some(own)
+}
+
+fn redirect(redirect: &Redirect) -> Value {
+    let status = match redirect.status {
+        StatusCode::FOUND => "FOUND",
+        StatusCode::SEE_OTHER => "SEE_OTHER",
+        StatusCode::TEMPORARY_REDIRECT => "TEMPORARY_REDIRECT",
+        StatusCode::PERMANENT_REDIRECT => "PERMANENT_REDIRECT",
+        _ => "MOVED_PERMANENTLY",
+    };
+    let mut message = Message::default()
+        .with("response_code", json!(status))
+        .with("scheme_redirect", json!(redirect.scheme))
+        .with("host_redirect", json!(redirect.host))
+        .with("port_redirect", json!(redirect.port))
+        .with("strip_query", json!(redirect.strip_query));
+    message = match &redirect.path {
+        Some(PathRewrite::Full(path)) => message.with("path_redirect", json!(path)),
+        path => rewrite(message, path.as_ref()),
+    };
+    message.done()
+}
+
+/// Changes to the headers of requests and answers.
+fn changes(message: Message, request: &HeaderChanges, response: &HeaderChanges) -> Message {
+    message
+        .with("request_headers_to_add", added(request))
+        .with("request_headers_to_remove", removed(request))
+        .with("response_headers_to_add", added(response))
+        .with("response_headers_to_remove", removed(response))
+}
+
+fn added(changes: &HeaderChanges) -> Value {
+    changes
+        .set
+        .iter()
+        .map(|change| {
+            let action = match (change.present, change.only_if_present) {
+                (OnPresent::Append, _) => "APPEND_IF_EXISTS_OR_ADD",
+                (OnPresent::Keep, _) => "ADD_IF_ABSENT",
+                (OnPresent::Replace, false) => "OVERWRITE_IF_EXISTS_OR_ADD",
+                (OnPresent::Replace, true) => "OVERWRITE_IF_EXISTS",
+            };
+            let value = String::from_utf8_lossy(change.value.as_bytes());
+            json!({
+                "header": {"key": change.name.as_str(), "value": value},
+                "append_action": action,
+            })
+        })
+        .collect()
+}
+
+fn removed(changes: &HeaderChanges) -> Value {
+    changes
+        .remove
+        .iter()
+        .map(|name| json!(name.as_str()))
+        .collect()
+}

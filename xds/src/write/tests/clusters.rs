@@ -1,0 +1,121 @@
+//! Clusters, made up.
+
+use super::tls::tls;
+use super::*;
+
+fn balancing() -> impl Strategy<Value = Balancing> {
+    let start = (time(), 1u8..100).prop_map(|(window, least_percent)| SlowStart {
+        window,
+        aggression: 1.5,
+        least_percent,
+    });
+    let ewma =
+        (time(), time(), time(), time()).prop_map(|(decay, initial, penalty, most_penalty)| {
+            Policy::PeakEwma(PeakEwma {
+                decay,
+                initial,
+                penalty,
+                most_penalty,
+            })
+        });
+    let steady = prop_oneof![
+        ewma,
+        Just(Policy::Random),
+        (1u32..2000, 2000u32..8000).prop_map(|(least, most)| Policy::RingHash { least, most }),
+        select(vec![7u32, 101, 65_537]).prop_map(|size| Policy::Maglev { size }),
+    ];
+    let starting = prop_oneof![
+        (2u32..10).prop_map(|choices| Policy::LeastRequest { choices }),
+        Just(Policy::RoundRobin),
+    ];
+    let policy = prop_oneof![
+        steady.prop_map(|policy| (policy, None)),
+        (starting, of(start)),
+    ];
+    (policy, 0u8..=100, any::<bool>()).prop_map(
+        |((policy, slow_start), panic_percent, weighted_localities)| Balancing {
+            policy,
+            panic_percent,
+            slow_start,
+            weighted_localities,
+        },
+    )
+}
+
+fn breaker() -> impl Strategy<Value = BreakerSettings> {
+    let rate = (0u32..=100, time(), 1u32..100).prop_map(|(percent, window, least_requests)| {
+        RateSettings {
+            threshold: f64::from(percent) / 100.0,
+            window,
+            least_requests,
+        }
+    });
+    let pauses = (1u64..100, 100u64..1000, 0u8..8);
+    (of(1u32..20), of(rate), pauses, 0u8..=100).prop_map(
+        |(consecutive, rate, (least, most, jitter), most_resting_percent)| BreakerSettings {
+            consecutive,
+            rate,
+            least_pause: Duration::from_secs(least),
+            most_pause: Duration::from_secs(most),
+            jitter: f64::from(jitter) / 4.0,
+            most_resting_percent,
+        },
+    )
+}
+
+pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
+    let named = (name(), any::<u16>()).prop_map(|(name, port)| Address::Name(name, port));
+    let discovery = prop_oneof![
+        endpoints(address().boxed()).prop_map(|own| Discovery::Static(Arc::new(own))),
+        endpoints(named.boxed()).prop_map(|own| Discovery::LogicalDns(Arc::new(own))),
+        name().prop_map(Discovery::Eds),
+    ];
+    let protocol = select(vec![
+        UpstreamProtocol::Http1,
+        UpstreamProtocol::Http2,
+        UpstreamProtocol::Alpn,
+        UpstreamProtocol::AsDownstream,
+    ]);
+    let limits = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>()).prop_map(
+        |(connections, pending, requests, retries)| Limits {
+            connections,
+            pending,
+            requests,
+            retries,
+        },
+    );
+    let client = (tls(), of(name())).prop_map(|(common, server_name)| ClientTls {
+        common,
+        server_name,
+    });
+    let version = of(select(vec![ProxyVersion::V1, ProxyVersion::V2]));
+    (
+        (name(), discovery, time(), protocol, of(client)),
+        (
+            balancing(),
+            of(breaker()),
+            limits,
+            version,
+            of(time()),
+            of(1u32..1000),
+        ),
+    )
+        .prop_map(
+            |(
+                (name, discovery, connect_timeout, protocol, tls),
+                (balancing, breaker, limits, proxy_protocol, idle_timeout, requests_per_connection),
+            )| Cluster {
+                discovery,
+                connect_timeout,
+                protocol,
+                tls,
+                balancing,
+                breaker,
+                limits,
+                proxy_protocol,
+                idle_timeout,
+                requests_per_connection,
+                ..Cluster::of(&name, Endpoints::default())
+            },
+        )
+}

@@ -1,0 +1,151 @@
+//! Listeners, made up.
+
+use super::routes::table;
+use super::tls::tls;
+use super::*;
+
+fn http_of() -> impl Strategy<Value = Http> {
+    let routes = prop_oneof![
+        table().prop_map(|own| Routes::Inline(Arc::new(own))),
+        name().prop_map(Routes::Named),
+    ];
+    let server = prop_oneof![
+        Just(ServerHeader::Pass),
+        name().prop_map(ServerHeader::IfAbsent),
+        name().prop_map(ServerHeader::Overwrite),
+    ];
+    let timeouts =
+        (of(time()), of(time()), time()).prop_map(|(header, connection, drain)| HttpTimeouts {
+            header,
+            connection,
+            drain,
+        });
+    let codec = select(vec![Codec::Auto, Codec::Http1, Codec::Http2]);
+    let window = 65_535u32..1_000_000;
+    (
+        (name(), codec, routes, server, timeouts),
+        (
+            1u32..100,
+            1u32..1000,
+            1u32..1000,
+            window.clone(),
+            window,
+            any::<bool>(),
+        ),
+    )
+        .prop_map(
+            |(
+                (name, codec, routes, server, timeouts),
+                (kilobytes, header_count, streams, stream_window, connection_window, connect),
+            )| Http {
+                name,
+                codec,
+                routes,
+                server,
+                timeouts,
+                header_bytes: kilobytes * 1024,
+                header_count,
+                streams,
+                stream_window,
+                connection_window,
+                connect,
+            },
+        )
+}
+
+fn network() -> impl Strategy<Value = IpNet> {
+    (any::<std::net::IpAddr>(), 0u8..=32)
+        .prop_map(|(address, length)| IpNet::new(address, length).expect("a network"))
+}
+
+fn chain() -> impl Strategy<Value = Chain> {
+    let transport = of(select(vec![Transport::Tls, Transport::Plain]));
+    let matches = (
+        of(1u16..),
+        vec(network(), 0..2),
+        vec(name(), 0..2),
+        transport,
+        vec(name(), 0..2),
+        vec(network(), 0..2),
+    )
+        .prop_map(
+            |(port, destinations, server_names, transport, protocols, sources)| ChainMatch {
+                port,
+                destinations,
+                server_names,
+                transport,
+                protocols,
+                sources,
+            },
+        );
+    let tcp = (name(), vec((name(), 1u32..9), 1..3), of(time()), of(name())).prop_map(
+        |(name, clusters, idle, tunnel)| Tcp {
+            name,
+            clusters: clusters
+                .into_iter()
+                .map(|(name, weight)| (name.as_str().into(), weight))
+                .collect(),
+            idle,
+            tunnel,
+        },
+    );
+    let handler = prop_oneof![
+        2 => http_of().prop_map(|own| Handler::Http(Arc::new(own))),
+        1 => tcp.prop_map(|own| Handler::Tcp(Arc::new(own))),
+    ];
+    let server = (tls(), any::<bool>()).prop_map(|(common, require_client)| ServerTls {
+        common,
+        require_client,
+    });
+    (name(), matches, of(server), handler).prop_map(|(name, matches, tls, handler)| Chain {
+        name,
+        matches,
+        tls,
+        handler,
+    })
+}
+
+pub(super) fn listener_of() -> impl Strategy<Value = Listener> {
+    let detect = time().prop_map(|timeout| Detect {
+        timeout,
+        ..Detect::default()
+    });
+    (
+        (name(), address(), any::<bool>(), any::<bool>()),
+        (of(detect), vec(chain(), 1..3), of(chain()), 1u32..),
+    )
+        .prop_map(
+            |(
+                (name, address, original_destination, proxy_protocol),
+                (detect, chains, default_chain, buffer_bytes),
+            )| Listener {
+                name,
+                address,
+                original_destination,
+                proxy_protocol,
+                detect,
+                chains,
+                default_chain,
+                buffer_bytes,
+            },
+        )
+}
+
+/// A listener of one chain.
+pub(super) fn plain(handler: Handler) -> Listener {
+    Listener {
+        name: "a".to_owned(),
+        address: Address::Socket(([127, 0, 0, 1], 80).into()),
+        original_destination: false,
+        proxy_protocol: false,
+        detect: None,
+        chains: vec![Chain {
+            name: "a".to_owned(),
+            matches: ChainMatch::default(),
+            tls: None,
+            handler,
+        }],
+        default_chain: None,
+        buffer_bytes: 1,
+    }
+}
