@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use fairlead_model::Snapshot;
 use fairlead_model::cluster::Address;
 use fairlead_proxy::admin::{self, Admin};
+use fairlead_proxy::config::Sources;
 use fairlead_proxy::{Shared, config, worker};
 use fairlead_xds::Bootstrap;
 use tokio::net::{TcpListener, UnixListener};
@@ -128,9 +129,11 @@ fn start(run: &Run) -> Result<()> {
         })
         .collect::<Result<_>>()?;
     snapshots.send_replace(Arc::new(bootstrap.snapshot.clone()));
+    let (sources, whence) = watch::channel(Sources::of(bootstrap.clone()));
     let state = Admin {
         shared: Arc::clone(&shared),
         snapshots: received,
+        sources: whence,
         set_level,
         node: (bootstrap.id.clone(), bootstrap.cluster.clone()),
         begun,
@@ -145,6 +148,7 @@ fn start(run: &Run) -> Result<()> {
             run.config.clone(),
             bootstrap.clone(),
             snapshots,
+            sources,
         ));
         tokio::select! {
             outcome = serve(bootstrap.admin.as_ref(), state) => outcome,

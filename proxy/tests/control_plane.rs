@@ -56,7 +56,8 @@ impl Follower {
         std::fs::write(&path, text).expect("a file");
         let first = config::read(&path).unwrap_or_else(|error| panic!("{error}"));
         let (sender, snapshots) = watch::channel(Arc::default());
-        tokio::spawn(config::watch(path, first, sender));
+        let sources = watch::Sender::new(config::Sources::of(first.clone()));
+        tokio::spawn(config::watch(path, first, sender, sources));
         Self { snapshots, folder }
     }
 

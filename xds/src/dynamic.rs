@@ -8,7 +8,8 @@ use crate::bootstrap::{Bootstrap, Dynamic};
 use crate::field::{Field, Fields, Result};
 use crate::shapes::Shapes;
 
-const NODE: &str = "envoy.config.core.v3.Node";
+/// Who asks.
+pub(crate) const NODE: &str = "envoy.config.core.v3.Node";
 
 /// Reads `dynamic_resources`; `bootstrap` has what else the file says.
 pub(crate) fn read(field: &Field<'_>, node: &Field<'_>, bootstrap: &Bootstrap) -> Result<Dynamic> {

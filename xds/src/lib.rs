@@ -29,7 +29,7 @@ pub mod write;
 pub use bootstrap::{Bootstrap, Dynamic, bootstrap};
 pub use field::ConfigError;
 pub use kind::Kind;
-pub use session::{Outside, Session, SessionError, Step};
+pub use session::{Entry, Ledger, Outside, Refusal, Session, SessionError, Stamp, Step};
 pub use shapes::{ShapeError, Shapes};
 
 use std::io;

@@ -4,6 +4,8 @@
 //! socket, and the configuration says where.
 
 mod clusters;
+mod config_dump;
+mod select;
 mod stats;
 
 use std::collections::BTreeMap;
@@ -20,6 +22,7 @@ use fairlead_model::Snapshot;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::config::Sources;
 use crate::core::Shared;
 
 /// Parameters of a request.
@@ -35,6 +38,8 @@ pub struct Admin {
     pub shared: Arc<Shared>,
     /// The configuration in use; nothing yet while it is empty.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Where that came from.
+    pub sources: watch::Receiver<Sources>,
     /// Sets the level of logs.
     pub set_level: SetLevel,
     /// The identity of the proxy in its configuration: its id and its cluster.
@@ -51,6 +56,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/ready", get(ready))
         .route("/server_info", get(server_info))
         .route("/clusters", get(clusters::clusters))
+        .route("/config_dump", get(config_dump::config_dump))
         .route("/listeners", get(listeners))
         .route("/stats", get(stats::stats))
         .route("/stats/prometheus", get(stats::prometheus))
@@ -85,7 +91,7 @@ async fn not_allowed(method: axum::http::Method) -> Response {
 }
 
 async fn unknown() -> Response {
-    let text = "invalid path. admin commands are: /certs /clusters /drain_listeners /healthcheck/fail \
+    let text = "invalid path. admin commands are: /certs /clusters /config_dump /drain_listeners /healthcheck/fail \
         /healthcheck/ok /listeners /logging /memory /quitquitquit /ready /runtime /runtime_modify /server_info /stats \
         /stats/prometheus\n";
     (StatusCode::NOT_FOUND, text).into_response()

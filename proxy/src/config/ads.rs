@@ -16,8 +16,8 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::{Request, Status, Streaming};
 
 use super::connect::{ConnectError, connect, deepest};
-use super::file;
 use super::raw::Raw;
+use super::{Sources, Told, file};
 use crate::clock::Clock;
 
 /// The pauses between streams: the first, doubled with each that brought nothing, up to the longest.
@@ -51,12 +51,14 @@ pub(super) async fn follow(
     session: Session,
     given: watch::Receiver<Arc<Snapshot>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
+    sources: &watch::Sender<Sources>,
 ) {
     let mut client = Client {
         dynamic,
         session,
         given,
         snapshots,
+        sources,
         clock: Clock::new(),
     };
     client.publish();
@@ -80,15 +82,16 @@ pub(super) async fn follow(
     }
 }
 
-struct Client {
+struct Client<'a> {
     dynamic: Dynamic,
     session: Session,
     given: watch::Receiver<Arc<Snapshot>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
+    sources: &'a watch::Sender<Sources>,
     clock: Clock,
 }
 
-impl Client {
+impl Client<'_> {
     fn publish(&mut self) {
         if let Some(snapshot) = self.session.settle(self.clock.now()) {
             tracing::info!(
@@ -98,7 +101,15 @@ impl Client {
                 "the configuration changed"
             );
             self.snapshots.send_replace(Arc::new(snapshot));
+            self.note();
         }
+    }
+
+    /// Says what was told so far.
+    fn note(&self) {
+        let told = Told::new(self.session.ledger(), &self.clock);
+        self.sources
+            .send_modify(|sources| sources.told = Some(told));
     }
 
     /// Takes what the file says now.
@@ -174,6 +185,7 @@ impl Client {
             );
         }
         self.publish();
+        self.note();
         Ok(step.requests)
     }
 

@@ -10,6 +10,7 @@ use fairlead_model::tls::{ClientTls, Secret, SecretSource, ServerTls, TlsCommon}
 use fairlead_xds::{Bootstrap, ConfigError, bootstrap};
 use tokio::sync::watch;
 
+use super::Sources;
 use crate::tls::TlsError;
 
 /// How often files are looked at.
@@ -145,6 +146,7 @@ pub(super) async fn watch(
     path: PathBuf,
     first: Bootstrap,
     snapshots: watch::Sender<Arc<Snapshot>>,
+    sources: &watch::Sender<Sources>,
 ) {
     let mut files = first.files;
     let mut seen = stamps(&path, &files);
@@ -158,9 +160,13 @@ pub(super) async fn watch(
         match read(&path) {
             Ok(next) => {
                 tracing::info!(path = %path.display(), "the configuration changed");
-                files = next.files;
+                files.clone_from(&next.files);
                 seen = stamps(&path, &files);
-                snapshots.send_replace(Arc::new(next.snapshot));
+                snapshots.send_replace(Arc::new(next.snapshot.clone()));
+                sources.send_modify(|sources| {
+                    sources.file = Arc::new(next);
+                    sources.read = SystemTime::now();
+                });
             }
             Err(error) => tracing::error!(%error, "the last good configuration stays"),
         }

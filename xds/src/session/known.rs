@@ -95,6 +95,45 @@ impl Known {
         }
     }
 
+    /// Whether what was told last of a resource is what is used.
+    pub(super) fn is_used(&self, kind: Kind, name: &str) -> bool {
+        fn same<T: PartialEq>(told: Option<&Arc<T>>, used: Option<&Arc<T>>) -> bool {
+            told.zip(used)
+                .is_some_and(|(told, used)| Arc::ptr_eq(told, used) || told == used)
+        }
+        let (told, used) = (&self.told, &self.used);
+        match kind {
+            Kind::Cluster => same(told.clusters.get(name), used.clusters.get(name)),
+            Kind::Endpoints => same(told.endpoints.get(name), used.endpoints.get(name)),
+            Kind::Listener => same(told.listeners.get(name), used.listeners.get(name)),
+            Kind::Routes => same(told.routes.get(name), used.routes.get(name)),
+            Kind::Secret => {
+                told.secrets.contains_key(name) && told.secrets.get(name) == used.secrets.get(name)
+            }
+        }
+    }
+
+    /// What was told and is not used yet.
+    pub(super) fn waiting(&self) -> Snapshot {
+        let mut waiting = self.told.clone();
+        waiting
+            .clusters
+            .retain(|name, _| !self.is_used(Kind::Cluster, name));
+        waiting
+            .endpoints
+            .retain(|name, _| !self.is_used(Kind::Endpoints, name));
+        waiting
+            .listeners
+            .retain(|name, _| !self.is_used(Kind::Listener, name));
+        waiting
+            .routes
+            .retain(|name, _| !self.is_used(Kind::Routes, name));
+        waiting
+            .secrets
+            .retain(|name, _| !self.is_used(Kind::Secret, name));
+        waiting
+    }
+
     fn has(&self, kind: Kind, name: &str) -> bool {
         match kind {
             Kind::Cluster => self.told.clusters.contains_key(name),

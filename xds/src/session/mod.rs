@@ -6,6 +6,7 @@
 //! (<https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>).
 
 mod known;
+mod ledger;
 mod wire;
 
 #[cfg(test)]
@@ -20,6 +21,8 @@ use prost::Message as _;
 use crate::bootstrap::Dynamic;
 use crate::{Kind, ReadFile, Shapes, resource};
 use known::Known;
+use ledger::Notes;
+pub use ledger::{Entry, Ledger, Refusal, Stamp};
 use wire::{Any, DeltaRequest, DeltaResponse, StateRequest, StateResponse, Status};
 
 /// The longest explanation of a refusal, in bytes.
@@ -82,7 +85,16 @@ pub struct Session {
     node: Option<Vec<u8>>,
     known: Known,
     topics: BTreeMap<Kind, Topic>,
+    notes: Notes,
     shapes: Option<Shapes>,
+}
+
+/// Where a resource stands in what came: its kind, its name where the message says so, its version, and when.
+#[derive(Debug, Clone)]
+struct Place<'a> {
+    kind: Kind,
+    name: Option<&'a str>,
+    stamp: Stamp,
 }
 
 impl Session {
@@ -94,6 +106,7 @@ impl Session {
             node: None,
             known: Known::of(given),
             topics: Kind::ALL.map(|kind| (kind, Topic::default())).into(),
+            notes: Notes::default(),
             shapes: None,
         }
     }
@@ -131,10 +144,10 @@ impl Session {
         let mut step = Step::default();
         if self.dynamic.is_delta {
             let response = DeltaResponse::decode(message).map_err(wrong)?;
-            self.take_delta(response, outside, &mut step)?;
+            self.take_delta(response, outside, now, &mut step)?;
         } else {
             let response = StateResponse::decode(message).map_err(wrong)?;
-            self.take_state(response, outside, &mut step)?;
+            self.take_state(response, outside, now, &mut step)?;
         }
         step.requests.extend(self.ask(now));
         Ok(step)
@@ -142,7 +155,22 @@ impl Session {
 
     /// What is to be used from now on, when that changed.
     pub fn settle(&mut self, now: Moment) -> Option<Snapshot> {
-        self.known.settle(now)
+        let next = self.known.settle(now);
+        self.notes.settled(&self.known);
+        next
+    }
+
+    /// What was told, used and refused so far.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        let versions = self.topics.iter();
+        Ledger {
+            versions: versions
+                .map(|(kind, topic)| (*kind, topic.version.clone()))
+                .collect(),
+            entries: self.notes.entries(),
+            waiting: self.known.waiting(),
+        }
     }
 
     /// How long until [`Session::settle`] may say more though nothing came.
@@ -168,22 +196,29 @@ impl Session {
         &mut self,
         response: DeltaResponse,
         outside: Outside<'_>,
+        now: Moment,
         step: &mut Step,
     ) -> Result<(), SessionError> {
         let kind = self.kind_of(&response.type_url)?;
         let mut wrong = Vec::new();
         for own in response.resources {
             let Some(any) = own.resource else { continue };
-            if let Some(name) = self
-                .read(kind, Some(&own.name), &any, outside, &mut wrong)
-                .1
+            let place = Place {
+                kind,
+                name: Some(&own.name),
+                stamp: Stamp {
+                    version: own.version.clone(),
+                    at: now,
+                },
+            };
+            if let Some(name) = self.read(&place, &any, outside, &mut wrong).1
                 && let Some(topic) = self.topics.get_mut(&kind)
             {
                 topic.versions.insert(name, own.version);
             }
         }
         for name in &response.removed_resources {
-            self.known.remove(kind, name);
+            self.remove(kind, name);
             if let Some(topic) = self.topics.get_mut(&kind) {
                 topic.versions.remove(name);
             }
@@ -204,14 +239,23 @@ impl Session {
         &mut self,
         response: StateResponse,
         outside: Outside<'_>,
+        now: Moment,
         step: &mut Step,
     ) -> Result<(), SessionError> {
         let kind = self.kind_of(&response.type_url)?;
         let mut wrong = Vec::new();
         let mut there = BTreeSet::new();
         let mut is_whole = true;
+        let place = Place {
+            kind,
+            name: None,
+            stamp: Stamp {
+                version: response.version_info.clone(),
+                at: now,
+            },
+        };
         for any in &response.resources {
-            let (seen, _) = self.read(kind, None, any, outside, &mut wrong);
+            let (seen, _) = self.read(&place, any, outside, &mut wrong);
             is_whole &= seen.is_some();
             there.extend(seen);
         }
@@ -219,7 +263,7 @@ impl Session {
         if kind.is_wildcard() && is_whole {
             for name in self.known.names(kind) {
                 if !there.contains(&name) {
-                    self.known.remove(kind, &name);
+                    self.remove(kind, &name);
                 }
             }
         }
@@ -244,39 +288,52 @@ impl Session {
         Ok(())
     }
 
+    /// Forgets a resource.
+    fn remove(&mut self, kind: Kind, name: &str) {
+        self.known.remove(kind, name);
+        self.notes.removed(kind, name);
+    }
+
     /// Reads a resource and takes it when it is right. Gives its name as far as it can be told, and again when it was taken.
     fn read(
         &mut self,
-        kind: Kind,
-        known: Option<&str>,
+        place: &Place<'_>,
         any: &Any,
         outside: Outside<'_>,
         wrong: &mut Vec<String>,
     ) -> (Option<String>, Option<String>) {
+        let kind = place.kind;
         if Kind::of(&any.type_url) != Some(kind) {
             wrong.push(format!(
                 "{}: a resource has the type {:?}",
                 kind.plural(),
                 any.type_url
             ));
-            return (known.map(str::to_owned), None);
+            return (place.name.map(str::to_owned), None);
         }
         let shapes = self.shapes.get_or_insert_default();
-        match resource::decode(shapes, kind, known, &any.value, outside.read) {
-            Err((name, error)) => {
-                wrong.push(error.to_string());
+        let read = resource::decode(shapes, kind, place.name, &any.value, outside.read)
+            .map_err(|(name, error)| (name, error.to_string()))
+            .and_then(|named| match (outside.check)(&named.alone) {
+                Ok(()) => Ok(named),
+                Err(reason) => {
+                    let reason = format!("{}[{:?}]: {reason}", kind.plural(), named.name);
+                    Err((Some(named.name), reason))
+                }
+            });
+        match read {
+            Ok(named) => {
+                self.known.take(named.alone);
+                self.notes.took(kind, &named.name, place.stamp.clone());
+                (Some(named.name.clone()), Some(named.name))
+            }
+            Err((name, reason)) => {
+                if let Some(name) = &name {
+                    self.notes.refused(kind, name, place.stamp.clone(), &reason);
+                }
+                wrong.push(reason);
                 (name, None)
             }
-            Ok(named) => match (outside.check)(&named.alone) {
-                Err(reason) => {
-                    wrong.push(format!("{}[{:?}]: {reason}", kind.plural(), named.name));
-                    (Some(named.name), None)
-                }
-                Ok(()) => {
-                    self.known.take(named.alone);
-                    (Some(named.name.clone()), Some(named.name))
-                }
-            },
         }
     }
 
@@ -296,7 +353,7 @@ impl Session {
             if !kind.is_wildcard() {
                 for name in self.known.names(kind) {
                     if !wanted.contains(&name) {
-                        self.known.remove(kind, &name);
+                        self.remove(kind, &name);
                     }
                 }
             }

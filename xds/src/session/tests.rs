@@ -478,3 +478,65 @@ fn bytes_that_nobody_asked_for_end_the_stream() {
         Err(SessionError::Type { .. })
     ));
 }
+
+#[test]
+fn the_ledger_says_what_is_used_what_waits_and_what_was_refused() {
+    for is_delta in [true, false] {
+        let mut session = session(is_delta);
+        tell_all(&mut session);
+        session.settle(at(1));
+        let key = |kind: Kind, name: &str| (kind, name.to_owned());
+        let version = |nonce: &str, name: &str| match is_delta {
+            true => format!("{nonce} of {name}"),
+            false => nonce.to_owned(),
+        };
+        let stamp = |nonce: &str, name: &str, second| Stamp {
+            version: version(nonce, name),
+            at: at(second),
+        };
+        let whole = session.ledger();
+        assert_eq!(whole.waiting, Snapshot::default());
+        let used = |own: &Ledger, kind, name| own.entries[&key(kind, name)].used.clone();
+        assert_eq!(
+            used(&whole, Kind::Listener, "in"),
+            Some(stamp("l1", "in", 0))
+        );
+
+        // Another cluster waits for its endpoints, and a change of the first is wrong.
+        let mut wrong = cluster("cart", "2s");
+        wrong["lb_policy"] = json!("CLUSTER_PROVIDED");
+        tell(
+            &mut session,
+            Kind::Cluster,
+            "c2",
+            &[("cart", wrong), ("till", cluster("till", "1s"))],
+            &[],
+            at(2),
+        );
+        session.settle(at(2));
+        let ledger = session.ledger();
+        let cart = &ledger.entries[&key(Kind::Cluster, "cart")];
+        assert_eq!(cart.used, Some(stamp("c1", "cart", 0)));
+        let refusal = cart.refused.clone().expect("a refusal");
+        assert_eq!(refusal.stamp, stamp("c2", "cart", 2));
+        assert!(
+            refusal
+                .reason
+                .starts_with(r#"clusters["cart"].lb_policy: "CLUSTER_PROVIDED" is not supported"#),
+            "{refusal:?}"
+        );
+        assert_eq!(used(&ledger, Kind::Cluster, "till"), None);
+        assert_eq!(ledger.waiting.clusters.keys().count(), 1);
+
+        // A better one takes the place of the refusal.
+        let both = [
+            ("cart", cluster("cart", "3s")),
+            ("till", cluster("till", "1s")),
+        ];
+        tell(&mut session, Kind::Cluster, "c3", &both, &[], at(3));
+        session.settle(at(3));
+        let better = &session.ledger().entries[&key(Kind::Cluster, "cart")];
+        assert_eq!(better.used, Some(stamp("c3", "cart", 3)));
+        assert_eq!(better.refused, None);
+    }
+}

@@ -1,6 +1,7 @@
 //! The model's types as Envoy's resources, in their JSON form: what a control plane tells, and what an operator is shown. Reading
 //! what was written gives the same again, but for private keys: only [`secret_with_key`] has them. [`crate::Shapes::bytes`] makes protocol buffers of it.
 
+mod bootstrap;
 mod cluster;
 mod endpoint;
 mod listener;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+pub use bootstrap::bootstrap;
 pub use cluster::cluster;
 pub use endpoint::endpoints;
 pub use listener::listener;

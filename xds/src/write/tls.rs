@@ -99,8 +99,12 @@ fn by_name(name: &str) -> Value {
     json!({"name": name, "sds_config": source()})
 }
 
+/// PEM is text, and shown so.
 fn data(bytes: &[u8]) -> Value {
-    json!({"inline_bytes": BASE64.encode(bytes)})
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!({"inline_string": text}),
+        Err(_) => json!({"inline_bytes": BASE64.encode(bytes)}),
+    }
 }
 
 fn certificate(certificate: &Certificate) -> Value {

@@ -224,15 +224,15 @@ fn a_server_header_comes_back() -> Result<(), TestCaseError> {
 fn an_operator_sees_no_key() {
     let own = Secret::Certificate(Arc::new(Certificate {
         chain: b"chain".to_vec(),
-        key: b"key".to_vec(),
+        key: b"the key".to_vec(),
     }));
     assert_eq!(
         secret("a", &own),
         json!({
             "name": "a",
             "tls_certificate": {
-                "certificate_chain": {"inline_bytes": "Y2hhaW4="},
-                "private_key": {"inline_bytes": "W3JlZGFjdGVkXQ=="},
+                "certificate_chain": {"inline_string": "chain"},
+                "private_key": {"inline_string": "[redacted]"},
             },
         })
     );
@@ -245,5 +245,36 @@ fn an_operator_sees_no_key() {
         server_name: None,
     });
     let shown = super::cluster(&cluster).to_string();
-    assert!(shown.contains("W3JlZGFjdGVkXQ==") && !shown.contains("a2V5"));
+    assert!(shown.contains("[redacted]") && !shown.contains("the key"));
+}
+
+#[test]
+fn a_bootstrap_comes_back() {
+    let text = r#"
+node: {id: cart-1, cluster: cart, metadata: {namespace: shop}}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}
+stats_config: {histogram_bucket_settings: [{match: {prefix: ""}, buckets: [1, 2.5]}]}
+static_resources:
+  clusters:
+  - name: control
+    load_assignment: {endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: /run/control}}}}]}]}
+  secrets:
+  - {name: roots, validation_context: {trusted_ca: {inline_string: roots}}}
+dynamic_resources:
+  cds_config: {ads: {}}
+  lds_config: {ads: {}}
+  ads_config:
+    api_type: DELTA_GRPC
+    grpc_services: [{envoy_grpc: {cluster_name: control}, initial_metadata: [{key: token, value: secret}]}]
+"#;
+    let read = |text: &str| {
+        crate::bootstrap(text, &|_| Ok(Vec::new())).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let mut own = read(text);
+    let shown = super::bootstrap(&own).to_string();
+    assert!(!shown.contains("secret\""), "{shown}");
+    if let Some(dynamic) = &mut own.dynamic {
+        dynamic.metadata[0].1 = "[redacted]".to_owned();
+    }
+    assert_eq!(read(&shown), own);
 }

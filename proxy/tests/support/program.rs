@@ -1,0 +1,127 @@
+//! A proxy as a program of its own, ours or Envoy, with a bootstrap in a folder of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// How long a proxy may take until it is ready.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running program; it ends when this is dropped, and its folder with it.
+pub struct Program {
+    child: Child,
+    pub admin: SocketAddr,
+    pub folder: PathBuf,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Envoy's program, which `cargo xtask test` installs and names.
+pub fn envoy() -> PathBuf {
+    let named = std::env::var_os("FAIRLEAD_ENVOY").map(PathBuf::from);
+    named.filter(|own| own.is_file()).unwrap_or_else(|| {
+        panic!("FAIRLEAD_ENVOY has to name the program of Envoy; `cargo xtask test` installs it, and `cargo xtask envoy` says where")
+    })
+}
+
+impl Program {
+    /// Our own proxy.
+    pub async fn ours(name: &str, bootstrap: &Value) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_fairlead-proxy"));
+        Self::start(program, &["run", "--config"], name, bootstrap).await
+    }
+
+    /// Envoy.
+    pub async fn envoy(name: &str, bootstrap: &Value) -> Self {
+        let options = [
+            "--concurrency",
+            "1",
+            "--use-dynamic-base-id",
+            "-l",
+            "error",
+            "-c",
+        ];
+        Self::start(&envoy(), &options, name, bootstrap).await
+    }
+
+    async fn start(program: &Path, options: &[&str], name: &str, bootstrap: &Value) -> Self {
+        let process = std::process::id();
+        let folder = std::env::temp_dir().join(format!("fairlead-{name}-{process}"));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join("bootstrap.json");
+        std::fs::write(&file, bootstrap.to_string()).expect("a file");
+        let port = bootstrap.pointer("/admin/address/socket_address/port_value");
+        let port = port
+            .and_then(Value::as_u64)
+            .expect("a port of the admin interface");
+        let child = Command::new(program)
+            .args(options)
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(folder.join("log")).expect("a file"))
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        let own = Self {
+            child,
+            admin: ([127, 0, 0, 1], u16::try_from(port).expect("a port")).into(),
+            folder,
+        };
+        let ready = async {
+            while !matches!(own.get("/ready").await, Some((StatusCode::OK, _))) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, ready).await.is_err() {
+            panic!("{name} is not ready: {}", own.log());
+        }
+        own
+    }
+
+    /// Writes the bootstrap anew.
+    pub fn write(&self, bootstrap: &Value) {
+        std::fs::write(self.folder.join("bootstrap.json"), bootstrap.to_string()).expect("a file");
+    }
+
+    /// What it said to standard error.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// What the admin interface answers; nothing while there is none.
+    pub async fn get(&self, path: &str) -> Option<(StatusCode, String)> {
+        let stream = TcpStream::connect(self.admin).await.ok()?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .ok()?;
+        tokio::spawn(connection);
+        let request = Request::get(path)
+            .header("host", "admin")
+            .body(Full::<Bytes>::default())
+            .expect("a request");
+        let (head, body) = sender.send_request(request).await.ok()?.into_parts();
+        let body = body.collect().await.ok()?.to_bytes();
+        Some((head.status, String::from_utf8_lossy(&body).into_owned()))
+    }
+
+    /// What the admin interface answers as JSON.
+    pub async fn json(&self, path: &str) -> Value {
+        let (status, text) = self.get(path).await.expect("an answer");
+        assert_eq!(status, StatusCode::OK, "{path}: {text}");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
+    }
+}
