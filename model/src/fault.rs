@@ -3,6 +3,8 @@
 
 use http::StatusCode;
 
+use crate::format::Flag;
+
 /// Where a failure came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -109,6 +111,29 @@ impl Fault {
             Self::Denied => "http_request_denied",
             Self::Internal => "proxy_internal_error",
         }
+    }
+
+    /// What went wrong, in the letters of Envoy's logs.
+    #[must_use]
+    pub fn flag(self) -> Option<Flag> {
+        Some(match self {
+            Self::ConnectionRefused | Self::ConnectionTimeout | Self::TlsFailed => {
+                Flag::UpstreamConnection
+            }
+            Self::ConnectionTerminated => Flag::UpstreamTerminated,
+            Self::ResponseTimeout | Self::DeadlineExceeded => Flag::UpstreamTimeout,
+            Self::ProtocolError => Flag::UpstreamProtocol,
+            Self::NoEndpoint | Self::EndpointsResting => Flag::NoHealthyUpstream,
+            Self::UnknownCluster => Flag::NoCluster,
+            Self::RouteNotFound => Flag::NoRoute,
+            Self::LimitReached => Flag::UpstreamOverflow,
+            Self::RetryBudgetSpent => Flag::RetriesSpent,
+            Self::RequestInvalid | Self::HeadersTooLarge => Flag::DownstreamProtocol,
+            Self::RequestCancelled => Flag::DownstreamTerminated,
+            Self::Overloaded => Flag::Overloaded,
+            Self::Denied => Flag::Denied,
+            Self::Loop | Self::Internal => return None,
+        })
     }
 
     /// The status of the answer.

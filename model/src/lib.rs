@@ -12,6 +12,8 @@
 //! - [`route`]: hosts, matches and what becomes of a request.
 //! - [`balance`]: which endpoint; [`breaker`]: which endpoints rest; [`limits`]: how much at once.
 //! - [`class`], [`retry`], [`budget`], [`deadline`]: what an answer means, and whether and how long to try.
+//! - [`mod@format`]: texts made from what is known of a request; [`log`]: access logs made of them.
+//! - [`edge`]: what endpoints are told of callers. [`trace`]: the traces that requests belong to.
 //! - [`identity`]: names of workloads. [`fault`]: what the proxy says when it answers itself.
 
 pub mod balance;
@@ -20,16 +22,20 @@ pub mod budget;
 pub mod class;
 pub mod cluster;
 pub mod deadline;
+pub mod edge;
 pub mod fault;
+pub mod format;
 pub mod identity;
 pub mod limits;
 pub mod listener;
+pub mod log;
 mod moment;
 mod pattern;
 pub mod retry;
 pub mod route;
 pub mod snapshot;
 pub mod tls;
+pub mod trace;
 
 pub use moment::Moment;
 pub use pattern::{Pattern, PatternError, TextMatch};

@@ -7,8 +7,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::cluster::Address;
+use crate::edge::Edge;
+use crate::log::AccessLog;
 use crate::route::RouteTable;
 use crate::tls::ServerTls;
+use crate::trace::Tracing;
 
 /// Ports whose servers speak first, so that nothing can be detected: SMTP, MySQL, Galera, PostgreSQL, Redis, Elasticsearch's
 /// transport and memcached (Linkerd's default opaque ports).
@@ -33,6 +36,8 @@ pub struct Listener {
     pub default_chain: Option<Chain>,
     /// How many bytes of a connection may wait to be read or written.
     pub buffer_bytes: u32,
+    /// Logs of its connections.
+    pub logs: Vec<AccessLog>,
 }
 
 /// How a protocol is told from its first bytes.
@@ -127,6 +132,13 @@ pub struct Http {
     pub connection_window: u32,
     /// Whether CONNECT may open tunnels (RFC 8441 for HTTP/2).
     pub connect: bool,
+    /// What endpoints are told of callers; nothing: headers about them are left alone, but `x-forwarded-client-cert`, which is
+    /// removed.
+    pub edge: Option<Arc<Edge>>,
+    /// Logs of its requests.
+    pub logs: Vec<AccessLog>,
+    /// How its requests are traced.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 /// What is spoken on a connection for HTTP.
@@ -197,6 +209,9 @@ impl Http {
             stream_window: 256 * 1024,
             connection_window: 1024 * 1024,
             connect: false,
+            edge: None,
+            logs: Vec::new(),
+            tracing: None,
         }
     }
 }
@@ -212,6 +227,8 @@ pub struct Tcp {
     pub idle: Option<Duration>,
     /// Whether the bytes travel inside HTTP/2 CONNECT to this authority.
     pub tunnel: Option<String>,
+    /// Logs of its connections.
+    pub logs: Vec<AccessLog>,
 }
 
 impl Chain {
@@ -328,6 +345,7 @@ mod tests {
             clusters: vec![],
             idle: None,
             tunnel: None,
+            logs: Vec::new(),
         };
         Chain {
             name: name.to_owned(),
@@ -370,6 +388,7 @@ mod tests {
             ],
             default_chain: None,
             buffer_bytes: 1024,
+            logs: Vec::new(),
         };
         let taken = |name: Option<&str>, destination: &str| {
             let arrived = Arrived {

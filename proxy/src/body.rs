@@ -10,6 +10,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::http::Record;
+
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
@@ -34,6 +36,8 @@ pub(crate) enum Outgoing {
     Empty,
     /// As it comes in.
     Stream(Incoming),
+    /// As it comes in, and what is known of its request.
+    Counted(Box<(Incoming, Rc<Record>)>),
     /// As it comes in, kept for another try.
     Kept(Replay),
 }
@@ -51,6 +55,12 @@ impl Body for Outgoing {
             Self::Stream(incoming) => Pin::new(incoming)
                 .poll_frame(context)
                 .map_err(BodyError::Broken),
+            Self::Counted(counted) => {
+                let (incoming, record) = &mut **counted;
+                let frame = ready!(Pin::new(incoming).poll_frame(context));
+                note(record, frame.as_ref());
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+            }
             Self::Kept(replay) => replay.poll_frame(context),
         }
     }
@@ -59,6 +69,7 @@ impl Body for Outgoing {
         match self {
             Self::Empty => true,
             Self::Stream(incoming) => incoming.is_end_stream(),
+            Self::Counted(counted) => counted.0.is_end_stream(),
             Self::Kept(replay) => replay.is_end_stream(),
         }
     }
@@ -67,8 +78,22 @@ impl Body for Outgoing {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream(incoming) => incoming.size_hint(),
+            Self::Counted(counted) => counted.0.size_hint(),
             Self::Kept(replay) => replay.shared.borrow().size,
         }
+    }
+}
+
+/// Notes what came of a request's body.
+fn note(record: &Record, frame: Option<&Result<Frame<Bytes>, hyper::Error>>) {
+    match frame {
+        Some(Ok(frame)) => {
+            if let Some(data) = frame.data_ref() {
+                record.received(data.remaining());
+            }
+        }
+        Some(Err(_)) => {}
+        None => record.request_ended(),
     }
 }
 
@@ -89,11 +114,12 @@ struct Shared {
     most: usize,
     is_ended: bool,
     is_gone: bool,
+    record: Option<Rc<Record>>,
 }
 
 impl Replay {
     /// Keeps up to `most` bytes.
-    pub(crate) fn new(incoming: Incoming, most: usize) -> Self {
+    pub(crate) fn new(incoming: Incoming, most: usize, record: Option<Rc<Record>>) -> Self {
         let shared = Shared {
             size: incoming.size_hint(),
             is_ended: incoming.is_end_stream(),
@@ -103,6 +129,7 @@ impl Replay {
             length: 0,
             most,
             is_gone: false,
+            record,
         };
         Self {
             shared: Rc::new(RefCell::new(shared)),
@@ -153,6 +180,9 @@ impl Replay {
             );
         }
         let frame = ready!(Pin::new(&mut shared.incoming).poll_frame(context));
+        if let Some(record) = &shared.record {
+            note(record, frame.as_ref());
+        }
         let frame = match frame {
             None => {
                 shared.is_ended = true;

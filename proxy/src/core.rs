@@ -12,7 +12,8 @@ use fairlead_model::route::RouteTable;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
-use crate::metrics::{Figures, LATENCY_BOUNDS, RouteFigures};
+use crate::logs::Logs;
+use crate::metrics::{Figures, LATENCY_BOUNDS, ProcessFigures, RouteFigures};
 use crate::upstream::{Budget, Upstream};
 use crate::worker::Ask;
 
@@ -29,6 +30,8 @@ pub struct Shared {
     pub is_overloaded: AtomicBool,
     /// How many workers there are.
     pub cores: u32,
+    /// The access logs.
+    pub logs: Logs,
     workers: Mutex<Vec<mpsc::UnboundedSender<Ask>>>,
 }
 
@@ -48,6 +51,7 @@ impl Shared {
             is_failing: AtomicBool::new(false),
             is_overloaded: AtomicBool::new(false),
             cores: cores.max(1),
+            logs: Logs::default(),
             workers: Mutex::default(),
         })
     }
@@ -88,6 +92,7 @@ pub(crate) struct Core {
     pub(crate) tables: RefCell<HashMap<String, TableCell>>,
     pub(crate) snapshot: RefCell<Arc<Snapshot>>,
     pub(crate) connections: Cell<u32>,
+    pub(crate) figures: Arc<ProcessFigures>,
     routes: RefCell<HashMap<(usize, usize), Arc<RouteFigures>>>,
     budgets: RefCell<HashMap<String, Rc<RefCell<Budget>>>>,
 }
@@ -95,6 +100,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
         Rc::new(Self {
+            figures: shared.figures.process(),
             shared,
             clock: Clock::new(),
             random: RefCell::new(fastrand::Rng::new()),

@@ -11,6 +11,7 @@
 //! - [`worker`]: listeners, connections, and how a new snapshot is taken.
 //! - `http`, `tcp`, `detect`, `proxy_header`: what is spoken by callers.
 //! - `upstream`: clusters, pools and connections to endpoints.
+//! - [`Logs`]: access logs.
 //! - [`admin`]: what operators see. [`tls`]: both sides' handshakes. [`metrics`]: what is counted.
 
 pub mod admin;
@@ -21,6 +22,7 @@ mod core;
 mod detect;
 mod executor;
 mod http;
+mod logs;
 pub mod metrics;
 mod proxy_header;
 mod tcp;
@@ -29,3 +31,4 @@ mod upstream;
 pub mod worker;
 
 pub use crate::core::Shared;
+pub use crate::logs::Logs;

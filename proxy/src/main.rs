@@ -22,6 +22,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, reload};
 
+/// How long the last lines of access logs may take to be written.
+const FLUSH: std::time::Duration = std::time::Duration::from_secs(1);
+
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -144,6 +147,7 @@ fn start(run: &Run) -> Result<()> {
         .build()
         .context("failed to start the admin interface")?;
     runtime.block_on(async {
+        tokio::spawn(reopen_logs(Arc::clone(&shared)));
         tokio::spawn(config::watch(
             run.config.clone(),
             bootstrap.clone(),
@@ -160,6 +164,7 @@ fn start(run: &Run) -> Result<()> {
             .join()
             .map_err(|_| anyhow::anyhow!("a worker panicked"))??;
     }
+    shared.logs.flush(FLUSH);
     Ok(())
 }
 
@@ -186,6 +191,16 @@ async fn serve(address: Option<&Address>, admin: Admin) -> Result<()> {
                 .context("the admin interface ended")
         }
         Some(name @ Address::Name(..)) => anyhow::bail!("admin.address: {name} is no IP address"),
+    }
+}
+
+/// Has access logs opened again at each SIGUSR1.
+async fn reopen_logs(shared: Arc<Shared>) {
+    let Ok(mut told) = signal(SignalKind::user_defined1()) else {
+        return;
+    };
+    while told.recv().await.is_some() {
+        shared.logs.reopen();
     }
 }
 

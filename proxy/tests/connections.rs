@@ -184,6 +184,7 @@ async fn tls_passes_through_by_the_name_it_asks_for() {
             clusters: vec![(name.into(), 1)],
             idle: None,
             tunnel: None,
+            logs: Vec::new(),
         };
         let mut chain = listener(free(), Handler::Tcp(Arc::new(tcp)), None)
             .chains

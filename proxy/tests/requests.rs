@@ -94,7 +94,7 @@ async fn a_route_changes_path_host_and_headers() {
         request_headers: HeaderChanges {
             set: vec![HeaderChange {
                 name: HeaderName::from_static("x-added"),
-                value: HeaderValue::from_static("yes"),
+                value: HeaderValue::from_static("yes").into(),
                 present: OnPresent::Replace,
                 only_if_present: false,
             }],

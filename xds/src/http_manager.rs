@@ -6,7 +6,7 @@ use std::time::Duration;
 use fairlead_model::listener::{Codec, Http, Routes, ServerHeader};
 
 use crate::field::{Field, Fields, Result};
-use crate::route;
+use crate::{access_log, edge, route, tracing};
 
 /// The router.
 pub(crate) const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
@@ -40,11 +40,10 @@ pub(crate) fn read(field: &Field<'_>) -> Result<Http> {
         own.ignore(&["enabled"]);
         own.finish()?;
     }
-    // What Envoy does unless told otherwise: nothing here adds or believes such headers.
-    for name in ["use_remote_address", "generate_request_id"] {
-        if fields.flag(name)? {
-            return Err(fields.error(format!("{name}: true is not supported")));
-        }
+    http.edge = edge::read(&fields)?.map(Arc::new);
+    http.logs = access_log::logs(&fields)?;
+    if let Some(own) = fields.get("tracing") {
+        http.tracing = Some(Arc::new(tracing::read(&own)?));
     }
     fields.finish()?;
     Ok(http)

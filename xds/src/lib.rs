@@ -8,10 +8,12 @@
 //! Everything is read strictly: a field that is not known or not supported is an error, since a proxy that ignores half of its
 //! policy is worse than one that refuses it. Fields that change nothing here are listed where they are read, and accepted.
 
+mod access_log;
 mod balancing;
 mod bootstrap;
 mod cluster;
 mod dynamic;
+mod edge;
 mod endpoint;
 mod field;
 mod http_manager;
@@ -24,6 +26,7 @@ mod route;
 mod session;
 mod shapes;
 mod tls;
+mod tracing;
 pub mod write;
 
 pub use bootstrap::{Bootstrap, Dynamic, bootstrap};

@@ -7,7 +7,7 @@ use fairlead_model::listener::{Chain, ChainMatch, Detect, Handler, Listener, Tcp
 use ipnet::IpNet;
 
 use crate::field::{Field, Fields, Result};
-use crate::{ReadFile, endpoint, http_manager, tls};
+use crate::{ReadFile, access_log, endpoint, http_manager, tls};
 
 /// The HTTP connection manager.
 pub(crate) const MANAGER: &str =
@@ -44,6 +44,7 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
         detect: None,
         chains: Vec::new(),
         default_chain: None,
+        logs: access_log::logs(&fields)?,
         buffer_bytes: fields
             .get("per_connection_buffer_limit_bytes")
             .map_or(Ok(1 << 20), |field| field.number32())?,
@@ -218,6 +219,7 @@ fn tcp(field: &Field<'_>) -> Result<Tcp> {
             .or(Some(Duration::from_secs(3600)))
             .filter(|idle| !idle.is_zero()),
         tunnel,
+        logs: access_log::logs(&fields)?,
     };
     fields.finish()?;
     Ok(tcp)

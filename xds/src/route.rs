@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_model::TextMatch;
+use fairlead_model::format::Format;
 use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::{
     Action, Affinity, AffinityBy, Forward, HeaderChange, HeaderChanges, HeaderMatch, HeaderTest,
-    HostRewrite, OnPresent, PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect, Route,
-    RouteMatch, RouteTable, Timeouts, VirtualHost, WeightedCluster,
+    HeaderText, HostRewrite, OnPresent, PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect,
+    Route, RouteMatch, RouteTable, Timeouts, VirtualHost, WeightedCluster,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
@@ -524,9 +525,15 @@ fn changes(fields: &Fields<'_>, add: &'static str, remove: &'static str) -> Resu
         let (name, value) = (header.need("key")?, header.get("value"));
         header.finish()?;
         let text = value.as_ref().map_or(Ok(""), Field::text)?;
-        if text.contains('%') {
-            return Err(own.error("header.value: commands (%...%) are not supported"));
-        }
+        let format =
+            Format::parse(text).map_err(|error| own.error(format!("header.value: {error}")))?;
+        let value = match format.literal() {
+            Some(text) => HeaderText::Literal(
+                HeaderValue::from_str(text)
+                    .map_err(|_| own.error("header.value: is no value of a header"))?,
+            ),
+            None => HeaderText::Format(Box::new(format)),
+        };
         let (present, only_if_present) = match option.get("append_action") {
             None => (OnPresent::Append, false),
             Some(action) => action.one_of(&[
@@ -541,8 +548,7 @@ fn changes(fields: &Fields<'_>, add: &'static str, remove: &'static str) -> Resu
         changes.set.push(HeaderChange {
             name: HeaderName::from_bytes(name.text()?.as_bytes())
                 .map_err(|_| name.error("is no name of a header"))?,
-            value: HeaderValue::from_str(text)
-                .map_err(|_| own.error("header.value: is no value of a header"))?,
+            value,
             present,
             only_if_present,
         });

@@ -3,6 +3,8 @@
 use http::header::Entry;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::format::Format;
+
 /// What becomes of a header that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnPresent {
@@ -14,13 +16,28 @@ pub enum OnPresent {
     Keep,
 }
 
+/// The value of a header that is set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderText {
+    /// Always this.
+    Literal(HeaderValue),
+    /// Made for each request; left out where it is empty, or no value of a header.
+    Format(Box<Format>),
+}
+
+impl From<HeaderValue> for HeaderText {
+    fn from(value: HeaderValue) -> Self {
+        Self::Literal(value)
+    }
+}
+
 /// One header to set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderChange {
     /// Its name.
     pub name: HeaderName,
     /// Its value.
-    pub value: HeaderValue,
+    pub value: HeaderText,
     /// What becomes of one that is there.
     pub present: OnPresent,
     /// Whether it is left out where none is there.
@@ -43,22 +60,37 @@ impl HeaderChanges {
         self.remove.is_empty() && self.set.is_empty()
     }
 
-    /// Makes the changes.
-    pub fn apply(&self, headers: &mut HeaderMap) {
+    /// Whether a value is made for each request.
+    #[must_use]
+    pub fn has_formats(&self) -> bool {
+        self.set
+            .iter()
+            .any(|change| matches!(change.value, HeaderText::Format(_)))
+    }
+
+    /// Makes the changes; `text` makes a value that depends on the request, given the headers as they are by then.
+    pub fn apply(&self, headers: &mut HeaderMap, text: impl Fn(&Format, &HeaderMap) -> String) {
         for name in &self.remove {
             headers.remove(name);
         }
         for change in &self.set {
+            let value = match &change.value {
+                HeaderText::Literal(value) => value.clone(),
+                HeaderText::Format(format) => match HeaderValue::try_from(text(format, headers)) {
+                    Ok(value) if !value.is_empty() => value,
+                    _ => continue,
+                },
+            };
             match headers.entry(&change.name) {
                 Entry::Vacant(vacant) => {
                     if !change.only_if_present {
-                        vacant.insert(change.value.clone());
+                        vacant.insert(value);
                     }
                 }
                 Entry::Occupied(mut occupied) => match change.present {
-                    OnPresent::Append => occupied.append(change.value.clone()),
+                    OnPresent::Append => occupied.append(value),
                     OnPresent::Replace => {
-                        occupied.insert(change.value.clone());
+                        occupied.insert(value);
                     }
                     OnPresent::Keep => {}
                 },
@@ -79,7 +111,7 @@ mod tests {
         headers.insert("x-many", HeaderValue::from_static("1"));
         let change = |name, present, only_if_present| HeaderChange {
             name: HeaderName::from_static(name),
-            value: HeaderValue::from_static("2"),
+            value: HeaderValue::from_static("2").into(),
             present,
             only_if_present,
         };
@@ -92,7 +124,7 @@ mod tests {
                 change("x-new", OnPresent::Keep, false),
             ],
         }
-        .apply(&mut headers);
+        .apply(&mut headers, |_, _| String::new());
         let all = |name: &str| {
             headers
                 .get_all(name)
@@ -104,5 +136,29 @@ mod tests {
         assert_eq!(all("x-keep"), ["1"]);
         assert_eq!(all("x-many"), ["1", "2"]);
         assert_eq!(all("x-new"), ["2"]);
+    }
+
+    #[test]
+    fn a_value_that_is_none_of_a_header_is_left_out() {
+        let made = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            let format = Format::parse("%REQ(x)%").expect("a format");
+            HeaderChanges {
+                remove: Vec::new(),
+                set: vec![HeaderChange {
+                    name: HeaderName::from_static("x-made"),
+                    value: HeaderText::Format(Box::new(format)),
+                    present: OnPresent::Replace,
+                    only_if_present: false,
+                }],
+            }
+            .apply(&mut headers, |_, _| text.to_owned());
+            headers
+                .get("x-made")
+                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        assert_eq!(made("a").as_deref(), Some("a"));
+        assert_eq!(made(""), None);
+        assert_eq!(made("a\r\nx-forged: 1"), None);
     }
 }

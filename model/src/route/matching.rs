@@ -93,7 +93,8 @@ pub enum HeaderTest {
 
 impl HeaderMatch {
     /// Whether the headers meet it.
-    pub(crate) fn matches(&self, headers: &HeaderMap) -> bool {
+    #[must_use]
+    pub fn matches(&self, headers: &HeaderMap) -> bool {
         if let HeaderTest::Present(present) = self.test {
             return (headers.contains_key(&self.name) == present) != self.invert;
         }

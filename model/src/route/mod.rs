@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-pub use changes::{HeaderChange, HeaderChanges, OnPresent};
+pub use changes::{HeaderChange, HeaderChanges, HeaderText, OnPresent};
 pub use matching::{
     HeaderMatch, HeaderTest, PathMatch, QueryMatch, QueryTest, RequestHead, RouteMatch,
 };

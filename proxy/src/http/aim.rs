@@ -3,6 +3,7 @@
 
 use fairlead_model::balance::hash_of;
 use fairlead_model::deadline::parse_grpc_timeout;
+use fairlead_model::format::Format;
 use fairlead_model::route::{Affinity, AffinityBy, Forward, HostRewrite, WeightedCluster};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, Uri};
@@ -34,8 +35,12 @@ pub(super) fn change(call: &mut Call, forward: &Forward, cluster: &WeightedClust
     let Some(head) = call.head.as_mut() else {
         return;
     };
-    call.route.request_headers.apply(&mut head.headers);
-    cluster.request_headers.apply(&mut head.headers);
+    let record = call.record.as_ref();
+    let text = |format: &Format, headers: &HeaderMap| {
+        record.map_or_else(String::new, |own| own.request_text(format, headers))
+    };
+    call.route.request_headers.apply(&mut head.headers, text);
+    cluster.request_headers.apply(&mut head.headers, text);
     if let Some(rewrite) = &forward.rewrite {
         let path = fairlead_model::route::rewrite(rewrite, &call.route.matches, head.uri.path());
         let target = match head.uri.query() {

@@ -16,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::forward::Call;
 use super::respond::grpc_status;
+use super::watched::Watched;
 use crate::body::BodyError;
 use crate::metrics::RouteFigures;
 use crate::upstream::{Lease, Received, judged};
@@ -31,6 +32,8 @@ pub(crate) enum Answer {
     Ended(Received),
     /// An endpoint's that refused to leave HTTP; its connection is not used again.
     Refused { incoming: Received, lease: Lease },
+    /// Any of these, whose end is noted.
+    Watched(Box<Watched>),
     /// An endpoint's, as it comes.
     Stream {
         incoming: Received,
@@ -89,6 +92,7 @@ impl Body for Answer {
                 lease.drive(context);
                 return Pin::new(incoming).poll_frame(context);
             }
+            Self::Watched(watched) => return watched.poll_frame(context),
             Self::Stream { incoming, exchange } => (incoming, exchange),
         };
         if let Some(deadline) = exchange
@@ -160,6 +164,7 @@ impl Body for Answer {
         match self {
             Self::Empty | Self::Ended(_) => true,
             Self::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
+            Self::Watched(watched) => watched.inner().is_end_stream(),
             Self::Refused { incoming, .. } | Self::Stream { incoming, .. } => {
                 incoming.is_end_stream()
             }
@@ -170,6 +175,7 @@ impl Body for Answer {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Watched(watched) => watched.inner().size_hint(),
             // The length an answer to HEAD tells is not zero.
             Self::Ended(incoming)
             | Self::Refused { incoming, .. }

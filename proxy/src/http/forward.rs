@@ -18,6 +18,7 @@ use super::aim::{affinity_hash, change, choose, deadline};
 use super::answer::{Answer, Exchange};
 use super::attempt::{Attempt, Try, failure, retry_after};
 use super::fields::reshape;
+use super::record::Record;
 use super::respond::grpc_status;
 use crate::body::{Outgoing, Replay};
 use crate::core::Core;
@@ -41,6 +42,7 @@ pub(super) struct Call {
     pub(super) source: Option<std::net::IpAddr>,
     pub(super) begun: Moment,
     pub(super) target: Option<Target>,
+    pub(super) record: Option<Rc<Record>>,
 }
 
 /// Where a call goes.
@@ -69,8 +71,11 @@ pub(super) async fn forward(
     let policy = forward.retry.as_ref();
     let body = match policy {
         _ if hyper::body::Body::is_end_stream(&body) => Outgoing::Empty,
-        Some(policy) => Outgoing::Kept(Replay::new(body, policy.body_most)),
-        None => Outgoing::Stream(body),
+        Some(policy) => Outgoing::Kept(Replay::new(body, policy.body_most, call.record.clone())),
+        None => match call.record.clone() {
+            None => Outgoing::Stream(body),
+            Some(record) => Outgoing::Counted(Box::new((body, record))),
+        },
     };
     match policy {
         None => run_once(call, forward, body).await,
@@ -118,7 +123,7 @@ async fn run(
         let again = match &body {
             Outgoing::Empty => None,
             Outgoing::Kept(replay) => replay.again(),
-            Outgoing::Stream(_) => return Err(Fault::Internal),
+            Outgoing::Stream(_) | Outgoing::Counted(_) => return Err(Fault::Internal),
         };
         let (failed, kept) = match call.once(forward, Some(policy), body).await {
             Ok((response, begun)) => {
@@ -300,6 +305,11 @@ impl Call {
         if let (Some(_), Some(target)) = (policy, self.target.as_mut()) {
             target.tried.push(key);
         }
+        if let Some(record) = &self.record {
+            let cluster = forward.clusters.get(self.target().cluster);
+            let address = pool.endpoint().map(|endpoint| &endpoint.address);
+            record.tried(cluster.map(|cluster| &cluster.name), address);
+        }
         let begun = self.core.clock.now();
         let mut attempt = Attempt {
             core: Rc::clone(&self.core),
@@ -461,6 +471,7 @@ impl Call {
         let deadline = target
             .deadline
             .map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        let record = self.record.clone();
         let exchange = Exchange {
             figures: self.core.route_figures(&self.route.name, name),
             key,
@@ -479,7 +490,10 @@ impl Call {
         let headers = response.headers_mut();
         super::fields::remove_hop_by_hop(headers);
         if let Some(cluster) = cluster {
-            cluster.response_headers.apply(headers);
+            let record = record.as_ref();
+            cluster.response_headers.apply(headers, |format, headers| {
+                record.map_or_else(String::new, |own| own.response_text(format, headers))
+            });
         }
         response
     }

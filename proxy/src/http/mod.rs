@@ -1,7 +1,8 @@
 //! HTTP: what becomes of a request from its head to the end of its answer.
 //!
 //! [`service`] takes a request, finds its route, and answers or forwards it; [`aim`] finds out where it goes; [`forward`] makes the tries; [`answer`] is the body
-//! on its way back, which counts when it ends; [`respond`] writes the proxy's own answers; [`fields`] holds the rules for
+//! on its way back, which counts when it ends; [`respond`] writes the proxy's own answers; [`record`] keeps what
+//! is asked for of a request, [`view`] names it, and [`watched`] sees its answer end; [`fields`] holds the rules for
 //! headers that concern one connection only; [`tunnel`] joins two connections after an upgrade or CONNECT.
 
 mod aim;
@@ -9,8 +10,13 @@ mod answer;
 mod attempt;
 mod fields;
 mod forward;
+mod record;
 mod respond;
 mod service;
 mod tunnel;
+mod view;
+mod watched;
 
+pub(crate) use record::{Record, Watching};
 pub(crate) use service::{Connection, HttpService};
+pub(crate) use view::{endpoint_value, of_connection};

@@ -5,8 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fairlead_model::fault::Fault;
+use fairlead_model::format::Format;
 use fairlead_model::listener::{Http, ServerHeader};
-use fairlead_model::route::{Action, Matched, RequestHead, Route, VirtualHost, location};
+use fairlead_model::route::{
+    Action, HeaderChanges, Matched, RequestHead, Route, VirtualHost, location,
+};
 use http::header::{CONTENT_TYPE, SERVER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
@@ -14,6 +17,8 @@ use hyper::body::Incoming;
 use super::answer::Answer;
 use super::fields::{authority, remove_hop_by_hop};
 use super::forward::{Call, forward};
+use super::record::{Record, Watching};
+use super::watched::watch;
 use super::{respond, tunnel};
 use crate::core::{Core, TableCell};
 use crate::metrics::HttpFigures;
@@ -25,6 +30,8 @@ pub(crate) struct HttpService {
     pub(crate) settings: Arc<Http>,
     pub(crate) table: TableCell,
     pub(crate) figures: Arc<HttpFigures>,
+    /// What its logs ask to be known of each request.
+    pub(crate) watching: Option<Rc<Watching>>,
 }
 
 /// A caller's connection.
@@ -38,34 +45,49 @@ pub(crate) struct Connection {
     pub(crate) peer: fairlead_model::tls::Peer,
     /// Whether it is secured.
     pub(crate) is_tls: bool,
+    /// The name it asked for in TLS.
+    pub(crate) server_name: Option<Box<str>>,
+    /// Its version of TLS.
+    pub(crate) version: Option<rustls::ProtocolVersion>,
+    /// Its cipher suite.
+    pub(crate) cipher: Option<rustls::CipherSuite>,
 }
 
 /// What a request was, for counting its answer.
 struct Seen {
     begun: fairlead_model::Moment,
     is_grpc: bool,
+    /// What is known of it, where something asks for that.
+    record: Option<Rc<Record>>,
 }
 
 impl HttpService {
     /// Answers a request. It never fails: what goes wrong is an answer too.
     pub(crate) async fn serve(
         &self,
-        connection: &Connection,
+        connection: &Rc<Connection>,
         request: Request<Incoming>,
     ) -> Result<Response<Answer>, Infallible> {
-        let seen = Seen {
-            begun: self.core.clock.now(),
+        let begun = self.core.clock.now();
+        let mut seen = Seen {
+            begun,
             is_grpc: is_grpc(request.headers()),
+            record: self.watching.as_ref().map(|watching| {
+                Record::new(&self.core, Some(watching), connection, begun, &request)
+            }),
         };
         let _active = Active::begin(&self.figures, request.version() == Version::HTTP_2);
         let outcome = if self.core.shared.is_overloaded() {
             self.figures.downstream_rq_overload_close.increment();
             Err(Fault::Overloaded)
         } else {
-            self.route(connection, request, &seen).await
+            self.route(connection, request, &mut seen).await
         };
         let mut response = outcome.unwrap_or_else(|fault| {
             tracing::debug!(fault = fault.token(), "answered a request with a fault");
+            if let Some(record) = &seen.record {
+                record.failed(fault);
+            }
             respond::fault(fault, seen.is_grpc)
         });
         match &self.settings.server {
@@ -81,14 +103,17 @@ impl HttpService {
         self.figures
             .downstream_rq_time
             .observe(self.core.clock.now().since(seen.begun));
-        Ok(response)
+        Ok(match seen.record {
+            None => response,
+            Some(record) => watch(response, record),
+        })
     }
 
     async fn route(
         &self,
-        connection: &Connection,
+        connection: &Rc<Connection>,
         request: Request<Incoming>,
-        seen: &Seen,
+        seen: &mut Seen,
     ) -> Result<Response<Answer>, Fault> {
         let table = self.table.borrow().clone().ok_or(Fault::RouteNotFound)?;
         let host = authority(&request).map_err(|_| Fault::RequestInvalid)?;
@@ -111,6 +136,18 @@ impl HttpService {
             self.figures.no_route.increment();
             return Err(Fault::RouteNotFound);
         };
+        let has_formats = has_formats(virtual_host, route);
+        if seen.record.is_none() && has_formats {
+            let record = Record::new(&self.core, None, connection, seen.begun, &request);
+            seen.record = Some(record);
+        }
+        if let Some(record) = &seen.record {
+            record.routed(route, &virtual_host.name);
+            if has_formats {
+                record.keep_request(request.headers(), true);
+            }
+        }
+        let mut details = "direct_response";
         let mut response = match &route.action {
             Action::Respond { status, body } => {
                 self.figures.rq_direct_response.increment();
@@ -126,13 +163,22 @@ impl HttpService {
             }
             Action::Forward(_) => {
                 let route = Arc::clone(route);
+                details = "via_upstream";
                 self.forward(connection, request, host, virtual_host, route, seen)
                     .await?
             }
         };
+        let record = seen.record.as_ref();
+        if let Some(record) = record {
+            record.answered_by(details, response.status().as_u16());
+        }
+        let text = |format: &Format, headers: &HeaderMap| match record {
+            Some(record) => record.response_text(format, headers),
+            None => String::new(),
+        };
         let headers = response.headers_mut();
-        route.response_headers.apply(headers);
-        virtual_host.response_headers.apply(headers);
+        route.response_headers.apply(headers, text);
+        virtual_host.response_headers.apply(headers, text);
         Ok(response)
     }
 
@@ -147,7 +193,12 @@ impl HttpService {
     ) -> Result<Response<Answer>, Fault> {
         let (mut head, body) = request.into_parts();
         let upgrade = remove_hop_by_hop(&mut head.headers);
-        virtual_host.request_headers.apply(&mut head.headers);
+        virtual_host
+            .request_headers
+            .apply(&mut head.headers, |format, headers| match &seen.record {
+                Some(record) => record.request_text(format, headers),
+                None => String::new(),
+            });
         let is_h2 = head.version == Version::HTTP_2;
         if head.method == Method::CONNECT || upgrade.is_some() {
             let wanted = tunnel::Wanted {
@@ -156,6 +207,7 @@ impl HttpService {
                 host,
                 upgrade,
                 is_h2,
+                record: seen.record.clone(),
             };
             return Box::pin(tunnel::open(wanted, head, body)).await;
         }
@@ -172,6 +224,7 @@ impl HttpService {
             source: connection.source.map(|source| source.ip()),
             begun: seen.begun,
             target: None,
+            record: seen.record.clone(),
         });
         let outcome = forward(call, body).await;
         if matches!(outcome, Err(Fault::UnknownCluster)) {
@@ -179,6 +232,21 @@ impl HttpService {
         }
         outcome
     }
+}
+
+/// Whether values of headers are made for each request.
+fn has_formats(host: &VirtualHost, route: &Route) -> bool {
+    let is_made = |changes: &HeaderChanges| changes.has_formats();
+    is_made(&route.request_headers)
+        || is_made(&route.response_headers)
+        || is_made(&host.request_headers)
+        || is_made(&host.response_headers)
+        || match &route.action {
+            Action::Forward(forward) => forward.clusters.iter().any(|cluster| {
+                is_made(&cluster.request_headers) || is_made(&cluster.response_headers)
+            }),
+            _ => false,
+        }
 }
 
 /// A request that runs.

@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 
 use super::answer::Answer;
 use super::fields::reshape;
+use super::record::Record;
 use crate::body::Outgoing;
 use crate::core::Core;
 use crate::tcp;
@@ -35,6 +36,8 @@ pub(super) struct Wanted<'a> {
     pub(super) upgrade: Option<HeaderValue>,
     /// Whether the caller speaks HTTP/2.
     pub(super) is_h2: bool,
+    /// What is known of it.
+    pub(super) record: Option<Rc<Record>>,
 }
 
 /// An endpoint whose counts are put right when the tunnel ends.
@@ -43,6 +46,7 @@ struct Running {
     upstream: Rc<Upstream>,
     key: EndpointKey,
     is_failure: bool,
+    record: Option<Rc<Record>>,
     _held: Held,
 }
 
@@ -75,7 +79,7 @@ pub(super) async fn open(
     {
         return Err(Fault::Denied);
     }
-    let (upstream, key, pool, running) = endpoint(wanted.core, forward).await?;
+    let (upstream, key, pool, running) = endpoint(&wanted, forward).await?;
     let caller = head
         .extensions
         .remove::<OnUpgrade>()
@@ -132,9 +136,10 @@ fn protocol(wanted: &Wanted<'_>, head: &Parts) -> Option<String> {
 }
 
 async fn endpoint(
-    core: &Rc<Core>,
+    asked: &Wanted<'_>,
     forward: &Forward,
 ) -> Result<(Rc<Upstream>, EndpointKey, Rc<Pool>, Running), Fault> {
+    let core = asked.core;
     let weight = forward.weight();
     let draw = if weight > 0 {
         core.random.borrow_mut().u64(..weight)
@@ -154,6 +159,10 @@ async fn endpoint(
         ..Default::default()
     };
     let (key, pool) = upstream.pick(&wanted, &core.clock, &core.random).await?;
+    if let Some(record) = &asked.record {
+        let address = pool.endpoint().map(|endpoint| &endpoint.address);
+        record.tried(Some(&cluster.name), address);
+    }
     upstream.figures.upstream_rq_total.increment();
     upstream.figures.upstream_rq_active.add(1);
     let running = Running {
@@ -161,6 +170,7 @@ async fn endpoint(
         upstream: Rc::clone(&upstream),
         key,
         is_failure: false,
+        record: asked.record.clone(),
         _held: held,
     };
     Ok((upstream, key, pool, running))
@@ -281,6 +291,10 @@ async fn join_now(caller: OnUpgrade, endpoint: Stream, running: Running) {
         Ok(upgraded) => {
             let caller = Stream::Upgraded(Box::new(TokioIo::new(upgraded)));
             let outcome = tcp::copy(caller, endpoint, None).await;
+            if let Some(record) = &running.record {
+                record.received(usize::try_from(outcome.sent).unwrap_or(usize::MAX));
+                record.sent(usize::try_from(outcome.received).unwrap_or(usize::MAX));
+            }
             tracing::debug!(
                 sent = outcome.sent,
                 received = outcome.received,

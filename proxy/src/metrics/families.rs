@@ -280,3 +280,35 @@ figures! {
         }
     }
 }
+
+figures! {
+    /// Of the process itself.
+    ProcessFigures {
+        counters {
+            /// Lines handed over to access logs.
+            access_log_lines,
+            /// Lines of access logs that were dropped, since too many waited.
+            access_log_dropped,
+            /// Lines of access logs that could not be written.
+            access_log_failed,
+            /// Spans handed over to be sent.
+            spans,
+            /// Spans that were dropped, since too many waited.
+            spans_dropped,
+            /// Spans that a collector took.
+            spans_sent,
+            /// Spans that no collector took.
+            spans_failed,
+        }
+        gauges {
+            /// Memory in use, in bytes.
+            memory_bytes,
+            /// Memory that may be used, in bytes.
+            memory_limit_bytes,
+            /// Whether requests are refused since too little memory is left: 1 or 0.
+            overloaded,
+        }
+        statuses {}
+        histograms {}
+    }
+}

@@ -10,7 +10,9 @@ mod prometheus;
 mod text;
 
 pub use cell::{Counter, Gauge, Histogram};
-pub use families::{ClusterFigures, HttpFigures, ListenerFigures, RouteFigures, StatusCounters};
+pub use families::{
+    ClusterFigures, HttpFigures, ListenerFigures, ProcessFigures, RouteFigures, StatusCounters,
+};
 pub use prometheus::prometheus;
 pub use text::{Stat, stats};
 
@@ -53,6 +55,7 @@ pub struct Figures {
     https: Family<HttpFigures>,
     listeners: Family<ListenerFigures>,
     routes: Family<RouteFigures>,
+    process: Family<ProcessFigures>,
 }
 
 /// The shards of one kind by name.
@@ -80,6 +83,7 @@ impl Figures {
             https: Mutex::default(),
             listeners: Mutex::default(),
             routes: Mutex::default(),
+            process: Mutex::default(),
         }
     }
 
@@ -101,6 +105,11 @@ impl Figures {
     /// A shard for what a route sends to a cluster.
     pub fn route(&self, route: &str, cluster: &str) -> Arc<RouteFigures> {
         self.shard(&self.routes, &format!("{route}\n{cluster}"))
+    }
+
+    /// A shard for the process itself.
+    pub fn process(&self) -> Arc<ProcessFigures> {
+        self.shard(&self.process, "process")
     }
 
     fn shard<T: Shard>(&self, family: &Family<T>, name: &str) -> Arc<T> {

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::Figures;
-use super::families::{ClusterFigures, HttpFigures, ListenerFigures, RouteFigures};
+use super::families::{ClusterFigures, HttpFigures, ListenerFigures, ProcessFigures, RouteFigures};
 use super::text::{Stat, spread};
 
 /// Writes one family: each name once, then a line for each label.
@@ -96,6 +96,13 @@ pub fn prometheus(figures: &Figures) -> String {
                 escape(cluster)
             )
         }
+    );
+    family!(
+        out,
+        ProcessFigures,
+        "fairlead_process",
+        &figures.process,
+        |name: &str| format!("component=\"{name}\"")
     );
     out
 }

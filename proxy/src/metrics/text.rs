@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::families::{ClusterFigures, HttpFigures, ListenerFigures};
+use super::families::{ClusterFigures, HttpFigures, ListenerFigures, ProcessFigures};
 use super::{Figures, Histogram};
 
 /// A number with a name.
@@ -67,6 +67,9 @@ pub fn stats(figures: &Figures) -> BTreeMap<String, Stat> {
     });
     Figures::each(&figures.listeners, |name, shards| {
         sum_up!(all, ListenerFigures, format!("listener.{name}"), shards)
+    });
+    Figures::each(&figures.process, |name, shards| {
+        sum_up!(all, ProcessFigures, name, shards)
     });
     all
 }

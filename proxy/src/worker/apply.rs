@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Chains, Served};
 use super::listen;
 use crate::core::{Core, TableCell};
-use crate::http::HttpService;
+use crate::http::{HttpService, Watching};
 use crate::tls;
 use crate::upstream::Upstream;
 
@@ -211,9 +211,14 @@ fn make_chains(core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) -
                         settings: Arc::clone(http),
                         table: table(core, snapshot, &http.routes),
                         figures: core.shared.figures.http(&http.name),
+                        watching: Watching::new(core, &http.logs),
                     }),
                 },
-                Handler::Tcp(tcp) => Served::Tcp { tls: server, settings: Arc::clone(tcp) },
+                Handler::Tcp(tcp) => Served::Tcp {
+                    tls: server,
+                    settings: Arc::clone(tcp),
+                    watching: Watching::new(core, &tcp.logs),
+                },
             }
         })
         .collect();
@@ -222,6 +227,7 @@ fn make_chains(core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) -
         served,
         drain: CancellationToken::new(),
         figures: core.shared.figures.listener(&listener.name),
+        watching: Watching::new(core, &listener.logs),
     })
 }
 

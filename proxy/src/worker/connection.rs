@@ -17,10 +17,11 @@ use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::lines::Line;
 use crate::core::Core;
 use crate::detect::{Spoken, detect};
 use crate::executor::Local;
-use crate::http::{Connection, HttpService};
+use crate::http::{Connection, HttpService, Watching};
 use crate::metrics::{HttpFigures, ListenerFigures};
 use crate::upstream::{Held, Pool, Stream, Upstream, judged};
 use crate::{proxy_header, tcp, tls};
@@ -41,6 +42,8 @@ pub(super) struct Chains {
     /// Tells connections to end when their requests have.
     pub(super) drain: CancellationToken,
     pub(super) figures: Arc<ListenerFigures>,
+    /// What the listener's logs ask to be known of each connection.
+    pub(super) watching: Option<Rc<Watching>>,
 }
 
 /// A chain, ready for connections.
@@ -55,6 +58,7 @@ pub(super) enum Served {
     Tcp {
         tls: Option<Arc<ServerConfig>>,
         settings: Arc<Tcp>,
+        watching: Option<Rc<Watching>>,
     },
     /// Its certificates are missing or broken.
     Broken,
@@ -96,11 +100,15 @@ pub(super) async fn serve(
     source: Option<SocketAddr>,
 ) {
     let _open = Open::new(&core, &chains.figures);
+    let line = Line::begin(&core, chains.watching.as_ref());
     let mut connection = Connection {
         source,
         ..Connection::default()
     };
     let Some((stream, served, spoken)) = arrive(&chains, stream, &mut connection).await else {
+        if let Some(line) = &line {
+            line.is_of(&Rc::new(connection));
+        }
         return;
     };
     match served {
@@ -118,11 +126,25 @@ pub(super) async fn serve(
                     _ => None,
                 }),
             };
+            let connection = Rc::new(connection);
+            if let Some(line) = &line {
+                line.is_of(&connection);
+            }
             http(&chains, &service, stream, is_h2, connection).await;
         }
-        Served::Tcp { tls, settings } => {
-            if let Some((stream, _)) = secure(&chains, stream, tls, &mut connection).await {
-                bytes(&core, &settings, stream).await;
+        Served::Tcp {
+            tls,
+            settings,
+            watching,
+        } => {
+            let own = Line::begin(&core, watching.as_ref());
+            let secured = secure(&chains, stream, tls, &mut connection).await;
+            let connection = Rc::new(connection);
+            for line in own.iter().chain(&line) {
+                line.is_of(&connection);
+            }
+            if let Some((stream, _)) = secured {
+                bytes(&core, &settings, stream, own.as_ref().or(line.as_ref())).await;
             }
         }
         Served::Broken => chains.figures.no_filter_chain_match.increment(),
@@ -276,6 +298,9 @@ async fn secure(
     if connection.peer == Peer::Anonymous {
         chains.figures.ssl_no_certificate.increment();
     }
+    connection.server_name = session.server_name().map(Into::into);
+    connection.version = session.protocol_version();
+    connection.cipher = session.negotiated_cipher_suite().map(|suite| suite.suite());
     let is_h2 = session.alpn_protocol().map(|protocol| protocol == b"h2");
     Some((Stream::Server(Box::new(secured)), is_h2.or(Some(false))))
 }
@@ -286,7 +311,7 @@ async fn http(
     service: &Rc<HttpService>,
     stream: Stream,
     is_h2: Option<bool>,
-    connection: Connection,
+    connection: Rc<Connection>,
 ) {
     let (stream, is_h2) = match is_h2 {
         Some(is_h2) => (stream, is_h2),
@@ -303,7 +328,7 @@ async fn http(
     figures.downstream_cx_total.increment();
     figures.downstream_cx_active.add(1);
     let io = TokioIo::new(stream);
-    let (own, connection) = (Rc::clone(service), Rc::new(connection));
+    let own = Rc::clone(service);
     let handler = service_fn(move |request| {
         let (service, connection) = (Rc::clone(&own), Rc::clone(&connection));
         async move { service.serve(&connection, request).await }
@@ -418,8 +443,11 @@ fn h2_builder(service: &HttpService) -> http2::Builder<Local> {
 }
 
 /// Sends bytes to an endpoint and back.
-async fn bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream) {
-    if let Err(fault) = forward_bytes(core, settings, stream).await {
+async fn bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream, line: Option<&Line>) {
+    if let Err(fault) = forward_bytes(core, settings, stream, line).await {
+        if let Some(line) = line {
+            line.failed(fault);
+        }
         tracing::debug!(fault = fault.token(), "a connection has nowhere to go");
     }
 }
@@ -450,7 +478,12 @@ async fn reach(pool: &Rc<Pool>, upstream: &Upstream, settings: &Tcp) -> Result<S
     }
 }
 
-async fn forward_bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream) -> Result<(), Fault> {
+async fn forward_bytes(
+    core: &Rc<Core>,
+    settings: &Tcp,
+    stream: Stream,
+    line: Option<&Line>,
+) -> Result<(), Fault> {
     let weight: u64 = settings
         .clusters
         .iter()
@@ -490,6 +523,9 @@ async fn forward_bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream) -> Resul
                 &core.random,
             )
             .await?;
+        if let Some(line) = line {
+            line.goes_to(name, pool.endpoint().map(|endpoint| &endpoint.address));
+        }
         let begun = core.clock.now();
         match reach(&pool, &upstream, settings).await {
             Ok(stream) => {
@@ -517,6 +553,9 @@ async fn forward_bytes(core: &Rc<Core>, settings: &Tcp, stream: Stream) -> Resul
     figures.upstream_cx_destroy.increment();
     figures.upstream_cx_tx_bytes_total.add(copied.sent);
     figures.upstream_cx_rx_bytes_total.add(copied.received);
+    if let Some(line) = line {
+        line.passed(copied.sent, copied.received);
+    }
     if let Some(error) = copied.error {
         tracing::debug!(%error, "a connection of bytes broke");
     }

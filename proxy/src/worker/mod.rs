@@ -3,6 +3,7 @@
 mod apply;
 mod ask;
 mod connection;
+mod lines;
 mod listen;
 
 use std::rc::Rc;

@@ -294,6 +294,7 @@ pub fn listener(address: SocketAddr, handler: Handler, tls: Option<ServerTls>) -
         }],
         default_chain: None,
         buffer_bytes: 1 << 20,
+        logs: Vec::new(),
     }
 }
 
@@ -329,6 +330,7 @@ pub async fn tcp_proxy(cluster: Cluster, change: impl FnOnce(&mut Listener)) -> 
         clusters: vec![(Arc::clone(&cluster.name), 1)],
         idle: None,
         tunnel: None,
+        logs: Vec::new(),
     };
     Proxy::start(|address| {
         let mut listener = listener(address, Handler::Tcp(Arc::new(tcp)), None);

@@ -3,9 +3,9 @@
 use fairlead_model::class::{Class, ClassRule};
 use fairlead_model::retry::RetryPolicy;
 use fairlead_model::route::{
-    Action, Affinity, AffinityBy, Forward, HeaderChanges, HostRewrite, OnPresent, PathMatch,
-    PathRewrite, QueryMatch, QueryTest, Redirect, Route, RouteMatch, RouteTable, VirtualHost,
-    WeightedCluster,
+    Action, Affinity, AffinityBy, Forward, HeaderChanges, HeaderText, HostRewrite, OnPresent,
+    PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect, Route, RouteMatch, RouteTable,
+    VirtualHost, WeightedCluster,
 };
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -312,7 +312,12 @@ fn added(changes: &HeaderChanges) -> Value {
                 (OnPresent::Replace, false) => "OVERWRITE_IF_EXISTS_OR_ADD",
                 (OnPresent::Replace, true) => "OVERWRITE_IF_EXISTS",
             };
-            let value = String::from_utf8_lossy(change.value.as_bytes());
+            let value = match &change.value {
+                HeaderText::Literal(value) => {
+                    String::from_utf8_lossy(value.as_bytes()).replace('%', "%%")
+                }
+                HeaderText::Format(format) => format.source().to_owned(),
+            };
             json!({
                 "header": {"key": change.name.as_str(), "value": value},
                 "append_action": action,

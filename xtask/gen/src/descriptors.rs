@@ -18,8 +18,24 @@ use protox::Compiler;
 use protox::file::{ChainFileResolver, DescriptorSetFileResolver, IncludeFileResolver};
 
 /// The messages that are kept, by package.
-const KEPT: [(&str, &[&str]); 30] = [
-    ("envoy.config.accesslog.v3", &["AccessLog"]),
+const KEPT: [(&str, &[&str]); 34] = [
+    (
+        "envoy.config.accesslog.v3",
+        &[
+            "AccessLog",
+            "AccessLogFilter",
+            "AndFilter",
+            "ComparisonFilter",
+            "DurationFilter",
+            "GrpcStatusFilter",
+            "HeaderFilter",
+            "OrFilter",
+            "ResponseFlagFilter",
+            "RuntimeFilter",
+            "StatusCodeFilter",
+            "TraceableFilter",
+        ],
+    ),
     (
         "envoy.config.cluster.v3",
         &[
@@ -47,6 +63,8 @@ const KEPT: [(&str, &[&str]); 30] = [
             "ConfigSource",
             "AggregatedConfigSource",
             "DataSource",
+            "GrpcService",
+            "GrpcService.EnvoyGrpc",
             "HeaderValue",
             "HeaderValueOption",
             "HealthCheck",
@@ -56,6 +74,8 @@ const KEPT: [(&str, &[&str]); 30] = [
             "Http1ProtocolOptions",
             "Http2ProtocolOptions",
             "HttpProtocolOptions",
+            "HttpService",
+            "HttpUri",
             "Locality",
             "Metadata",
             "Node",
@@ -63,7 +83,9 @@ const KEPT: [(&str, &[&str]); 30] = [
             "ProxyProtocolConfig",
             "RuntimeDouble",
             "RuntimeFractionalPercent",
+            "RuntimeUInt32",
             "SocketAddress",
+            "SubstitutionFormatString",
             "TransportSocket",
             "TypedExtensionConfig",
         ],
@@ -104,6 +126,7 @@ const KEPT: [(&str, &[&str]); 30] = [
             "RouteAction.HashPolicy",
             "RouteAction.HashPolicy.ConnectionProperties",
             "RouteAction.HashPolicy.Cookie",
+            "RouteAction.HashPolicy.CookieAttribute",
             "RouteAction.HashPolicy.Header",
             "RouteAction.HashPolicy.QueryParameter",
             "RouteAction.MaxStreamDuration",
@@ -116,6 +139,18 @@ const KEPT: [(&str, &[&str]); 30] = [
             "WeightedCluster",
             "WeightedCluster.ClusterWeight",
         ],
+    ),
+    (
+        "envoy.config.trace.v3",
+        &["OpenTelemetryConfig", "Tracing.Http"],
+    ),
+    (
+        "envoy.extensions.access_loggers.file.v3",
+        &["FileAccessLog"],
+    ),
+    (
+        "envoy.extensions.access_loggers.stream.v3",
+        &["StderrAccessLog", "StdoutAccessLog"],
     ),
     ("envoy.extensions.filters.http.router.v3", &["Router"]),
     (
@@ -138,6 +173,8 @@ const KEPT: [(&str, &[&str]); 30] = [
         "envoy.extensions.filters.network.http_connection_manager.v3",
         &[
             "HttpConnectionManager",
+            "HttpConnectionManager.SetCurrentClientCertDetails",
+            "HttpConnectionManager.Tracing",
             "HttpConnectionManager.UpgradeConfig",
             "HttpFilter",
             "Rds",
@@ -226,6 +263,10 @@ const KEPT: [(&str, &[&str]); 30] = [
             "RegexMatcher.GoogleRE2",
             "StringMatcher",
         ],
+    ),
+    (
+        "envoy.type.tracing.v3",
+        &["CustomTag", "CustomTag.Literal", "CustomTag.Header"],
     ),
     (
         "envoy.type.v3",

@@ -49,6 +49,9 @@ fn http_of() -> impl Strategy<Value = Http> {
                 stream_window,
                 connection_window,
                 connect,
+                edge: None,
+                logs: Vec::new(),
+                tracing: None,
             },
         )
 }
@@ -87,6 +90,7 @@ fn chain() -> impl Strategy<Value = Chain> {
                 .collect(),
             idle,
             tunnel,
+            logs: Vec::new(),
         },
     );
     let handler = prop_oneof![
@@ -127,6 +131,7 @@ pub(super) fn listener_of() -> impl Strategy<Value = Listener> {
                 chains,
                 default_chain,
                 buffer_bytes,
+                logs: Vec::new(),
             },
         )
 }
@@ -147,5 +152,6 @@ pub(super) fn plain(handler: Handler) -> Listener {
         }],
         default_chain: None,
         buffer_bytes: 1,
+        logs: Vec::new(),
     }
 }

@@ -12,7 +12,7 @@ pub(super) fn changes() -> impl Strategy<Value = HeaderChanges> {
     let set = (name(), name(), present).prop_map(|(name, value, (present, only_if_present))| {
         HeaderChange {
             name: name.parse().expect("a name"),
-            value: value.parse().expect("a value"),
+            value: http::HeaderValue::from_str(&value).expect("a value").into(),
             present,
             only_if_present,
         }

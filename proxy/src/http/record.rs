@@ -1,0 +1,322 @@
+//! What becomes known of a request while it runs, where something asks for it: logs, traces, and headers made of it.
+//!
+//! Most proxies ask for nothing, and then there is no record. Where there is one, the request's parts share it, and when the last
+//! of them is gone the request is over: its lines are written, and its span is sent.
+
+use std::cell::{Ref, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fairlead_model::Moment;
+use fairlead_model::cluster::Address;
+use fairlead_model::fault::Fault;
+use fairlead_model::format::{Fact, Facts, Flag, Flags, Format, HeaderKey};
+use fairlead_model::log::{AccessLog, Ended};
+use fairlead_model::route::Route;
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, Method, Request, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::Connection;
+use super::view::View;
+use crate::core::Core;
+use crate::logs::Sink;
+
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a listener's HTTP, or its bytes, ask to be known.
+#[derive(Debug)]
+pub(crate) struct Watching {
+    logs: Vec<(AccessLog, Sink)>,
+    request: Vec<HeaderName>,
+    response: Vec<HeaderName>,
+    trailers: Vec<HeaderName>,
+}
+
+impl Watching {
+    /// What these logs ask for; nothing where there are none.
+    pub(crate) fn new(core: &Core, logs: &[AccessLog]) -> Option<Rc<Self>> {
+        if logs.is_empty() {
+            return None;
+        }
+        let mut own = Self {
+            logs: Vec::new(),
+            request: vec![REQUEST_ID],
+            response: Vec::new(),
+            trailers: Vec::new(),
+        };
+        for log in logs {
+            for fact in log.facts() {
+                let (names, keys) = match fact {
+                    Fact::Request(keys) => (&mut own.request, keys),
+                    Fact::Response(keys) => (&mut own.response, keys),
+                    Fact::Trailer(keys) => (&mut own.trailers, keys),
+                    _ => continue,
+                };
+                for key in keys {
+                    if let HeaderKey::Header(name) = key
+                        && !names.contains(&name)
+                    {
+                        names.push(name);
+                    }
+                }
+            }
+            let sink = core.shared.logs.sink(&log.target, &core.shared.figures);
+            own.logs.push((log.clone(), sink));
+        }
+        Some(Rc::new(own))
+    }
+
+    /// Writes a line to each log that wants one.
+    pub(crate) fn write(&self, core: &Core, facts: &dyn Facts, headers: &HeaderMap, flags: Flags) {
+        for (log, sink) in &self.logs {
+            let ended = Ended {
+                facts,
+                headers,
+                flags,
+                is_traced: false,
+                draw: core.draw(),
+            };
+            if let Some(line) = log.line(&ended) {
+                sink.write(line, &core.figures);
+            }
+        }
+    }
+}
+
+/// What is known of a request.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(super) core: Rc<Core>,
+    pub(super) watching: Option<Rc<Watching>>,
+    pub(super) connection: Rc<Connection>,
+    pub(super) begun: Moment,
+    /// When it came, since 1970.
+    pub(super) at: Duration,
+    pub(super) method: Method,
+    pub(super) version: Version,
+    /// With the query.
+    pub(super) path: String,
+    pub(super) authority: String,
+    pub(super) state: RefCell<State>,
+}
+
+/// What becomes known later.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) request: HeaderMap,
+    pub(super) response: HeaderMap,
+    pub(super) trailers: HeaderMap,
+    pub(super) caller: Option<std::net::IpAddr>,
+    pub(super) route: Option<Arc<Route>>,
+    pub(super) virtual_host: String,
+    pub(super) cluster: Option<Arc<str>>,
+    pub(super) endpoint: Option<Address>,
+    pub(super) attempts: u32,
+    pub(super) request_end: Option<Moment>,
+    pub(super) response_begun: Option<Moment>,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    pub(super) status: u16,
+    pub(super) grpc: Option<u8>,
+    pub(super) flags: Flags,
+    pub(super) details: Option<&'static str>,
+    /// Whether the answer went out whole.
+    pub(super) is_whole: bool,
+}
+
+impl Record {
+    /// Of a request that just came.
+    pub(super) fn new(
+        core: &Rc<Core>,
+        watching: Option<&Rc<Watching>>,
+        connection: &Rc<Connection>,
+        begun: Moment,
+        request: &Request<Incoming>,
+    ) -> Rc<Self> {
+        let host = || {
+            let host = request.headers().get(HOST)?;
+            host.to_str().ok().map(str::to_owned)
+        };
+        let authority = request.uri().authority();
+        let record = Self {
+            core: Rc::clone(core),
+            watching: watching.cloned(),
+            connection: Rc::clone(connection),
+            begun,
+            at: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+            method: request.method().clone(),
+            version: request.version(),
+            path: request
+                .uri()
+                .path_and_query()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            authority: authority
+                .map(ToString::to_string)
+                .or_else(host)
+                .unwrap_or_default(),
+            state: RefCell::default(),
+        };
+        record.keep_request(request.headers(), false);
+        if request.body().is_end_stream() {
+            record.request_ended();
+        }
+        Rc::new(record)
+    }
+
+    /// Keeps what is asked for of the request's headers; all of them where values of the answer's headers are made of them.
+    pub(super) fn keep_request(&self, headers: &HeaderMap, is_all: bool) {
+        let mut state = self.state.borrow_mut();
+        if is_all {
+            state.request = headers.clone();
+        } else if let Some(watching) = &self.watching {
+            pick(&watching.request, headers, &mut state.request);
+        }
+    }
+
+    pub(super) fn routed(&self, route: &Arc<Route>, virtual_host: &str) {
+        let mut state = self.state.borrow_mut();
+        state.route = Some(Arc::clone(route));
+        virtual_host.clone_into(&mut state.virtual_host);
+    }
+
+    /// The caller, as far as others are believed.
+    pub(super) fn came_from(&self, caller: Option<std::net::IpAddr>) {
+        self.state.borrow_mut().caller = caller;
+    }
+
+    /// The request is sent to an endpoint.
+    pub(super) fn tried(&self, cluster: Option<&Arc<str>>, endpoint: Option<&Address>) {
+        let mut state = self.state.borrow_mut();
+        state.attempts += 1;
+        state.cluster = cluster.cloned();
+        state.endpoint = endpoint.cloned();
+    }
+
+    /// So many bytes of the request's body came.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.state.borrow_mut().received += bytes as u64;
+    }
+
+    /// The request's body came to its end.
+    pub(crate) fn request_ended(&self) {
+        let now = self.core.clock.now();
+        self.state.borrow_mut().request_end.get_or_insert(now);
+    }
+
+    /// So many bytes of the answer's body went out, or of a tunnel.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.state.borrow_mut().sent += bytes as u64;
+    }
+
+    pub(super) fn failed(&self, fault: Fault) {
+        let mut state = self.state.borrow_mut();
+        if let Some(flag) = fault.flag() {
+            state.flags = state.flags.with(flag);
+        }
+        state.details = Some(fault.token());
+    }
+
+    pub(super) fn flag(&self, flag: Flag) {
+        let mut state = self.state.borrow_mut();
+        state.flags = state.flags.with(flag);
+    }
+
+    /// Where the answer came from.
+    pub(super) fn answered_by(&self, details: &'static str, status: u16) {
+        let mut state = self.state.borrow_mut();
+        state.details = Some(details);
+        state.status = status;
+    }
+
+    /// The answer's head is complete.
+    pub(super) fn answered(&self, status: u16, headers: &HeaderMap) {
+        let now = self.core.clock.now();
+        let mut state = self.state.borrow_mut();
+        state.status = status;
+        state.response_begun = Some(now);
+        state.grpc = super::respond::grpc_status(headers);
+        if let Some(watching) = &self.watching {
+            pick(&watching.response, headers, &mut state.response);
+        }
+    }
+
+    pub(super) fn trailers(&self, trailers: &HeaderMap) {
+        let mut state = self.state.borrow_mut();
+        state.grpc = super::respond::grpc_status(trailers).or(state.grpc);
+        if let Some(watching) = &self.watching {
+            pick(&watching.trailers, trailers, &mut state.trailers);
+        }
+    }
+
+    /// The answer went out whole, or has no body.
+    pub(super) fn whole(&self) {
+        self.state.borrow_mut().is_whole = true;
+    }
+
+    /// The value of a header of the request, whose headers are these by now.
+    pub(super) fn request_text(&self, format: &Format, headers: &HeaderMap) -> String {
+        let view = View {
+            record: self,
+            state: self.state.borrow(),
+            request: Some(headers),
+            response: None,
+            is_log: false,
+        };
+        format.text(&view, "")
+    }
+
+    /// The value of a header of the answer, whose headers are these by now.
+    pub(super) fn response_text(&self, format: &Format, headers: &HeaderMap) -> String {
+        let view = View {
+            record: self,
+            state: self.state.borrow(),
+            request: None,
+            response: Some(headers),
+            is_log: false,
+        };
+        format.text(&view, "")
+    }
+
+    fn write(&self, state: Ref<'_, State>) {
+        let Some(watching) = &self.watching else {
+            return;
+        };
+        let (headers, flags) = (state.request.clone(), state.flags);
+        let view = View {
+            record: self,
+            state,
+            request: None,
+            response: None,
+            is_log: true,
+        };
+        watching.write(&self.core, &view, &headers, flags);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        {
+            let mut state = self.state.borrow_mut();
+            if !state.is_whole && state.flags.is_empty() {
+                state.flags = state.flags.with(Flag::DownstreamTerminated);
+                state.details = Some("downstream_remote_disconnect");
+            }
+        }
+        self.write(self.state.borrow());
+    }
+}
+
+fn pick(names: &[HeaderName], from: &HeaderMap, to: &mut HeaderMap) {
+    to.clear();
+    for name in names {
+        for value in from.get_all(name) {
+            to.append(name.clone(), value.clone());
+        }
+    }
+}

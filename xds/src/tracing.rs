@@ -1,0 +1,143 @@
+//! Tracing of the HTTP connection manager, by OpenTelemetry.
+
+use std::sync::Arc;
+
+use fairlead_model::trace::{Tag, Tracing, Transport};
+use http::HeaderName;
+
+use crate::field::{Field, Fields, Result};
+
+const OPENTELEMETRY: &str = "envoy.config.trace.v3.OpenTelemetryConfig";
+
+/// The field `tracing`.
+pub(crate) fn read(field: &Field<'_>) -> Result<Tracing> {
+    let fields = field.fields()?;
+    let (_, config) = fields
+        .extension("provider", &[OPENTELEMETRY])?
+        .ok_or_else(|| {
+            fields.error_at(
+                "provider",
+                "is required; envoy.tracers.opentelemetry is supported",
+            )
+        })?;
+    let mut tracing = provider(&config)?;
+    let share = |name: &'static str| -> Result<u32> {
+        let Some(percent) = fields.get(name) else {
+            return Ok(1_000_000);
+        };
+        let own = percent.fields()?;
+        let value = own.get("value").map_or(Ok(0.0), |value| value.decimal())?;
+        own.finish()?;
+        if !(0.0..=100.0).contains(&value) {
+            return Err(percent.error(format!("value: {value} is no percentage from 0 to 100")));
+        }
+        // Between 0 and a million.
+        Ok((value * 10_000.0).round() as u32)
+    };
+    tracing.client = share("client_sampling")?;
+    tracing.random = share("random_sampling")?;
+    tracing.overall = share("overall_sampling")?;
+    if let Some(own) = fields.get("spawn_upstream_span") {
+        tracing.upstream_span = own.flag()?;
+    }
+    for own in fields.list("custom_tags")? {
+        tracing.tags.push(tag(&own)?);
+    }
+    fields.ignore(&["verbose", "max_path_tag_length"]);
+    fields.finish()?;
+    Ok(tracing)
+}
+
+fn provider(field: &Field<'_>) -> Result<Tracing> {
+    let fields = field.fields()?;
+    let (cluster, transport) = match (fields.get("grpc_service"), fields.get("http_service")) {
+        (Some(grpc), None) => {
+            let own = grpc.fields()?;
+            let envoy = own.need("envoy_grpc")?.fields()?;
+            let cluster = envoy.need("cluster_name")?.text()?.to_owned();
+            envoy.ignore(&["authority"]);
+            envoy.finish()?;
+            own.ignore(&["timeout"]);
+            own.finish()?;
+            (cluster, Transport::Grpc)
+        }
+        (None, Some(http)) => over_http(&http.fields()?)?,
+        _ => return Err(field.error("either grpc_service or http_service is required")),
+    };
+    let service = fields.text("service_name")?;
+    let tracing = Tracing {
+        cluster: Arc::from(cluster),
+        transport,
+        service: match service {
+            "" => "fairlead-proxy",
+            own => own,
+        }
+        .to_owned(),
+        random: 1_000_000,
+        client: 1_000_000,
+        overall: 1_000_000,
+        is_client: false,
+        upstream_span: false,
+        tags: Vec::new(),
+    };
+    fields.ignore(&["max_cache_size"]);
+    fields.finish()?;
+    Ok(tracing)
+}
+
+/// An `HttpService`: where spans are posted.
+fn over_http(fields: &Fields<'_>) -> Result<(String, Transport)> {
+    let uri = fields.need("http_uri")?.fields()?;
+    fields.finish()?;
+    let address = uri.need("uri")?;
+    let cluster = uri.need("cluster")?.text()?.to_owned();
+    uri.ignore(&["timeout"]);
+    uri.finish()?;
+    let text = address.text()?;
+    let parsed: http::Uri = text
+        .parse()
+        .map_err(|_| address.error(format!("{text:?} is no URI")))?;
+    let authority = parsed
+        .authority()
+        .ok_or_else(|| address.error(format!("{text:?} has no host")))?
+        .to_string();
+    let path = match parsed.path() {
+        "/" => "/v1/traces",
+        path => path,
+    };
+    Ok((
+        cluster,
+        Transport::Http {
+            authority,
+            path: path.to_owned(),
+        },
+    ))
+}
+
+fn tag(field: &Field<'_>) -> Result<(String, Tag)> {
+    let fields = field.fields()?;
+    let name = fields.need("tag")?.text()?.to_owned();
+    let tag = if let Some(literal) = fields.get("literal") {
+        let own = literal.fields()?;
+        let value = own.need("value")?.text()?.to_owned();
+        own.finish()?;
+        Tag::Literal(value)
+    } else if let Some(header) = fields.get("request_header") {
+        let own = header.fields()?;
+        let name = own.need("name")?;
+        let default = own
+            .get("default_value")
+            .map(|value| value.text().map(str::to_owned))
+            .transpose()?;
+        own.finish()?;
+        Tag::Header {
+            name: HeaderName::from_bytes(name.text()?.as_bytes())
+                .map_err(|_| name.error("is no name of a header"))?,
+            default,
+        }
+    } else {
+        return Err(field.error("literal or request_header is required"));
+    };
+    fields.finish()?;
+    Ok((name, tag))
+}
