@@ -134,6 +134,13 @@ fn json(field: &Field<'_>) -> Result<JsonFormat> {
         Value::String(_) => JsonFormat::Format(format(field)?),
         Value::Object(_) => JsonFormat::Object(members(field)?),
         Value::Array(_) => JsonFormat::List(field.list()?.iter().map(json).collect::<Result<_>>()?),
+        // Over xDS every number is a decimal.
+        Value::Number(number) => JsonFormat::Plain(match number.as_f64() {
+            Some(decimal) if decimal.fract() == 0.0 && decimal.abs() < 9e15 => {
+                Value::from(decimal as i64)
+            }
+            _ => Value::from(number.clone()),
+        }),
         plain => JsonFormat::Plain(plain.clone()),
     })
 }
@@ -249,4 +256,102 @@ fn grpc(field: &Field<'_>) -> Result<LogFilter> {
     let exclude = fields.flag("exclude")?;
     fields.finish()?;
     Ok(LogFilter::Grpc { statuses, exclude })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: Value) -> std::result::Result<Vec<AccessLog>, String> {
+        let value = json!({ "access_log": value });
+        Field::root(&value)
+            .fields()
+            .and_then(|fields| logs(&fields))
+            .map_err(|error| error.to_string())
+    }
+
+    fn file(config: Value) -> Value {
+        let mut config = config;
+        config["@type"] = json!(format!("type.googleapis.com/{FILE}"));
+        json!({"name": "envoy.access_loggers.file", "typed_config": config})
+    }
+
+    #[test]
+    fn a_log_is_read() {
+        let mut log = file(json!({
+            "path": "/var/log/access.log",
+            "log_format": {
+                "json_format": {"code": "%RESPONSE_CODE%", "more": {"fixed": 1, "list": ["%PROTOCOL%"]}},
+                "omit_empty_values": true,
+            },
+        }));
+        log["filter"] = json!({"or_filter": {"filters": [
+            {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "a"}}}},
+            {"response_flag_filter": {"flags": ["UH", "DC"]}},
+            {"runtime_filter": {"runtime_key": "b", "percent_sampled": {"numerator": 1}}},
+            {"grpc_status_filter": {"statuses": ["UNAVAILABLE"]}},
+            {"header_filter": {"header": {"name": "x-debug", "present_match": true}}},
+            {"traceable_filter": {}},
+        ]}});
+        let logs = read(json!([log])).expect("a log");
+        assert_eq!(
+            logs[0].target,
+            LogTarget::File("/var/log/access.log".into())
+        );
+        assert!(matches!(
+            &logs[0].filter,
+            Some(LogFilter::Or(all)) if all.len() == 6 && all[2] == LogFilter::Share(10_000)
+        ));
+        let shapes = crate::Shapes::default();
+        let name = "envoy.config.accesslog.v3.AccessLog";
+        let bytes = shapes.bytes(name, &log).expect("a message");
+        let over_xds = shapes.json(name, &bytes).expect("its JSON form");
+        assert_eq!(read(json!([over_xds])), Ok(logs));
+        let usual = read(json!([{
+            "name": "envoy.access_loggers.stdout",
+            "typed_config": {"@type": format!("type.googleapis.com/{STDOUT}")},
+        }]))
+        .expect("a log");
+        assert_eq!(usual[0].target, LogTarget::Stdout);
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_path() {
+        for (log, expected) in [
+            (
+                file(json!({"path": ""})),
+                "access_log[0].typed_config.path: a path is expected",
+            ),
+            (
+                file(json!({"path": "/a", "log_format": {"json_format": {"a": {"b": "%WEIRD%"}}}})),
+                "access_log[0].typed_config.log_format.json_format.a.b: %WEIRD% is not supported; ",
+            ),
+            (
+                file(json!({"path": "/a", "format": "x"})),
+                "access_log[0].typed_config.format: is not a supported field; ",
+            ),
+            (
+                json!({"typed_config": {"@type": "type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig"}}),
+                "access_log[0].typed_config: the type ",
+            ),
+            (
+                {
+                    let mut log = file(json!({"path": "/a"}));
+                    log["filter"] = json!({"response_flag_filter": {"flags": ["XX"]}});
+                    log
+                },
+                "access_log[0].filter.response_flag_filter.flags[0]: \"XX\" is not supported; UH, ",
+            ),
+        ] {
+            let found = read(json!([log]));
+            assert!(
+                found
+                    .as_ref()
+                    .is_err_and(|error| error.starts_with(expected)),
+                "{found:?}"
+            );
+        }
+    }
 }

@@ -65,3 +65,62 @@ fn certificate(fields: &Fields<'_>) -> Result<CertificateDetails> {
     }
     Ok(details)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::field::Field;
+
+    fn of(value: Value) -> std::result::Result<Option<Edge>, String> {
+        Field::root(&value)
+            .fields()
+            .and_then(|fields| read(&fields))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn ids_are_made_unless_told_not_to() {
+        let usual = of(json!({})).expect("rules").expect("ids");
+        assert_eq!(usual.request_id, Some(RequestId::default()));
+        assert_eq!(of(json!({"generate_request_id": false})), Ok(None));
+        let first = of(json!({
+            "generate_request_id": false,
+            "use_remote_address": true,
+            "xff_num_trusted_hops": 1,
+            "forward_client_cert_details": "SANITIZE_SET",
+            "set_current_client_cert_details": {"uri": true},
+            "via": "edge",
+        }))
+        .expect("rules")
+        .expect("an edge");
+        assert!(first.is_first && first.certificate.uri && first.trusted_hops == 1);
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_path() {
+        for (value, expected) in [
+            (
+                json!({"set_current_client_cert_details": {"chain": true}}),
+                "set_current_client_cert_details.chain: is not a supported field; ",
+            ),
+            (
+                json!({"generate_request_id": false, "always_set_request_id_in_response": true}),
+                "always_set_request_id_in_response: true needs generate_request_id",
+            ),
+            (
+                json!({"via": "a\nb"}),
+                "via: \"a\\nb\" is no value of a header",
+            ),
+        ] {
+            let found = of(value);
+            assert!(
+                found
+                    .as_ref()
+                    .is_err_and(|error| error.starts_with(expected)),
+                "{found:?}"
+            );
+        }
+    }
+}

@@ -38,6 +38,8 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> 
             // A caller must not be able to remove what the proxy relies on.
             if !matches!(name, HOST | COOKIE)
                 && !name.as_str().starts_with("x-forwarded")
+                && name != "x-request-id"
+                && name != "traceparent"
                 && name != TE
             {
                 headers.remove(name);

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use fairlead_model::edge::CertificateMode;
 use fairlead_model::fault::Fault;
 use fairlead_model::format::Format;
 use fairlead_model::listener::{Http, ServerHeader};
@@ -19,7 +20,7 @@ use super::fields::{authority, remove_hop_by_hop};
 use super::forward::{Call, forward};
 use super::record::{Record, Watching};
 use super::watched::watch;
-use super::{respond, tunnel};
+use super::{edge, respond, tunnel};
 use crate::core::{Core, TableCell};
 use crate::metrics::HttpFigures;
 
@@ -32,6 +33,8 @@ pub(crate) struct HttpService {
     pub(crate) figures: Arc<HttpFigures>,
     /// What its logs ask to be known of each request.
     pub(crate) watching: Option<Rc<Watching>>,
+    /// The URI in its certificate.
+    pub(crate) uri: Option<Box<str>>,
 }
 
 /// A caller's connection.
@@ -51,6 +54,10 @@ pub(crate) struct Connection {
     pub(crate) version: Option<rustls::ProtocolVersion>,
     /// Its cipher suite.
     pub(crate) cipher: Option<rustls::CipherSuite>,
+    /// The certificate it showed.
+    pub(crate) certificate: Option<rustls::pki_types::CertificateDer<'static>>,
+    /// What endpoints are told of that.
+    pub(crate) told: edge::Told,
 }
 
 /// What a request was, for counting its answer.
@@ -59,19 +66,36 @@ struct Seen {
     is_grpc: bool,
     /// What is known of it, where something asks for that.
     record: Option<Rc<Record>>,
+    arrived: edge::Arrived,
 }
 
 impl HttpService {
+    /// Whether endpoints are told of callers' certificates.
+    pub(crate) fn tells_certificates(&self) -> bool {
+        self.settings
+            .edge
+            .as_ref()
+            .is_some_and(|edge| edge.certificate.mode != CertificateMode::Sanitize)
+    }
+
     /// Answers a request. It never fails: what goes wrong is an answer too.
     pub(crate) async fn serve(
         &self,
         connection: &Rc<Connection>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Response<Answer>, Infallible> {
         let begun = self.core.clock.now();
+        let arrived = edge::arrive(
+            &self.core,
+            self.settings.edge.as_deref(),
+            self.uri.as_deref(),
+            connection,
+            request.headers_mut(),
+        );
         let mut seen = Seen {
             begun,
             is_grpc: is_grpc(request.headers()),
+            arrived,
             record: self.watching.as_ref().map(|watching| {
                 Record::new(&self.core, Some(watching), connection, begun, &request)
             }),
@@ -90,6 +114,9 @@ impl HttpService {
             }
             respond::fault(fault, seen.is_grpc)
         });
+        if let Some(edge) = &self.settings.edge {
+            edge::answer(edge, seen.arrived.id.take(), response.headers_mut());
+        }
         match &self.settings.server {
             ServerHeader::Pass => {}
             ServerHeader::IfAbsent(_) if response.headers().contains_key(SERVER) => {}
@@ -143,6 +170,7 @@ impl HttpService {
         }
         if let Some(record) = &seen.record {
             record.routed(route, &virtual_host.name);
+            record.came_from(seen.arrived.caller);
             if has_formats {
                 record.keep_request(request.headers(), true);
             }
@@ -164,7 +192,7 @@ impl HttpService {
             Action::Forward(_) => {
                 let route = Arc::clone(route);
                 details = "via_upstream";
-                self.forward(connection, request, host, virtual_host, route, seen)
+                self.forward(request, host, virtual_host, route, seen)
                     .await?
             }
         };
@@ -184,7 +212,6 @@ impl HttpService {
 
     async fn forward(
         &self,
-        connection: &Connection,
         request: Request<Incoming>,
         host: HeaderValue,
         virtual_host: &VirtualHost,
@@ -221,7 +248,7 @@ impl HttpService {
             host,
             is_grpc: seen.is_grpc,
             is_h2,
-            source: connection.source.map(|source| source.ip()),
+            source: seen.arrived.caller,
             begun: seen.begun,
             target: None,
             record: seen.record.clone(),

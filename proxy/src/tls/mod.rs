@@ -7,6 +7,7 @@ mod describe;
 mod material;
 mod name;
 mod server;
+mod shown;
 mod verify;
 
 mod client;
@@ -22,6 +23,7 @@ pub use client::client_config;
 pub use describe::describe;
 pub use material::MaterialError;
 pub use server::server_config;
+pub(crate) use shown::{own_uri, shown};
 
 use name::names_of;
 

@@ -212,6 +212,9 @@ fn make_chains(core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) -
                         table: table(core, snapshot, &http.routes),
                         figures: core.shared.figures.http(&http.name),
                         watching: Watching::new(core, &http.logs),
+                        uri: chain.tls.as_ref().and_then(|tls| {
+                            tls::own_uri(tls, &|name| secret(snapshot, name))
+                        }),
                     }),
                 },
                 Handler::Tcp(tcp) => Served::Tcp {

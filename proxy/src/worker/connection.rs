@@ -126,6 +126,9 @@ pub(super) async fn serve(
                     _ => None,
                 }),
             };
+            if !service.tells_certificates() {
+                connection.certificate = None;
+            }
             let connection = Rc::new(connection);
             if let Some(line) = &line {
                 line.is_of(&connection);
@@ -139,6 +142,7 @@ pub(super) async fn serve(
         } => {
             let own = Line::begin(&core, watching.as_ref());
             let secured = secure(&chains, stream, tls, &mut connection).await;
+            connection.certificate = None;
             let connection = Rc::new(connection);
             for line in own.iter().chain(&line) {
                 line.is_of(&connection);
@@ -298,6 +302,10 @@ async fn secure(
     if connection.peer == Peer::Anonymous {
         chains.figures.ssl_no_certificate.increment();
     }
+    connection.certificate = session
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .map(|leaf| leaf.clone().into_owned());
     connection.server_name = session.server_name().map(Into::into);
     connection.version = session.protocol_version();
     connection.cipher = session.negotiated_cipher_suite().map(|suite| suite.suite());
