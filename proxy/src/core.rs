@@ -12,6 +12,7 @@ use fairlead_model::route::RouteTable;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
+use crate::limit::Timers;
 use crate::logs::Logs;
 use crate::metrics::{Figures, LATENCY_BOUNDS, ProcessFigures, RouteFigures};
 use crate::upstream::{Budget, Upstream};
@@ -87,6 +88,7 @@ pub(crate) type TableCell = Rc<RefCell<Option<Arc<RouteTable>>>>;
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) clock: Clock,
+    pub(crate) timers: Rc<Timers>,
     pub(crate) random: RefCell<fastrand::Rng>,
     pub(crate) upstreams: RefCell<HashMap<Arc<str>, Rc<Upstream>>>,
     pub(crate) tables: RefCell<HashMap<String, TableCell>>,
@@ -103,6 +105,7 @@ impl Core {
             figures: shared.figures.process(),
             shared,
             clock: Clock::new(),
+            timers: Rc::default(),
             random: RefCell::new(fastrand::Rng::new()),
             upstreams: RefCell::default(),
             tables: RefCell::default(),

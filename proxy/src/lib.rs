@@ -22,6 +22,7 @@ mod core;
 mod detect;
 mod executor;
 mod http;
+mod limit;
 mod logs;
 pub mod metrics;
 mod proxy_header;

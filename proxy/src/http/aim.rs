@@ -80,7 +80,7 @@ pub(super) fn deadline(call: &Call, forward: &Forward) -> Option<tokio::time::In
         (Some(own), Some(asked)) => own.min(asked),
         (own, asked) => own.or(asked)?,
     };
-    Some(tokio::time::Instant::now() + limit)
+    Some(call.core.clock.instant(call.begun + limit))
 }
 
 /// The hash of what keeps the caller with one endpoint.

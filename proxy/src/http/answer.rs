@@ -18,6 +18,7 @@ use super::forward::Call;
 use super::respond::grpc_status;
 use super::watched::Watched;
 use crate::body::BodyError;
+use crate::limit::Limit;
 use crate::metrics::RouteFigures;
 use crate::upstream::{Lease, Received, judged};
 
@@ -54,7 +55,7 @@ pub(crate) struct Exchange {
     pub(super) grpc: Option<u8>,
     pub(super) retry_after: Option<Duration>,
     pub(super) bytes: u64,
-    pub(super) deadline: Option<Pin<Box<tokio::time::Sleep>>>,
+    pub(super) limit: Option<Limit>,
 }
 
 impl Answer {
@@ -95,10 +96,20 @@ impl Body for Answer {
             Self::Watched(watched) => return watched.poll_frame(context),
             Self::Stream { incoming, exchange } => (incoming, exchange),
         };
-        if let Some(deadline) = exchange
-            .as_mut()
-            .and_then(|exchange| exchange.deadline.as_mut())
-            && deadline.as_mut().poll(context).is_ready()
+        let frame = match Pin::new(&mut *incoming).poll_frame(context) {
+            Poll::Pending
+                if exchange.as_mut().is_some_and(|exchange| {
+                    let lease = exchange.lease.as_mut();
+                    lease.is_some_and(|lease| lease.drive(context))
+                }) =>
+            {
+                Pin::new(&mut *incoming).poll_frame(context)
+            }
+            frame => frame,
+        };
+        if frame.is_pending()
+            && let Some(limit) = exchange.as_mut().and_then(|own| own.limit.as_mut())
+            && limit.poll(context).is_ready()
         {
             if let Some(exchange) = exchange.take() {
                 exchange
@@ -111,17 +122,6 @@ impl Body for Answer {
             }
             return Poll::Ready(Some(Err(BodyError::Late)));
         }
-        let frame = match Pin::new(&mut *incoming).poll_frame(context) {
-            Poll::Pending
-                if exchange.as_mut().is_some_and(|exchange| {
-                    let lease = exchange.lease.as_mut();
-                    lease.is_some_and(|lease| lease.drive(context))
-                }) =>
-            {
-                Pin::new(&mut *incoming).poll_frame(context)
-            }
-            frame => frame,
-        };
         match ready!(frame) {
             Some(Ok(frame)) => {
                 if let Some(own) = exchange {

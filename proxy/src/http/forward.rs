@@ -22,6 +22,7 @@ use super::record::Record;
 use super::respond::grpc_status;
 use crate::body::{Outgoing, Replay};
 use crate::core::Core;
+use crate::limit::Limit;
 use crate::upstream::{Held, Lease, Pool, Received, Sent, Upstream, judged};
 
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -52,6 +53,8 @@ pub(super) struct Target {
     cluster: usize,
     pub(super) upstream: Rc<Upstream>,
     deadline: Option<tokio::time::Instant>,
+    /// The same; out while a try is under it.
+    limit: Option<Limit>,
     hash: Option<u64>,
     tried: Vec<EndpointKey>,
     _running: Held,
@@ -206,6 +209,7 @@ impl Call {
             upstream.figures.upstream_rq_pending_overflow.increment();
             return Err(Fault::LimitReached);
         };
+        let deadline = deadline(self, forward);
         let hash = match forward.affinity.as_slice() {
             [] => None,
             affinity => affinity_hash(affinity, self),
@@ -214,7 +218,8 @@ impl Call {
         self.target = Some(Target {
             cluster,
             upstream,
-            deadline: deadline(self, forward),
+            deadline,
+            limit: deadline.map(|at| Limit::new(&self.core.timers, at)),
             hash,
             tried: Vec::new(),
             _running: running,
@@ -279,6 +284,7 @@ impl Call {
             });
         }
         tokio::time::sleep(pause).await;
+        self.core.clock.now();
         Ok(())
     }
 
@@ -310,7 +316,8 @@ impl Call {
             let address = pool.endpoint().map(|endpoint| &endpoint.address);
             record.tried(cluster.map(|cluster| &cluster.name), address);
         }
-        let begun = self.core.clock.now();
+        // Nothing was waited for since the clock was read.
+        let begun = self.core.clock.read();
         let mut attempt = Attempt {
             core: Rc::clone(&self.core),
             upstream: Rc::clone(self.upstream()),
@@ -322,15 +329,16 @@ impl Call {
         attempt.upstream.figures.upstream_rq_active.add(1);
         let outcome = match self.limit(policy) {
             None => self.send(forward, policy.is_some(), &pool, body).await,
-            Some(limit) => match tokio::time::timeout_at(
-                limit,
-                self.send(forward, policy.is_some(), &pool, body),
-            )
-            .await
-            {
-                Ok(outcome) => outcome,
-                Err(_) => Err(self.late(limit)),
-            },
+            Some((mut limit, is_of_call)) => {
+                let sent = limit
+                    .hold(self.send(forward, policy.is_some(), &pool, body))
+                    .await;
+                let outcome = sent.unwrap_or_else(|| Err(self.late(is_of_call)));
+                if let (true, Some(target)) = (is_of_call, self.target.as_mut()) {
+                    target.limit = Some(limit);
+                }
+                outcome
+            }
         };
         match outcome {
             Ok((response, lease)) => {
@@ -344,33 +352,33 @@ impl Call {
         }
     }
 
-    /// When a try has to have an answer.
-    fn limit(&self, policy: Option<&RetryPolicy>) -> Option<tokio::time::Instant> {
+    /// What a try has to have an answer within, and whether that is the limit of the whole call.
+    fn limit(&mut self, policy: Option<&RetryPolicy>) -> Option<(Limit, bool)> {
+        let now = self.core.clock.read();
         let per_try = policy
             .and_then(|policy| policy.per_try)
-            .map(|limit| tokio::time::Instant::now() + limit);
-        match (per_try, self.target().deadline) {
-            (Some(own), Some(all)) => Some(own.min(all)),
-            (own, all) => own.or(all),
+            .map(|limit| self.core.clock.instant(now + limit));
+        let target = self.target.as_mut()?;
+        match per_try {
+            Some(at) if target.deadline.is_none_or(|deadline| at < deadline) => {
+                Some((Limit::new(&self.core.timers, at), false))
+            }
+            _ => target.limit.take().map(|limit| (limit, true)),
         }
     }
 
-    fn late(&self, limit: tokio::time::Instant) -> Try {
-        let target = self.target();
-        if target.deadline.is_some_and(|deadline| deadline <= limit) {
-            target.upstream.figures.upstream_rq_timeout.increment();
-            return Try::of(if self.is_grpc {
-                Fault::DeadlineExceeded
-            } else {
-                Fault::ResponseTimeout
-            });
+    fn late(&self, is_of_call: bool) -> Try {
+        let figures = &self.upstream().figures;
+        if !is_of_call {
+            figures.upstream_rq_per_try_timeout.increment();
+            return Try::of(Fault::ResponseTimeout);
         }
-        target
-            .upstream
-            .figures
-            .upstream_rq_per_try_timeout
-            .increment();
-        Try::of(Fault::ResponseTimeout)
+        figures.upstream_rq_timeout.increment();
+        Try::of(if self.is_grpc {
+            Fault::DeadlineExceeded
+        } else {
+            Fault::ResponseTimeout
+        })
     }
 
     async fn send(
@@ -447,12 +455,13 @@ impl Call {
 
     /// Passes an answer on.
     fn answered(
-        self: Box<Self>,
+        mut self: Box<Self>,
         forward: &Forward,
         (response, lease, key): Answered,
         begun: Moment,
     ) -> Response<Answer> {
         let now = self.core.clock.now();
+        let limit = self.target.as_mut().and_then(|target| target.limit.take());
         let Failed::Answer {
             status,
             grpc,
@@ -468,9 +477,6 @@ impl Call {
         }
         let cluster = forward.clusters.get(target.cluster);
         let name = cluster.map_or("", |cluster| &*cluster.name);
-        let deadline = target
-            .deadline
-            .map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         let record = self.record.clone();
         let exchange = Exchange {
             figures: self.core.route_figures(&self.route.name, name),
@@ -483,7 +489,7 @@ impl Call {
                 .then(|| retry_after(response.headers()))
                 .flatten(),
             bytes: 0,
-            deadline,
+            limit,
             call: self,
         };
         let mut response = response.map(|body| Answer::of(body, exchange, now));

@@ -108,6 +108,7 @@ impl HttpService {
             self.route(connection, request, &mut seen).await
         };
         let mut response = outcome.unwrap_or_else(|fault| {
+            self.core.clock.now();
             tracing::debug!(fault = fault.token(), "answered a request with a fault");
             if let Some(record) = &seen.record {
                 record.failed(fault);
@@ -129,7 +130,7 @@ impl HttpService {
         self.figures.downstream_rq.count(response.status().as_u16());
         self.figures
             .downstream_rq_time
-            .observe(self.core.clock.now().since(seen.begun));
+            .observe(self.core.clock.read().since(seen.begun));
         Ok(match seen.record {
             None => response,
             Some(record) => watch(response, record),

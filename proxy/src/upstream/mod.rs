@@ -145,7 +145,8 @@ impl Upstream {
         look(&mut self.balancer.borrow_mut())
     }
 
-    /// Chooses an endpoint, waiting a little for a cluster that has none.
+    /// Chooses an endpoint, waiting a little for a cluster that has none. The clock has to have been read since the caller
+    /// last waited.
     pub(crate) async fn pick(
         &self,
         wanted: &Wanted<'_>,
@@ -153,17 +154,19 @@ impl Upstream {
         random: &RefCell<fastrand::Rng>,
     ) -> Result<(EndpointKey, Rc<Pool>), Fault> {
         let mut waited = false;
+        let mut now = clock.read();
         loop {
             let came = self.came.notified();
-            let picked =
-                self.balancer
-                    .borrow_mut()
-                    .pick(wanted, clock.now(), &mut random.borrow_mut());
+            let picked = self
+                .balancer
+                .borrow_mut()
+                .pick(wanted, now, &mut random.borrow_mut());
             match picked {
                 Ok(key) => return Ok((key, self.pool(key))),
                 Err(NoEndpoint::Empty) if !waited => {
                     waited = true;
                     if tokio::time::timeout(WAIT_FOR_ENDPOINT, came).await.is_ok() {
+                        now = clock.now();
                         continue;
                     }
                 }

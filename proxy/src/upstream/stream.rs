@@ -4,9 +4,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+/// How many bytes are made one piece before they are written.
+const COPIED: usize = 1024;
 
 /// A connection, whatever carries it. Bytes that were looked at come first.
 #[derive(Debug)]
@@ -99,7 +102,20 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, inner => Pin::new(inner).poll_write_vectored(context, slices))
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        match slices {
+            [only] => self.poll_write(context, only),
+            // To copy a few bytes costs less than to have the kernel look for them.
+            _ if length <= COPIED => {
+                let mut copied = [0; COPIED];
+                let mut rest = &mut copied[..];
+                for slice in slices {
+                    rest.put_slice(slice);
+                }
+                self.poll_write(context, &copied[..length])
+            }
+            _ => each!(self, inner => Pin::new(inner).poll_write_vectored(context, slices)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

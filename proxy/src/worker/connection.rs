@@ -521,6 +521,7 @@ async fn forward_bytes(
     let mut tried = Vec::new();
     // A connection that cannot be made says nothing of the bytes: another endpoint may be tried.
     let (key, endpoint) = loop {
+        let begun = core.clock.now();
         let (key, pool) = upstream
             .pick(
                 &Wanted {
@@ -534,7 +535,6 @@ async fn forward_bytes(
         if let Some(line) = line {
             line.goes_to(name, pool.endpoint().map(|endpoint| &endpoint.address));
         }
-        let begun = core.clock.now();
         match reach(&pool, &upstream, settings).await {
             Ok(stream) => {
                 let now = core.clock.now();
