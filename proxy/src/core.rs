@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::limit::Timers;
 use crate::logs::Logs;
 use crate::metrics::{Figures, LATENCY_BOUNDS, ProcessFigures, RouteFigures};
+use crate::trace::Spans;
 use crate::upstream::{Budget, Upstream};
 use crate::worker::Ask;
 
@@ -33,6 +34,8 @@ pub struct Shared {
     pub cores: u32,
     /// The access logs.
     pub logs: Logs,
+    /// The spans of traced requests.
+    pub spans: Spans,
     workers: Mutex<Vec<mpsc::UnboundedSender<Ask>>>,
 }
 
@@ -53,6 +56,7 @@ impl Shared {
             is_overloaded: AtomicBool::new(false),
             cores: cores.max(1),
             logs: Logs::default(),
+            spans: Spans::default(),
             workers: Mutex::default(),
         })
     }

@@ -11,7 +11,7 @@
 //! - [`worker`]: listeners, connections, and how a new snapshot is taken.
 //! - `http`, `tcp`, `detect`, `proxy_header`: what is spoken by callers.
 //! - `upstream`: clusters, pools and connections to endpoints.
-//! - [`Logs`]: access logs.
+//! - [`Logs`]: access logs. [`trace`]: the spans of requests.
 //! - [`admin`]: what operators see. [`tls`]: both sides' handshakes. [`metrics`]: what is counted.
 
 pub mod admin;
@@ -28,6 +28,7 @@ pub mod metrics;
 mod proxy_header;
 mod tcp;
 pub mod tls;
+pub mod trace;
 mod upstream;
 pub mod worker;
 

@@ -13,7 +13,7 @@ use fairlead_model::Snapshot;
 use fairlead_model::cluster::Address;
 use fairlead_proxy::admin::{self, Admin};
 use fairlead_proxy::config::Sources;
-use fairlead_proxy::{Shared, config, worker};
+use fairlead_proxy::{Shared, config, trace, worker};
 use fairlead_xds::Bootstrap;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,7 +22,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, reload};
 
-/// How long the last lines of access logs may take to be written.
+/// How long the last lines of access logs may take to be written; the last spans, twice as long.
 const FLUSH: std::time::Duration = std::time::Duration::from_secs(1);
 
 #[global_allocator]
@@ -132,6 +132,7 @@ fn start(run: &Run) -> Result<()> {
         })
         .collect::<Result<_>>()?;
     snapshots.send_replace(Arc::new(bootstrap.snapshot.clone()));
+    let given = received.clone();
     let (sources, whence) = watch::channel(Sources::of(bootstrap.clone()));
     let state = Admin {
         shared: Arc::clone(&shared),
@@ -148,6 +149,7 @@ fn start(run: &Run) -> Result<()> {
         .context("failed to start the admin interface")?;
     runtime.block_on(async {
         tokio::spawn(reopen_logs(Arc::clone(&shared)));
+        tokio::spawn(trace::export(Arc::clone(&shared), given));
         tokio::spawn(config::watch(
             run.config.clone(),
             bootstrap.clone(),
@@ -165,6 +167,7 @@ fn start(run: &Run) -> Result<()> {
             .map_err(|_| anyhow::anyhow!("a worker panicked"))??;
     }
     shared.logs.flush(FLUSH);
+    runtime.block_on(shared.spans.flush(FLUSH * 2));
     Ok(())
 }
 

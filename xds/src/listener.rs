@@ -68,18 +68,21 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
             }
         }
     }
+    // Spans of an outbound listener are of a client: the workload itself.
+    let is_outbound = fields.text("traffic_direction")? == "OUTBOUND";
     for own in fields.list("filter_chains")? {
         let number = listener.chains.len();
-        listener.chains.push(chain(&own, number, files)?);
+        listener
+            .chains
+            .push(chain(&own, number, is_outbound, files)?);
     }
     if let Some(own) = fields.get("default_filter_chain") {
-        listener.default_chain = Some(chain(&own, listener.chains.len(), files)?);
+        listener.default_chain = Some(chain(&own, listener.chains.len(), is_outbound, files)?);
     }
     if listener.chains.is_empty() && listener.default_chain.is_none() {
         return Err(field.error("filter_chains: at least one chain is required"));
     }
     fields.ignore(&[
-        "traffic_direction",
         "stat_prefix",
         "continue_on_listener_filters_timeout",
         "enable_reuse_port",
@@ -90,7 +93,12 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
     Ok(listener)
 }
 
-fn chain(field: &Field<'_>, number: usize, files: ReadFile<'_>) -> Result<Chain> {
+fn chain(
+    field: &Field<'_>,
+    number: usize,
+    is_outbound: bool,
+    files: ReadFile<'_>,
+) -> Result<Chain> {
     let fields = field.fields()?;
     let name = fields.text("name")?;
     let matches = match fields.get("filter_chain_match") {
@@ -114,7 +122,11 @@ fn chain(field: &Field<'_>, number: usize, files: ReadFile<'_>) -> Result<Chain>
     let (kind, config) = own.need("typed_config")?.typed(&[MANAGER, TCP])?;
     own.finish()?;
     let handler = if kind == MANAGER {
-        Handler::Http(Arc::new(http_manager::read(&config)?))
+        let mut http = http_manager::read(&config)?;
+        if let Some(tracing) = &mut http.tracing {
+            Arc::make_mut(tracing).is_client = is_outbound;
+        }
+        Handler::Http(Arc::new(http))
     } else {
         Handler::Tcp(Arc::new(tcp(&config)?))
     };

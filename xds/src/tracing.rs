@@ -141,3 +141,91 @@ fn tag(field: &Field<'_>) -> Result<(String, Tag)> {
     fields.finish()?;
     Ok((name, tag))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of(provider: Value, more: Value) -> std::result::Result<Tracing, String> {
+        let mut provider = provider;
+        provider["@type"] = json!(format!("type.googleapis.com/{OPENTELEMETRY}"));
+        let mut value = more;
+        value["provider"] =
+            json!({"name": "envoy.tracers.opentelemetry", "typed_config": provider});
+        read(&Field::root(&value)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn tracing_is_read() {
+        let grpc = json!({
+            "service_name": "cart",
+            "grpc_service": {"envoy_grpc": {"cluster_name": "otel"}},
+        });
+        let more = json!({
+            "random_sampling": {"value": 12.5},
+            "spawn_upstream_span": true,
+            "custom_tags": [
+                {"tag": "zone", "literal": {"value": "a"}},
+                {"tag": "tenant", "request_header": {"name": "x-tenant", "default_value": "-"}},
+            ],
+        });
+        let own = of(grpc, more).expect("tracing");
+        assert_eq!(
+            (
+                &*own.cluster,
+                own.random,
+                own.overall,
+                own.upstream_span,
+                own.tags.len()
+            ),
+            ("otel", 125_000, 1_000_000, true, 2)
+        );
+        let http = json!({"http_service": {"http_uri": {
+            "uri": "http://collector:4318", "cluster": "otel", "timeout": "1s",
+        }}});
+        assert_eq!(
+            of(http, json!({})).expect("tracing").transport,
+            Transport::Http {
+                authority: "collector:4318".to_owned(),
+                path: "/v1/traces".to_owned(),
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_path() {
+        let grpc = || json!({"grpc_service": {"envoy_grpc": {"cluster_name": "otel"}}});
+        for (provider, more, expected) in [
+            (
+                json!({}),
+                json!({}),
+                "provider.typed_config: either grpc_service or http_service is required",
+            ),
+            (
+                json!({"grpc_service": {"google_grpc": {}}}),
+                json!({}),
+                "provider.typed_config.grpc_service.envoy_grpc: is required",
+            ),
+            (
+                grpc(),
+                json!({"random_sampling": {"value": 101}}),
+                "random_sampling: value: 101 is no percentage from 0 to 100",
+            ),
+            (
+                grpc(),
+                json!({"custom_tags": [{"tag": "a", "environment": {}}]}),
+                "custom_tags[0]: literal or request_header is required",
+            ),
+        ] {
+            let found = of(provider, more);
+            assert!(
+                found
+                    .as_ref()
+                    .is_err_and(|error| error.starts_with(expected)),
+                "{found:?}"
+            );
+        }
+    }
+}

@@ -20,7 +20,7 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::fro
 
 /// Why the control plane is not reached.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     /// Its cluster is gone from the file, or has no endpoint.
     #[error("failed to find an endpoint of the cluster {cluster:?}")]
     NoEndpoint {
@@ -46,30 +46,18 @@ pub(super) enum ConnectError {
 }
 
 /// Either kind of stream.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Connects to one of the endpoints of a cluster; another one with each `attempt`.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     snapshot: &Snapshot,
     name: &str,
     attempt: usize,
 ) -> Result<Channel, ConnectError> {
-    let none = || ConnectError::NoEndpoint {
-        cluster: name.to_owned(),
-    };
-    let cluster = snapshot.clusters.get(name).ok_or_else(none)?;
-    let endpoints = snapshot.endpoints(cluster).ok_or_else(none)?;
-    let address = endpoints
-        .localities
-        .iter()
-        .flat_map(|locality| &locality.endpoints)
-        .cycle()
-        .nth(attempt % endpoints.len().max(1))
-        .map(|endpoint| endpoint.address.clone())
-        .ok_or_else(none)?;
-    let tls = connector(snapshot, cluster)?;
+    let (cluster, address) = find(snapshot, name, attempt)?;
+    let tls = connector(snapshot, cluster, b"h2")?;
     let host = match &address {
         Address::Socket(address) => address.to_string(),
         Address::Name(name, port) => format!("{name}:{port}"),
@@ -95,10 +83,51 @@ pub(super) async fn connect(
         .map_err(|error| failed(&error))
 }
 
+/// Opens a connection for HTTP/1.1 to one of the endpoints of a cluster; to another one with each `attempt`.
+pub(crate) async fn dial(
+    snapshot: &Snapshot,
+    name: &str,
+    attempt: usize,
+) -> Result<Box<dyn Stream>, ConnectError> {
+    let (cluster, address) = find(snapshot, name, attempt)?;
+    let tls = connector(snapshot, cluster, b"http/1.1")?;
+    let failed = |cause: String| ConnectError::Connect {
+        address: address.to_string(),
+        cause,
+    };
+    tokio::time::timeout(cluster.connect_timeout, open(&address, tls))
+        .await
+        .map_err(|_| failed("it took too long".to_owned()))?
+        .map_err(|error| failed(error.to_string()))
+}
+
+/// A cluster, and one of its endpoints.
+fn find<'a>(
+    snapshot: &'a Snapshot,
+    name: &str,
+    attempt: usize,
+) -> Result<(&'a Arc<Cluster>, Address), ConnectError> {
+    let none = || ConnectError::NoEndpoint {
+        cluster: name.to_owned(),
+    };
+    let cluster = snapshot.clusters.get(name).ok_or_else(none)?;
+    let endpoints = snapshot.endpoints(cluster).ok_or_else(none)?;
+    let address = endpoints
+        .localities
+        .iter()
+        .flat_map(|locality| &locality.endpoints)
+        .cycle()
+        .nth(attempt % endpoints.len().max(1))
+        .map(|endpoint| endpoint.address.clone())
+        .ok_or_else(none)?;
+    Ok((cluster, address))
+}
+
 /// What secures connections of a cluster, with the name that is asked for.
 fn connector(
     snapshot: &Snapshot,
     cluster: &Cluster,
+    protocol: &[u8],
 ) -> Result<Option<(TlsConnector, ServerName<'static>)>, ConnectError> {
     let Some(own) = &cluster.tls else {
         return Ok(None);
@@ -110,7 +139,7 @@ fn connector(
     let config = tls::client_config(own, &|name| snapshot.secrets.get(name).cloned());
     let mut config = (*config.map_err(wrong)?).clone();
     if config.alpn_protocols.is_empty() {
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
     }
     let name = own
         .server_name
@@ -141,7 +170,7 @@ async fn open(
 }
 
 /// The cause below all the others.
-pub(super) fn deepest(error: &dyn std::error::Error) -> String {
+pub(crate) fn deepest(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -1,9 +1,9 @@
 //! Where the configuration comes from: a file, and the control plane that it may name.
 
 mod ads;
-mod connect;
+pub(crate) mod connect;
 mod file;
-mod raw;
+pub(crate) mod raw;
 mod sources;
 
 use std::path::PathBuf;

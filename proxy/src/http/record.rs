@@ -14,7 +14,8 @@ use fairlead_model::fault::Fault;
 use fairlead_model::format::{Fact, Facts, Flag, Flags, Format, HeaderKey};
 use fairlead_model::log::{AccessLog, Ended};
 use fairlead_model::route::Route;
-use http::header::HOST;
+use fairlead_model::trace::Tracing;
+use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, Method, Request, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -23,6 +24,7 @@ use super::Connection;
 use super::view::View;
 use crate::core::Core;
 use crate::logs::Sink;
+use crate::trace::{self, Trace};
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -30,20 +32,26 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 #[derive(Debug)]
 pub(crate) struct Watching {
     logs: Vec<(AccessLog, Sink)>,
+    tracing: Option<Arc<Tracing>>,
     request: Vec<HeaderName>,
     response: Vec<HeaderName>,
     trailers: Vec<HeaderName>,
 }
 
 impl Watching {
-    /// What these logs ask for; nothing where there are none.
-    pub(crate) fn new(core: &Core, logs: &[AccessLog]) -> Option<Rc<Self>> {
-        if logs.is_empty() {
+    /// What these logs and traces ask for; nothing where there are none.
+    pub(crate) fn new(
+        core: &Core,
+        logs: &[AccessLog],
+        tracing: Option<&Arc<Tracing>>,
+    ) -> Option<Rc<Self>> {
+        if logs.is_empty() && tracing.is_none() {
             return None;
         }
         let mut own = Self {
             logs: Vec::new(),
-            request: vec![REQUEST_ID],
+            tracing: tracing.cloned(),
+            request: vec![REQUEST_ID, USER_AGENT],
             response: Vec::new(),
             trailers: Vec::new(),
         };
@@ -69,14 +77,27 @@ impl Watching {
         Some(Rc::new(own))
     }
 
+    /// Finds a request's place in its trace, where requests are traced; its headers are changed.
+    pub(super) fn trace(&self, core: &Core, headers: &mut HeaderMap) -> Option<Trace> {
+        let tracing = self.tracing.as_ref()?;
+        Some(Trace::begin(tracing, &core.random, headers))
+    }
+
     /// Writes a line to each log that wants one.
-    pub(crate) fn write(&self, core: &Core, facts: &dyn Facts, headers: &HeaderMap, flags: Flags) {
+    pub(crate) fn write(
+        &self,
+        core: &Core,
+        facts: &dyn Facts,
+        headers: &HeaderMap,
+        flags: Flags,
+        is_traced: bool,
+    ) {
         for (log, sink) in &self.logs {
             let ended = Ended {
                 facts,
                 headers,
                 flags,
-                is_traced: false,
+                is_traced,
                 draw: core.draw(),
             };
             if let Some(line) = log.line(&ended) {
@@ -100,6 +121,8 @@ pub(crate) struct Record {
     /// With the query.
     pub(super) path: String,
     pub(super) authority: String,
+    /// Its place in a trace.
+    pub(super) trace: RefCell<Option<Trace>>,
     pub(super) state: RefCell<State>,
 }
 
@@ -135,6 +158,7 @@ impl Record {
         connection: &Rc<Connection>,
         begun: Moment,
         request: &Request<Incoming>,
+        trace: Option<Trace>,
     ) -> Rc<Self> {
         let host = || {
             let host = request.headers().get(HOST)?;
@@ -160,6 +184,7 @@ impl Record {
                 .map(ToString::to_string)
                 .or_else(host)
                 .unwrap_or_default(),
+            trace: RefCell::new(trace),
             state: RefCell::default(),
         };
         record.keep_request(request.headers(), false);
@@ -295,7 +320,88 @@ impl Record {
             response: None,
             is_log: true,
         };
-        watching.write(&self.core, &view, &headers, flags);
+        watching.write(&self.core, &view, &headers, flags, self.is_traced());
+    }
+
+    fn is_traced(&self) -> bool {
+        self.trace.borrow().as_ref().is_some_and(Trace::is_sampled)
+    }
+
+    /// Hands the request's spans over.
+    fn send_spans(&self) {
+        let mut trace = self.trace.borrow_mut();
+        let Some(trace) = trace.as_mut().filter(|trace| trace.is_sampled()) else {
+            return;
+        };
+        let state = self.state.borrow();
+        let header = |name: &HeaderName| {
+            let value = state.request.get(name)?;
+            value.to_str().ok().map(str::to_owned)
+        };
+        let scheme = if self.connection.is_tls {
+            "https"
+        } else {
+            "http"
+        };
+        let optional = [
+            ("user_agent", header(&USER_AGENT)),
+            ("guid:x-request-id", header(&REQUEST_ID)),
+            (
+                "upstream_cluster",
+                state.cluster.as_deref().map(str::to_owned),
+            ),
+            (
+                "upstream_address",
+                state.endpoint.as_ref().map(ToString::to_string),
+            ),
+            (
+                "peer.address",
+                state.caller.map(|caller| caller.to_string()),
+            ),
+            (
+                "error",
+                state
+                    .details
+                    .filter(|_| !state.flags.is_empty())
+                    .map(str::to_owned),
+            ),
+        ];
+        let mut texts = vec![
+            ("http.method", self.method.to_string()),
+            (
+                "http.url",
+                format!("{scheme}://{}{}", self.authority, self.path),
+            ),
+            ("http.protocol", format!("{:?}", self.version)),
+            ("response_flags", state.flags.to_string()),
+        ];
+        texts.extend(
+            optional
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        let mut numbers = vec![
+            ("http.status_code", u64::from(state.status)),
+            ("request_size", state.received),
+            ("response_size", state.sent),
+        ];
+        numbers.extend(state.grpc.map(|code| ("grpc.status_code", u64::from(code))));
+        let route = state.route.as_ref().map_or("", |route| &route.name);
+        let spans = trace.end(trace::Ended {
+            name: format!("{} {route}", self.method).trim_end().to_owned(),
+            at: self.at,
+            took: self.core.clock.now().since(self.begun),
+            is_error: !state.flags.is_empty()
+                || state.status >= 500
+                || state.grpc.is_some_and(|code| code != 0),
+            texts,
+            numbers,
+            cluster: state.cluster.as_deref().unwrap_or(""),
+        });
+        let core = &self.core;
+        core.shared
+            .spans
+            .send(trace.tracing(), spans, &core.figures);
     }
 }
 
@@ -309,6 +415,7 @@ impl Drop for Record {
             }
         }
         self.write(self.state.borrow());
+        self.send_spans();
     }
 }
 

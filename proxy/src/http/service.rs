@@ -97,7 +97,9 @@ impl HttpService {
             is_grpc: is_grpc(request.headers()),
             arrived,
             record: self.watching.as_ref().map(|watching| {
-                Record::new(&self.core, Some(watching), connection, begun, &request)
+                let trace = watching.trace(&self.core, request.headers_mut());
+                let watching = Some(watching);
+                Record::new(&self.core, watching, connection, begun, &request, trace)
             }),
         };
         let _active = Active::begin(&self.figures, request.version() == Version::HTTP_2);
@@ -166,7 +168,7 @@ impl HttpService {
         };
         let has_formats = has_formats(virtual_host, route);
         if seen.record.is_none() && has_formats {
-            let record = Record::new(&self.core, None, connection, seen.begun, &request);
+            let record = Record::new(&self.core, None, connection, seen.begun, &request, None);
             seen.record = Some(record);
         }
         if let Some(record) = &seen.record {

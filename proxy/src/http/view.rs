@@ -112,7 +112,10 @@ impl Facts for View<'_> {
             Fact::StreamId => self
                 .header(self.request.unwrap_or(&state.request), &REQUEST_ID)
                 .map(Value::Text),
-            Fact::TraceId => None,
+            Fact::TraceId => {
+                let trace = self.record.trace.borrow();
+                trace.as_ref().map(|trace| Value::owned(trace.id()))
+            }
             other => of_connection(connection, other),
         }
     }

@@ -211,7 +211,7 @@ fn make_chains(core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) -
                         settings: Arc::clone(http),
                         table: table(core, snapshot, &http.routes),
                         figures: core.shared.figures.http(&http.name),
-                        watching: Watching::new(core, &http.logs),
+                        watching: Watching::new(core, &http.logs, http.tracing.as_ref()),
                         uri: chain.tls.as_ref().and_then(|tls| {
                             tls::own_uri(tls, &|name| secret(snapshot, name))
                         }),
@@ -220,7 +220,7 @@ fn make_chains(core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) -
                 Handler::Tcp(tcp) => Served::Tcp {
                     tls: server,
                     settings: Arc::clone(tcp),
-                    watching: Watching::new(core, &tcp.logs),
+                    watching: Watching::new(core, &tcp.logs, None),
                 },
             }
         })
@@ -230,7 +230,7 @@ fn make_chains(core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) -
         served,
         drain: CancellationToken::new(),
         figures: core.shared.figures.listener(&listener.name),
-        watching: Watching::new(core, &listener.logs),
+        watching: Watching::new(core, &listener.logs, None),
     })
 }
 

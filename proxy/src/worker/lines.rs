@@ -109,6 +109,6 @@ impl Drop for Line {
         };
         let flags = self.flags.get();
         self.watching
-            .write(&self.core, &ended, &HeaderMap::new(), flags);
+            .write(&self.core, &ended, &HeaderMap::new(), flags, false);
     }
 }
