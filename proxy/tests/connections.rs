@@ -370,6 +370,13 @@ async fn a_chunked_body_is_not_taken_for_a_second_request() {
     let answer = proxy.raw(both.as_bytes()).await;
     assert!(!answer.contains("/smuggled"), "{answer}");
     assert!(endpoint.requests() <= 1);
+    // Whoever sent both may mean something else by what follows: the connection ends (RFC 9112 6.1).
+    let then = format!("{both}GET /after HTTP/1.1\r\nhost: a\r\n\r\n");
+    let answer = proxy.raw(then.as_bytes()).await;
+    assert!(
+        answer.contains("connection: close") && !answer.contains("/after"),
+        "{answer}"
+    );
     for bad in [
         "1;\nGET",
         "zz\r\n",
@@ -382,6 +389,29 @@ async fn a_chunked_body_is_not_taken_for_a_second_request() {
         let answer = proxy.raw(request.as_bytes()).await;
         assert!(!answer.contains(" 200 "), "{bad:?}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_with_both_lengths_is_read_in_one_way() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
+    let address = taken.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = taken.accept().await {
+            let mut buffer = [0; 1024];
+            let _ = stream.read(&mut buffer).await;
+            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let proxy = proxy(http_to(to("up")), up(&[address])).await;
+    let answer = proxy.raw(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(
+        !answer.contains("content-length") && answer.contains("transfer-encoding: chunked"),
+        "{answer}"
+    );
+    assert!(answer.ends_with("5\r\nhello\r\n0\r\n\r\n"), "{answer}");
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! Headers that concern one connection only ([RFC 9110 7.6.1](https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1)), and the
 //! form of a request for the other side.
 
-use http::header::{CONNECTION, COOKIE, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 
@@ -48,16 +50,15 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> 
         headers.remove(CONNECTION);
     }
     // Most requests have none of these: one look for each is all they cost.
-    for name in [
-        &UPGRADE,
-        &KEEP_ALIVE,
-        &PROXY_CONNECTION,
-        &TRANSFER_ENCODING,
-        &HTTP2_SETTINGS,
-    ] {
+    for name in [&UPGRADE, &KEEP_ALIVE, &PROXY_CONNECTION, &HTTP2_SETTINGS] {
         if headers.contains_key(name) {
             headers.remove(name);
         }
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(TRANSFER_ENCODING);
+        // Of both lengths the coding counts, and the other must not travel on (RFC 9112 6.3).
+        headers.remove(CONTENT_LENGTH);
     }
     // Trailers are passed on, any other coding is the connection's.
     if let Some(te) = headers.get(TE)
