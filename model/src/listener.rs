@@ -175,8 +175,10 @@ pub enum ServerHeader {
 /// How long the parts of HTTP may take; nothing where there is no limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpTimeouts {
-    /// From the end of a request, or the beginning of the connection, to the end of the next one's head (HTTP/1.1).
+    /// From the first byte of a request's head to its end (HTTP/1.1).
     pub header: Option<Duration>,
+    /// From the end of a request, or the beginning of the connection, to the next request.
+    pub idle: Option<Duration>,
     /// The life of a connection.
     pub connection: Option<Duration>,
     /// What is left to running requests when a connection is to end.
@@ -187,6 +189,7 @@ impl Default for HttpTimeouts {
     fn default() -> Self {
         Self {
             header: Some(Duration::from_secs(60)),
+            idle: Some(Duration::from_secs(3600)),
             connection: None,
             drain: Duration::from_secs(5),
         }

@@ -482,25 +482,6 @@ async fn a_drain_lets_requests_end() {
 }
 
 #[tokio::test]
-async fn a_caller_that_dawdles_with_its_head_is_let_go() {
-    let endpoint = Endpoint::echo().await;
-    let mut http = http_to(to("up"));
-    http.timeouts.header = Some(Duration::from_millis(200));
-    http.codec = fairlead_model::listener::Codec::Http1;
-    let proxy = proxy(http, up(&[endpoint.address])).await;
-    let mut stream = TcpStream::connect(proxy.address)
-        .await
-        .expect("a connection");
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nhost:")
-        .await
-        .expect("to send");
-    let mut rest = Vec::new();
-    let ended = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut rest)).await;
-    assert!(ended.is_ok(), "it was not let go");
-}
-
-#[tokio::test]
 async fn a_route_without_a_cluster_says_so() {
     let forward = Action::Forward(Box::new(to("missing")));
     let http = support::http(vec![support::route("all", Default::default(), forward)]);

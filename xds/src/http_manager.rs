@@ -113,9 +113,7 @@ fn timeouts(fields: &Fields<'_>, http: &mut Http) -> Result<()> {
     }
     if let Some(common) = fields.get("common_http_protocol_options") {
         let common = common.fields()?;
-        // A connection waits for the next request no longer than for its head.
-        let idle = given(common.duration("idle_timeout")?, http.timeouts.header);
-        http.timeouts.header = http.timeouts.header.into_iter().chain(idle).min();
+        http.timeouts.idle = given(common.duration("idle_timeout")?, usual.idle);
         http.timeouts.connection = given(
             common.duration("max_connection_duration")?,
             usual.connection,

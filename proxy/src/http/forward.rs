@@ -14,6 +14,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 
+use super::activity::Active;
 use super::aim::{affinity_hash, change, choose, deadline};
 use super::answer::{Answer, Exchange};
 use super::attempt::{Attempt, Try, failure, retry_after};
@@ -43,6 +44,7 @@ pub(super) struct Call {
     pub(super) source: Option<std::net::IpAddr>,
     pub(super) begun: Moment,
     pub(super) target: Option<Target>,
+    pub(super) _active: Option<Active>,
     pub(super) record: Option<Rc<Record>>,
 }
 

@@ -15,6 +15,7 @@ use http::header::{CONTENT_TYPE, SERVER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 
+use super::activity::{Active, Activity};
 use super::answer::Answer;
 use super::fields::{authority, remove_hop_by_hop};
 use super::forward::{Call, forward};
@@ -38,8 +39,10 @@ pub(crate) struct HttpService {
 }
 
 /// A caller's connection.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Connection {
+    /// What moves on it.
+    pub(crate) activity: Activity,
     /// The caller's address.
     pub(crate) source: Option<std::net::SocketAddr>,
     /// The address that the caller wanted.
@@ -62,6 +65,8 @@ pub(crate) struct Connection {
 
 /// What a request was, for counting its answer.
 struct Seen {
+    /// Until the answer has it.
+    active: Option<Active>,
     begun: fairlead_model::Moment,
     is_grpc: bool,
     /// What is known of it, where something asks for that.
@@ -80,7 +85,7 @@ impl HttpService {
 
     /// Answers a request. It never fails: what goes wrong is an answer too.
     pub(crate) async fn serve(
-        &self,
+        self: &Rc<Self>,
         connection: &Rc<Connection>,
         mut request: Request<Incoming>,
     ) -> Result<Response<Answer>, Infallible> {
@@ -92,7 +97,9 @@ impl HttpService {
             connection,
             request.headers_mut(),
         );
+        let is_h2 = request.version() == Version::HTTP_2;
         let mut seen = Seen {
+            active: Some(Active::begin(self, connection, is_h2)),
             begun,
             is_grpc: is_grpc(request.headers()),
             arrived,
@@ -102,7 +109,6 @@ impl HttpService {
                 Record::new(&self.core, watching, connection, begun, &request, trace)
             }),
         };
-        let _active = Active::begin(&self.figures, request.version() == Version::HTTP_2);
         let outcome = if self.core.shared.is_overloaded() {
             self.figures.downstream_rq_overload_close.increment();
             Err(Fault::Overloaded)
@@ -195,7 +201,7 @@ impl HttpService {
             Action::Forward(_) => {
                 let route = Arc::clone(route);
                 details = "via_upstream";
-                self.forward(request, host, virtual_host, route, seen)
+                self.forward(connection, request, (host, virtual_host), route, seen)
                     .await?
             }
         };
@@ -215,11 +221,11 @@ impl HttpService {
 
     async fn forward(
         &self,
+        connection: &Connection,
         request: Request<Incoming>,
-        host: HeaderValue,
-        virtual_host: &VirtualHost,
+        (host, virtual_host): (HeaderValue, &VirtualHost),
         route: Arc<Route>,
-        seen: &Seen,
+        seen: &mut Seen,
     ) -> Result<Response<Answer>, Fault> {
         let (mut head, body) = request.into_parts();
         let upgrade = remove_hop_by_hop(&mut head.headers);
@@ -237,6 +243,8 @@ impl HttpService {
                 host,
                 upgrade,
                 is_h2,
+                connection,
+                active: seen.active.take(),
                 record: seen.record.clone(),
             };
             return Box::pin(tunnel::open(wanted, head, body)).await;
@@ -254,6 +262,7 @@ impl HttpService {
             source: seen.arrived.caller,
             begun: seen.begun,
             target: None,
+            _active: seen.active.take(),
             record: seen.record.clone(),
         });
         let outcome = forward(call, body).await;
@@ -277,28 +286,6 @@ fn has_formats(host: &VirtualHost, route: &Route) -> bool {
             }),
             _ => false,
         }
-}
-
-/// A request that runs.
-struct Active<'a>(&'a HttpFigures);
-
-impl<'a> Active<'a> {
-    fn begin(figures: &'a HttpFigures, is_h2: bool) -> Self {
-        figures.downstream_rq_total.increment();
-        if is_h2 {
-            figures.downstream_rq_http2_total.increment();
-        } else {
-            figures.downstream_rq_http1_total.increment();
-        }
-        figures.downstream_rq_active.add(1);
-        Self(figures)
-    }
-}
-
-impl Drop for Active<'_> {
-    fn drop(&mut self) {
-        self.0.downstream_rq_active.add(-1);
-    }
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

@@ -15,10 +15,13 @@ use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 
+use super::activity::Active;
 use super::answer::Answer;
 use super::fields::reshape;
 use super::record::Record;
+use super::service::Connection;
 use crate::body::Outgoing;
 use crate::core::Core;
 use crate::tcp;
@@ -36,6 +39,8 @@ pub(super) struct Wanted<'a> {
     pub(super) upgrade: Option<HeaderValue>,
     /// Whether the caller speaks HTTP/2.
     pub(super) is_h2: bool,
+    pub(super) connection: &'a Connection,
+    pub(super) active: Option<Active>,
     /// What is known of it.
     pub(super) record: Option<Rc<Record>>,
 }
@@ -48,6 +53,26 @@ struct Running {
     is_failure: bool,
     record: Option<Rc<Record>>,
     _held: Held,
+    _active: Option<Active>,
+}
+
+/// The connection or stream of a caller that leaves HTTP.
+enum Caller {
+    Http1(oneshot::Receiver<Stream>),
+    Http2(OnUpgrade),
+}
+
+impl Caller {
+    /// Its bytes, once the answer was written; nothing when it went away.
+    async fn stream(self) -> Option<Stream> {
+        match self {
+            Self::Http1(left) => left.await.ok(),
+            Self::Http2(upgrade) => {
+                let upgraded = upgrade.await.ok()?;
+                Some(Stream::Upgraded(Box::new(TokioIo::new(upgraded))))
+            }
+        }
+    }
 }
 
 impl Drop for Running {
@@ -64,7 +89,7 @@ impl Drop for Running {
 
 /// Opens the tunnel, or says why not.
 pub(super) async fn open(
-    wanted: Wanted<'_>,
+    mut wanted: Wanted<'_>,
     mut head: Parts,
     body: Incoming,
 ) -> Result<Response<Answer>, Fault> {
@@ -79,11 +104,17 @@ pub(super) async fn open(
     {
         return Err(Fault::Denied);
     }
-    let (upstream, key, pool, running) = endpoint(&wanted, forward).await?;
-    let caller = head
+    let (upstream, key, pool, mut running) = endpoint(&wanted, forward).await?;
+    running._active = wanted.active.take();
+    let upgrade = head
         .extensions
         .remove::<OnUpgrade>()
         .ok_or(Fault::Internal)?;
+    let caller = if wanted.is_h2 {
+        Caller::Http2(upgrade)
+    } else {
+        Caller::Http1(wanted.connection.activity.leave())
+    };
     if protocol.eq_ignore_ascii_case("connect") {
         let stream = pool
             .connect_raw(upstream.limits().connections)
@@ -172,6 +203,7 @@ async fn endpoint(
         is_failure: false,
         record: asked.record.clone(),
         _held: held,
+        _active: None,
     };
     Ok((upstream, key, pool, running))
 }
@@ -231,7 +263,7 @@ enum Endpoint {
 fn answer(
     mut response: Response<Endpoint>,
     lease: Lease,
-    caller: OnUpgrade,
+    caller: Caller,
     mut running: Running,
     is_h2: bool,
     key: Option<&HeaderValue>,
@@ -282,14 +314,13 @@ fn answer(
     Ok(answer)
 }
 
-fn join(caller: OnUpgrade, endpoint: Stream, running: Running) {
+fn join(caller: Caller, endpoint: Stream, running: Running) {
     tokio::task::spawn_local(join_now(caller, endpoint, running));
 }
 
-async fn join_now(caller: OnUpgrade, endpoint: Stream, running: Running) {
-    match caller.await {
-        Ok(upgraded) => {
-            let caller = Stream::Upgraded(Box::new(TokioIo::new(upgraded)));
+async fn join_now(caller: Caller, endpoint: Stream, running: Running) {
+    match caller.stream().await {
+        Some(caller) => {
             let outcome = tcp::copy(caller, endpoint, None).await;
             if let Some(record) = &running.record {
                 record.received(usize::try_from(outcome.sent).unwrap_or(usize::MAX));
@@ -301,7 +332,7 @@ async fn join_now(caller: OnUpgrade, endpoint: Stream, running: Running) {
                 "a tunnel ended"
             );
         }
-        Err(error) => tracing::debug!(%error, "an upgrade of a caller broke"),
+        None => tracing::debug!("a caller went away before its tunnel began"),
     }
     drop(running);
 }

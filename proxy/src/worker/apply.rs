@@ -51,7 +51,7 @@ impl Applied {
                 .is_some_and(|listener| listener.address == running.settings.address);
             if !stays {
                 running.stop.cancel();
-                running.chains.borrow().drain.cancel();
+                running.chains.borrow().drain.begin();
             }
             stays
         });
@@ -64,7 +64,7 @@ impl Applied {
                         let old = running.chains.replace(chains);
                         // Connections under old settings end when their requests have.
                         if drains {
-                            old.drain.cancel();
+                            old.drain.begin();
                         }
                         running.settings = Arc::clone(listener);
                     }
@@ -90,7 +90,7 @@ impl Applied {
     pub(super) fn stop_listening(&self) {
         for running in self.listeners.values() {
             running.stop.cancel();
-            running.chains.borrow().drain.cancel();
+            running.chains.borrow().drain.begin();
         }
     }
 
@@ -228,7 +228,7 @@ fn make_chains(core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) -
     Rc::new(Chains {
         listener: Arc::clone(listener),
         served,
-        drain: CancellationToken::new(),
+        drain: Rc::default(),
         figures: core.shared.figures.listener(&listener.name),
         watching: Watching::new(core, &listener.logs, None),
     })

@@ -2,7 +2,11 @@
 
 mod apply;
 mod ask;
+mod bytes;
 mod connection;
+mod drain;
+mod http;
+mod life;
 mod lines;
 mod listen;
 

@@ -104,6 +104,7 @@ fn http(http: &Http) -> Value {
         ServerHeader::Overwrite(name) => ("OVERWRITE", name.as_str()),
     };
     let common = Message::default()
+        .with("idle_timeout", limit(http.timeouts.idle))
         .with(
             "max_connection_duration",
             json!(http.timeouts.connection.map(duration)),

@@ -14,12 +14,14 @@ fn http_of() -> impl Strategy<Value = Http> {
         name().prop_map(ServerHeader::IfAbsent),
         name().prop_map(ServerHeader::Overwrite),
     ];
-    let timeouts =
-        (of(time()), of(time()), time()).prop_map(|(header, connection, drain)| HttpTimeouts {
+    let timeouts = (of(time()), of(time()), of(time()), time()).prop_map(
+        |(header, idle, connection, drain)| HttpTimeouts {
             header,
+            idle,
             connection,
             drain,
-        });
+        },
+    );
     let codec = select(vec![Codec::Auto, Codec::Http1, Codec::Http2]);
     let window = 65_535u32..1_000_000;
     (

@@ -1,0 +1,113 @@
+//! What moves on a caller's connection.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use fairlead_model::Moment;
+use tokio::sync::oneshot;
+
+use super::service::{Connection, HttpService};
+use crate::upstream::Stream;
+
+/// What moves on a caller's connection, and since when nothing does.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    running: Cell<u32>,
+    since: Cell<Moment>,
+    has_read: Cell<bool>,
+    is_stuck: Cell<bool>,
+    left: RefCell<Option<oneshot::Sender<Stream>>>,
+}
+
+impl Activity {
+    /// It begins now.
+    pub(crate) fn begin(&self, now: Moment) {
+        self.since.set(now);
+    }
+
+    /// Whether a request runs.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.running.get() > 0
+    }
+
+    /// Since when no request ran.
+    pub(crate) fn since(&self) -> Moment {
+        self.since.get()
+    }
+
+    /// Whether bytes came in since the last request began or ended.
+    pub(crate) fn has_read(&self) -> bool {
+        self.has_read.get()
+    }
+
+    /// Whether the caller does not take what is written.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.is_stuck.get()
+    }
+
+    /// Bytes came in.
+    pub(crate) fn note_read(&self) {
+        self.has_read.set(true);
+    }
+
+    /// Bytes were to be written, and could be or not.
+    pub(crate) fn note_written(&self, could_be: bool) {
+        self.is_stuck.set(!could_be);
+    }
+
+    /// Where the connection goes when it leaves HTTP/1.1.
+    pub(super) fn leave(&self) -> oneshot::Receiver<Stream> {
+        let (sender, receiver) = oneshot::channel();
+        *self.left.borrow_mut() = Some(sender);
+        receiver
+    }
+
+    /// Who waits for the connection since it left HTTP/1.1.
+    pub(crate) fn left(&self) -> Option<oneshot::Sender<Stream>> {
+        self.left.take().filter(|sender| !sender.is_closed())
+    }
+}
+
+/// A request that runs, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Active {
+    service: Rc<HttpService>,
+    connection: Rc<Connection>,
+}
+
+impl Active {
+    pub(super) fn begin(
+        service: &Rc<HttpService>,
+        connection: &Rc<Connection>,
+        is_h2: bool,
+    ) -> Self {
+        let figures = &service.figures;
+        figures.downstream_rq_total.increment();
+        if is_h2 {
+            figures.downstream_rq_http2_total.increment();
+        } else {
+            figures.downstream_rq_http1_total.increment();
+        }
+        figures.downstream_rq_active.add(1);
+        let activity = &connection.activity;
+        activity.running.set(activity.running.get() + 1);
+        activity.has_read.set(false);
+        Self {
+            service: Rc::clone(service),
+            connection: Rc::clone(connection),
+        }
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.service.figures.downstream_rq_active.add(-1);
+        let activity = &self.connection.activity;
+        activity
+            .running
+            .set(activity.running.get().saturating_sub(1));
+        activity.has_read.set(false);
+        // Whatever ends a request read the clock.
+        activity.since.set(self.service.core.clock.read());
+    }
+}

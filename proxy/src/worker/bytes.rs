@@ -1,0 +1,137 @@
+//! Bytes of a caller's connection, to an endpoint and back.
+
+use std::rc::Rc;
+
+use fairlead_model::balance::{Finish, Wanted};
+use fairlead_model::fault::Fault;
+use fairlead_model::listener::Tcp;
+
+use super::lines::Line;
+use crate::core::Core;
+use crate::tcp;
+use crate::upstream::{Held, Pool, Stream, Upstream, judged};
+
+/// Sends bytes to an endpoint and back.
+pub(super) async fn serve(core: &Rc<Core>, settings: &Tcp, stream: Stream, line: Option<&Line>) {
+    if let Err(fault) = forward(core, settings, stream, line).await {
+        if let Some(line) = line {
+            line.failed(fault);
+        }
+        tracing::debug!(fault = fault.token(), "a connection has nowhere to go");
+    }
+}
+
+/// A connection to an endpoint: its own, or a tunnel through HTTP/2 (CONNECT) that others share.
+async fn reach(pool: &Rc<Pool>, upstream: &Upstream, settings: &Tcp) -> Result<Stream, Fault> {
+    let connections = upstream.limits().connections;
+    let Some(authority) = &settings.tunnel else {
+        return pool
+            .connect_raw(connections)
+            .await
+            .map_err(|error| error.fault());
+    };
+    let mut lease = pool
+        .lease(true, connections)
+        .await
+        .map_err(|error| error.fault())?;
+    let request = http::Request::connect(authority)
+        .body(())
+        .map_err(|_| Fault::Internal)?;
+    match lease.tunnel(request).await {
+        Some(Ok(response)) if response.status().is_success() => {
+            Ok(Stream::Tunnel(Box::new(response.into_body())))
+        }
+        Some(_) => Err(Fault::ConnectionTerminated),
+        // Only HTTP/2 carries several tunnels in one connection; the configuration is checked for it.
+        None => Err(Fault::ProtocolError),
+    }
+}
+
+async fn forward(
+    core: &Rc<Core>,
+    settings: &Tcp,
+    stream: Stream,
+    line: Option<&Line>,
+) -> Result<(), Fault> {
+    let weight: u64 = settings
+        .clusters
+        .iter()
+        .map(|(_, weight)| u64::from(*weight))
+        .sum();
+    let mut draw = if weight > 1 {
+        core.random.borrow_mut().u64(..weight)
+    } else {
+        0
+    };
+    let (name, _) = settings
+        .clusters
+        .iter()
+        .find(|(_, weight)| {
+            let found = draw < u64::from(*weight);
+            draw = draw.saturating_sub(u64::from(*weight));
+            found
+        })
+        .ok_or(Fault::NoEndpoint)?;
+    let upstream = core.upstream(name).ok_or(Fault::UnknownCluster)?;
+    let _running = Held::take(
+        &upstream.counts,
+        |counts| &counts.requests,
+        upstream.limits().requests,
+    )
+    .ok_or(Fault::LimitReached)?;
+    let mut tried = Vec::new();
+    // A connection that cannot be made says nothing of the bytes: another endpoint may be tried.
+    let (key, endpoint) = loop {
+        let begun = core.clock.now();
+        let (key, pool) = upstream
+            .pick(
+                &Wanted {
+                    tried: &tried,
+                    ..Wanted::default()
+                },
+                &core.clock,
+                &core.random,
+            )
+            .await?;
+        if let Some(line) = line {
+            line.goes_to(name, pool.endpoint().map(|endpoint| &endpoint.address));
+        }
+        match reach(&pool, &upstream, settings).await {
+            Ok(stream) => {
+                let now = core.clock.now();
+                upstream.answered(key, now.since(begun), now);
+                break (key, stream);
+            }
+            Err(error) => {
+                let finish = Finish {
+                    judged: Some(judged(true, false)),
+                    ..Finish::default()
+                };
+                upstream.finish(key, finish, core.clock.now(), &core.random);
+                if tried.len() >= 2 || matches!(error, Fault::LimitReached) {
+                    return Err(error);
+                }
+                tried.push(key);
+            }
+        }
+    };
+    let figures = &upstream.figures;
+    figures.upstream_cx_active.add(1);
+    let copied = tcp::copy(stream, endpoint, settings.idle).await;
+    figures.upstream_cx_active.add(-1);
+    figures.upstream_cx_destroy.increment();
+    figures.upstream_cx_tx_bytes_total.add(copied.sent);
+    figures.upstream_cx_rx_bytes_total.add(copied.received);
+    if let Some(line) = line {
+        line.passed(copied.sent, copied.received);
+    }
+    if let Some(error) = copied.error {
+        tracing::debug!(%error, "a connection of bytes broke");
+    }
+    let finish = Finish {
+        judged: Some(judged(false, false)),
+        ..Finish::default()
+    };
+    upstream.finish(key, finish, core.clock.now(), &core.random);
+    Ok(())
+}
