@@ -47,6 +47,10 @@ pub enum Fault {
     RequestInvalid,
     /// The caller ended the request.
     RequestCancelled,
+    /// The caller did not send all of it in time.
+    RequestTimeout,
+    /// Nothing moved in either direction for too long.
+    StreamIdle,
     /// Its headers are too large.
     HeadersTooLarge,
     /// A limit on connections, waiting or running requests is reached.
@@ -63,7 +67,7 @@ pub enum Fault {
 
 impl Fault {
     /// All faults.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::ConnectionRefused,
         Self::ConnectionTimeout,
         Self::ConnectionTerminated,
@@ -78,6 +82,8 @@ impl Fault {
         Self::Loop,
         Self::RequestInvalid,
         Self::RequestCancelled,
+        Self::RequestTimeout,
+        Self::StreamIdle,
         Self::HeadersTooLarge,
         Self::LimitReached,
         Self::RetryBudgetSpent,
@@ -104,6 +110,8 @@ impl Fault {
             Self::Loop => "proxy_loop_detected",
             Self::RequestInvalid => "http_request_error",
             Self::RequestCancelled => "request_cancelled",
+            Self::RequestTimeout => "http_request_timeout",
+            Self::StreamIdle => "stream_idle_timeout",
             Self::HeadersTooLarge => "request_headers_too_large",
             Self::LimitReached => "connection_limit_reached",
             Self::RetryBudgetSpent => "retry_budget_spent",
@@ -129,7 +137,8 @@ impl Fault {
             Self::LimitReached => Flag::UpstreamOverflow,
             Self::RetryBudgetSpent => Flag::RetriesSpent,
             Self::RequestInvalid | Self::HeadersTooLarge => Flag::DownstreamProtocol,
-            Self::RequestCancelled => Flag::DownstreamTerminated,
+            Self::RequestCancelled | Self::RequestTimeout => Flag::DownstreamTerminated,
+            Self::StreamIdle => Flag::StreamIdle,
             Self::Overloaded => Flag::Overloaded,
             Self::Denied => Flag::Denied,
             Self::Loop | Self::Internal => return None,
@@ -150,7 +159,10 @@ impl Fault {
             | Self::RetryBudgetSpent
             | Self::Overloaded
             | Self::ConnectionTimeout => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ResponseTimeout | Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            Self::ResponseTimeout | Self::DeadlineExceeded | Self::StreamIdle => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::ProtocolError => StatusCode::BAD_GATEWAY,
             Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::Loop => StatusCode::LOOP_DETECTED,
@@ -166,7 +178,10 @@ impl Fault {
     #[must_use]
     pub fn grpc_status(self) -> u8 {
         match self {
-            Self::DeadlineExceeded | Self::ResponseTimeout => 4,
+            Self::DeadlineExceeded
+            | Self::ResponseTimeout
+            | Self::RequestTimeout
+            | Self::StreamIdle => 4,
             Self::RouteNotFound => 12,
             Self::Denied => 7,
             Self::Loop => 10,

@@ -179,6 +179,12 @@ pub struct HttpTimeouts {
     pub header: Option<Duration>,
     /// From the end of a request, or the beginning of the connection, to the next request.
     pub idle: Option<Duration>,
+    /// From the beginning of a request to the end of its body.
+    pub request: Option<Duration>,
+    /// Of a request: without a byte in either direction, where its route does not say.
+    pub stream_idle: Option<Duration>,
+    /// Of a request: from its beginning to the end of its answer, where its route does not say.
+    pub stream: Option<Duration>,
     /// The life of a connection.
     pub connection: Option<Duration>,
     /// What is left to running requests when a connection is to end.
@@ -190,6 +196,9 @@ impl Default for HttpTimeouts {
         Self {
             header: Some(Duration::from_secs(60)),
             idle: Some(Duration::from_secs(3600)),
+            request: None,
+            stream_idle: Some(Duration::from_secs(300)),
+            stream: None,
             connection: None,
             drain: Duration::from_secs(5),
         }

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::http::Record;
+use crate::limit::{Flow, Limit};
 
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,9 @@ pub(crate) enum BodyError {
     /// It took too long.
     #[error("the body took too long")]
     Late,
+    /// Nothing moved for too long.
+    #[error("nothing moved for too long")]
+    Silent,
     /// What was sent cannot be sent again.
     #[error("the body was not kept")]
     Gone,
@@ -36,8 +40,8 @@ pub(crate) enum Outgoing {
     Empty,
     /// As it comes in.
     Stream(Incoming),
-    /// As it comes in, and what is known of its request.
-    Counted(Box<(Incoming, Rc<Record>)>),
+    /// As it comes in, minded.
+    Minded(Box<(Incoming, Mind)>),
     /// As it comes in, kept for another try.
     Kept(Replay),
 }
@@ -55,11 +59,9 @@ impl Body for Outgoing {
             Self::Stream(incoming) => Pin::new(incoming)
                 .poll_frame(context)
                 .map_err(BodyError::Broken),
-            Self::Counted(counted) => {
-                let (incoming, record) = &mut **counted;
-                let frame = ready!(Pin::new(incoming).poll_frame(context));
-                note(record, frame.as_ref());
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+            Self::Minded(minded) => {
+                let (incoming, mind) = &mut **minded;
+                mind.poll(incoming, context)
             }
             Self::Kept(replay) => replay.poll_frame(context),
         }
@@ -69,7 +71,7 @@ impl Body for Outgoing {
         match self {
             Self::Empty => true,
             Self::Stream(incoming) => incoming.is_end_stream(),
-            Self::Counted(counted) => counted.0.is_end_stream(),
+            Self::Minded(minded) => minded.0.is_end_stream(),
             Self::Kept(replay) => replay.is_end_stream(),
         }
     }
@@ -78,22 +80,51 @@ impl Body for Outgoing {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream(incoming) => incoming.size_hint(),
-            Self::Counted(counted) => counted.0.size_hint(),
+            Self::Minded(minded) => minded.0.size_hint(),
             Self::Kept(replay) => replay.shared.borrow().size,
         }
     }
 }
 
-/// Notes what came of a request's body.
-fn note(record: &Record, frame: Option<&Result<Frame<Bytes>, hyper::Error>>) {
-    match frame {
-        Some(Ok(frame)) => {
-            if let Some(data) = frame.data_ref() {
-                record.received(data.remaining());
+/// What is noted of a request's body as it comes in, and how long it may take.
+#[derive(Debug, Default)]
+pub(crate) struct Mind {
+    pub(crate) record: Option<Rc<Record>>,
+    pub(crate) flow: Option<Rc<Flow>>,
+    pub(crate) limit: Option<Limit>,
+}
+
+impl Mind {
+    fn poll(
+        &mut self,
+        incoming: &mut Incoming,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = Pin::new(incoming).poll_frame(context);
+        let Poll::Ready(frame) = frame else {
+            if let Some(limit) = &mut self.limit
+                && limit.poll(context).is_ready()
+            {
+                if let Some(flow) = &self.flow {
+                    flow.is_late.set(true);
+                }
+                return Poll::Ready(Some(Err(BodyError::Late)));
             }
+            return Poll::Pending;
+        };
+        if let Some(flow) = &self.flow {
+            flow.has_moved.set(true);
         }
-        Some(Err(_)) => {}
-        None => record.request_ended(),
+        match (&self.record, &frame) {
+            (Some(record), Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    record.received(data.remaining());
+                }
+            }
+            (Some(record), None) => record.request_ended(),
+            _ => {}
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
     }
 }
 
@@ -114,12 +145,12 @@ struct Shared {
     most: usize,
     is_ended: bool,
     is_gone: bool,
-    record: Option<Rc<Record>>,
+    mind: Mind,
 }
 
 impl Replay {
     /// Keeps up to `most` bytes.
-    pub(crate) fn new(incoming: Incoming, most: usize, record: Option<Rc<Record>>) -> Self {
+    pub(crate) fn new(incoming: Incoming, most: usize, mind: Mind) -> Self {
         let shared = Shared {
             size: incoming.size_hint(),
             is_ended: incoming.is_end_stream(),
@@ -129,7 +160,7 @@ impl Replay {
             length: 0,
             most,
             is_gone: false,
-            record,
+            mind,
         };
         Self {
             shared: Rc::new(RefCell::new(shared)),
@@ -179,16 +210,13 @@ impl Replay {
                     .map(|trailers| Ok(Frame::trailers(trailers))),
             );
         }
-        let frame = ready!(Pin::new(&mut shared.incoming).poll_frame(context));
-        if let Some(record) = &shared.record {
-            note(record, frame.as_ref());
-        }
-        let frame = match frame {
+        let own = &mut *shared;
+        let frame = match ready!(own.mind.poll(&mut own.incoming, context)) {
             None => {
                 shared.is_ended = true;
                 return Poll::Ready(None);
             }
-            Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Broken(error)))),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
             Some(Ok(frame)) => frame,
         };
         match frame.into_data() {

@@ -1,10 +1,11 @@
 //! Time limits that are seldom reached. To set a timer and take it back costs more than all else of a limit, so timers are left
 //! set: the next limit takes one that goes off before it, and sets it anew only if it does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
@@ -21,6 +22,32 @@ pub(crate) struct Limit {
     at: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     timers: Rc<Timers>,
+    silence: Option<Silence>,
+}
+
+/// A limit that something moving puts off. Moves are only noted, so that they cost nothing: it is reached after the time at the
+/// earliest, and after twice of it at the latest.
+#[derive(Debug)]
+struct Silence {
+    most: Duration,
+    has_moved: bool,
+    flow: Option<Rc<Flow>>,
+    end: Option<Instant>,
+}
+
+impl Silence {
+    fn has_moved(&mut self) -> bool {
+        let own = std::mem::take(&mut self.has_moved);
+        let others = self.flow.as_ref().is_some_and(|flow| flow.has_moved.take());
+        own || others
+    }
+}
+
+/// A request's body on its way: whether it moved, and whether it came too late.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    pub(crate) has_moved: Cell<bool>,
+    pub(crate) is_late: Cell<bool>,
 }
 
 impl Limit {
@@ -29,7 +56,41 @@ impl Limit {
             at,
             timer: None,
             timers: Rc::clone(timers),
+            silence: None,
         }
+    }
+
+    /// Reached after a silence of `most`, counted from `now`, or at the end, where there is one; `flow` breaks the silence too.
+    pub(crate) fn of_silence(
+        timers: &Rc<Timers>,
+        now: Instant,
+        most: Duration,
+        end: Option<Instant>,
+        flow: Option<Rc<Flow>>,
+    ) -> Self {
+        let at = now + most;
+        let mut limit = Self::new(timers, end.map_or(at, |end| end.min(at)));
+        limit.silence = Some(Silence {
+            most,
+            has_moved: false,
+            flow,
+            end,
+        });
+        limit
+    }
+
+    /// Something moved.
+    pub(crate) fn moved(&mut self) {
+        if let Some(silence) = &mut self.silence {
+            silence.has_moved = true;
+        }
+    }
+
+    /// Whether it was reached by silence.
+    pub(crate) fn is_silence(&self) -> bool {
+        self.silence
+            .as_ref()
+            .is_some_and(|silence| silence.end.is_none_or(|end| self.at < end))
     }
 
     /// Ready once it is reached.
@@ -49,10 +110,20 @@ impl Limit {
         });
         loop {
             ready!(timer.as_mut().poll(context));
-            if timer.deadline() >= at || Instant::now() >= at {
+            if timer.deadline() < self.at && Instant::now() < self.at {
+                timer.as_mut().reset(self.at);
+                continue;
+            }
+            let Some(silence) = self.silence.as_mut() else {
+                return Poll::Ready(());
+            };
+            let is_end = silence.end.is_some_and(|end| self.at >= end);
+            if is_end || !silence.has_moved() {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(at);
+            let at = Instant::now() + silence.most;
+            self.at = silence.end.map_or(at, |end| end.min(at));
+            timer.as_mut().reset(self.at);
         }
     }
 
@@ -80,8 +151,6 @@ impl Drop for Limit {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// How long until the limit of `after` is reached.
@@ -107,5 +176,30 @@ mod tests {
             assert_eq!(took.as_secs(), seconds);
         }
         assert_eq!(timers.0.borrow().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silence_is_broken_by_what_moves() {
+        let timers = Rc::default();
+        let begun = Instant::now();
+        let flow = Rc::new(Flow::default());
+        let second = Duration::from_secs(1);
+        let mut limit =
+            Limit::of_silence(&timers, begun, second * 10, None, Some(Rc::clone(&flow)));
+        let moving = async {
+            for _ in 0..5 {
+                tokio::time::sleep(second * 6).await;
+                flow.has_moved.set(true);
+            }
+            std::future::pending::<()>().await;
+        };
+        assert!(limit.hold(moving).await.is_none() && limit.is_silence());
+        let took = begun.elapsed().as_secs();
+        assert!((40..=50).contains(&took), "{took}");
+        let begun = Instant::now();
+        let mut ended =
+            Limit::of_silence(&timers, begun, second * 10, Some(begun + second * 3), None);
+        assert!(ended.hold(std::future::pending::<()>()).await.is_none());
+        assert!(!ended.is_silence() && begun.elapsed().as_secs() == 3);
     }
 }

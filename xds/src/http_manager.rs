@@ -106,18 +106,18 @@ fn timeouts(fields: &Fields<'_>, http: &mut Http) -> Result<()> {
         None => usual,
         Some(limit) => (!limit.is_zero()).then_some(limit),
     };
-    let usual = http.timeouts.clone();
-    http.timeouts.header = given(fields.duration("request_headers_timeout")?, usual.header);
+    let limits = &mut http.timeouts;
+    limits.header = given(fields.duration("request_headers_timeout")?, limits.header);
+    limits.request = given(fields.duration("request_timeout")?, None);
+    limits.stream_idle = given(fields.duration("stream_idle_timeout")?, limits.stream_idle);
     if let Some(drain) = fields.duration("drain_timeout")? {
-        http.timeouts.drain = drain;
+        limits.drain = drain;
     }
     if let Some(common) = fields.get("common_http_protocol_options") {
         let common = common.fields()?;
-        http.timeouts.idle = given(common.duration("idle_timeout")?, usual.idle);
-        http.timeouts.connection = given(
-            common.duration("max_connection_duration")?,
-            usual.connection,
-        );
+        limits.idle = given(common.duration("idle_timeout")?, limits.idle);
+        limits.connection = given(common.duration("max_connection_duration")?, None);
+        limits.stream = given(common.duration("max_stream_duration")?, None);
         if let Some(count) = common.get("max_headers_count") {
             http.header_count = u32::try_from(count.number(1, 10_000)?).unwrap_or(100);
         }

@@ -268,6 +268,7 @@ fn forward(field: &Field<'_>) -> Result<Forward> {
     let timeout = fields.duration("timeout")?.unwrap_or(USUAL_TIMEOUT);
     forward.timeouts = Timeouts {
         request: (!timeout.is_zero()).then_some(timeout),
+        idle: fields.duration("idle_timeout")?,
         ..Timeouts::default()
     };
     if let Some(longest) = fields.get("max_stream_duration") {
@@ -275,6 +276,7 @@ fn forward(field: &Field<'_>) -> Result<Forward> {
         forward.timeouts.grpc_longest = own
             .duration("grpc_timeout_header_max")?
             .filter(|longest| !longest.is_zero());
+        forward.timeouts.stream = own.duration("max_stream_duration")?;
         own.finish()?;
     }
     if let Some(retry) = fields.get("retry_policy") {

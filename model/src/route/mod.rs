@@ -189,8 +189,10 @@ pub enum HostRewrite {
 pub struct Timeouts {
     /// From the end of the request to the end of the answer, all tries together.
     pub request: Option<Duration>,
-    /// Without a byte in either direction.
+    /// Without a byte in either direction: nothing where the listener says, zero where there is no limit.
     pub idle: Option<Duration>,
+    /// From the beginning of the request to the end of the answer: nothing where the listener says, zero where there is no limit.
+    pub stream: Option<Duration>,
     /// The longest deadline that a caller's `grpc-timeout` may set; the shorter one counts.
     pub grpc_longest: Option<Duration>,
 }

@@ -1,9 +1,12 @@
 //! Where a request goes, and what of it changes on the way: the cluster, the route's changes, its time, and what keeps its caller
 //! with one endpoint.
 
+use std::time::Duration;
+
 use fairlead_model::balance::hash_of;
 use fairlead_model::deadline::parse_grpc_timeout;
 use fairlead_model::format::Format;
+use fairlead_model::listener::HttpTimeouts;
 use fairlead_model::route::{Affinity, AffinityBy, Forward, HostRewrite, WeightedCluster};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, Uri};
@@ -56,9 +59,28 @@ pub(super) fn change(call: &mut Call, forward: &Forward, cluster: &WeightedClust
     }
 }
 
+/// How long nothing may move in either direction.
+pub(super) fn silence(forward: &Forward, limits: &HttpTimeouts) -> Option<Duration> {
+    match forward.timeouts.idle {
+        Some(own) => Some(own).filter(|own| !own.is_zero()),
+        None => limits.stream_idle,
+    }
+}
+
 /// When the whole call has to end: the route's limit, or what a gRPC caller still has, whichever is sooner.
-pub(super) fn deadline(call: &Call, forward: &Forward) -> Option<tokio::time::Instant> {
-    let own = forward.timeouts.request;
+pub(super) fn deadline(
+    call: &Call,
+    forward: &Forward,
+    limits: &HttpTimeouts,
+) -> Option<tokio::time::Instant> {
+    let stream = match forward.timeouts.stream {
+        Some(own) => Some(own).filter(|own| !own.is_zero()),
+        None => limits.stream,
+    };
+    let own = match (forward.timeouts.request, stream) {
+        (Some(own), Some(stream)) => Some(own.min(stream)),
+        (own, stream) => own.or(stream),
+    };
     let asked = call
         .head
         .as_ref()

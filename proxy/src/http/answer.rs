@@ -111,6 +111,7 @@ impl Body for Answer {
             && let Some(limit) = exchange.as_mut().and_then(|own| own.limit.as_mut())
             && limit.poll(context).is_ready()
         {
+            let is_silence = limit.is_silence();
             if let Some(exchange) = exchange.take() {
                 exchange
                     .call
@@ -120,11 +121,18 @@ impl Body for Answer {
                     .increment();
                 exchange.end(Some(Class::Failure));
             }
-            return Poll::Ready(Some(Err(BodyError::Late)));
+            return Poll::Ready(Some(Err(if is_silence {
+                BodyError::Silent
+            } else {
+                BodyError::Late
+            })));
         }
         match ready!(frame) {
             Some(Ok(frame)) => {
                 if let Some(own) = exchange {
+                    if let Some(limit) = &mut own.limit {
+                        limit.moved();
+                    }
                     if let Some(data) = frame.data_ref() {
                         own.bytes += data.remaining() as u64;
                     } else if let Some(trailers) = frame.trailers_ref() {

@@ -8,6 +8,7 @@ use fairlead_model::balance::{EndpointKey, Finish, Wanted};
 use fairlead_model::class;
 use fairlead_model::deadline::format_grpc_timeout;
 use fairlead_model::fault::Fault;
+use fairlead_model::listener::HttpTimeouts;
 use fairlead_model::retry::{Failed, RetryPolicy};
 use fairlead_model::route::{Action, Forward, HostRewrite, Route};
 use http::request::Parts;
@@ -15,15 +16,15 @@ use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 
 use super::activity::Active;
-use super::aim::{affinity_hash, change, choose, deadline};
+use super::aim::{affinity_hash, change, choose, deadline, silence};
 use super::answer::{Answer, Exchange};
 use super::attempt::{Attempt, Try, failure, retry_after};
 use super::fields::reshape;
 use super::record::Record;
 use super::respond::grpc_status;
-use crate::body::{Outgoing, Replay};
+use crate::body::{Mind, Outgoing, Replay};
 use crate::core::Core;
-use crate::limit::Limit;
+use crate::limit::{Flow, Limit};
 use crate::upstream::{Held, Lease, Pool, Received, Sent, Upstream, judged};
 
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -67,25 +68,38 @@ pub(super) struct Target {
 pub(super) async fn forward(
     mut call: Box<Call>,
     body: Incoming,
+    limits: &HttpTimeouts,
 ) -> Result<Response<Answer>, Fault> {
     let route = Arc::clone(&call.route);
     let Action::Forward(forward) = &route.action else {
         return Err(Fault::Internal);
     };
-    call.aim(forward)?;
-    let policy = forward.retry.as_ref();
-    let body = match policy {
-        _ if hyper::body::Body::is_end_stream(&body) => Outgoing::Empty,
-        Some(policy) => Outgoing::Kept(Replay::new(body, policy.body_most, call.record.clone())),
-        None => match call.record.clone() {
-            None => Outgoing::Stream(body),
-            Some(record) => Outgoing::Counted(Box::new((body, record))),
-        },
+    let mind = if hyper::body::Body::is_end_stream(&body) {
+        None
+    } else {
+        call.mind(limits)
     };
-    match policy {
+    let flow = mind.as_ref().and_then(|mind| mind.flow.clone());
+    call.aim(forward, limits, flow.clone())?;
+    let policy = forward.retry.as_ref();
+    let body = match (policy, mind) {
+        _ if hyper::body::Body::is_end_stream(&body) => Outgoing::Empty,
+        (Some(policy), mind) => Outgoing::Kept(Replay::new(
+            body,
+            policy.body_most,
+            mind.unwrap_or_default(),
+        )),
+        (None, None) => Outgoing::Stream(body),
+        (None, Some(mind)) => Outgoing::Minded(Box::new((body, mind))),
+    };
+    let outcome = match policy {
         None => run_once(call, forward, body).await,
         // What only some routes use must not make every request's state larger.
         Some(policy) => Box::pin(run(call, forward, policy, body)).await,
+    };
+    match flow {
+        Some(flow) if flow.is_late.get() && outcome.is_err() => Err(Fault::RequestTimeout),
+        _ => outcome,
     }
 }
 
@@ -128,7 +142,7 @@ async fn run(
         let again = match &body {
             Outgoing::Empty => None,
             Outgoing::Kept(replay) => replay.again(),
-            Outgoing::Stream(_) | Outgoing::Counted(_) => return Err(Fault::Internal),
+            Outgoing::Stream(_) | Outgoing::Minded(_) => return Err(Fault::Internal),
         };
         let (failed, kept) = match call.once(forward, Some(policy), body).await {
             Ok((response, begun)) => {
@@ -195,8 +209,36 @@ fn failed_answer(call: &Call, forward: &Forward, response: &Response<Received>) 
 type Answered = (Response<Received>, Lease, EndpointKey);
 
 impl Call {
-    /// Finds out where the request goes.
-    fn aim(&mut self, forward: &Forward) -> Result<(), Fault> {
+    /// What is noted of the request's body, and how long it may take; nothing where nobody asks.
+    fn mind(&self, limits: &HttpTimeouts) -> Option<Mind> {
+        let Action::Forward(forward) = &self.route.action else {
+            return None;
+        };
+        let limit = limits.request.map(|most| {
+            let end = self.core.clock.instant(self.begun + most);
+            Limit::new(&self.core.timers, end)
+        });
+        // A request whose whole time is shorter is never silent for so long.
+        let whole = forward.timeouts.request;
+        let is_heard =
+            silence(forward, limits).is_some_and(|most| whole.is_none_or(|whole| whole > most));
+        if limit.is_none() && self.record.is_none() && !is_heard {
+            return None;
+        }
+        Some(Mind {
+            record: self.record.clone(),
+            flow: Some(Rc::default()),
+            limit,
+        })
+    }
+
+    /// Finds out where the request goes; `flow` tells whether its body moves.
+    fn aim(
+        &mut self,
+        forward: &Forward,
+        limits: &HttpTimeouts,
+        flow: Option<Rc<Flow>>,
+    ) -> Result<(), Fault> {
         let cluster = choose(&self.core, forward).ok_or(Fault::NoEndpoint)?;
         let weighted = forward.clusters.get(cluster).ok_or(Fault::Internal)?;
         let upstream = self
@@ -211,7 +253,18 @@ impl Call {
             upstream.figures.upstream_rq_pending_overflow.increment();
             return Err(Fault::LimitReached);
         };
-        let deadline = deadline(self, forward);
+        let deadline = deadline(self, forward, limits);
+        let now = self.core.clock.instant(self.begun);
+        let limit = match (deadline, silence(forward, limits)) {
+            (Some(end), Some(most)) if now + most >= end => {
+                Some(Limit::new(&self.core.timers, end))
+            }
+            (end, Some(most)) => {
+                let timers = &self.core.timers;
+                Some(Limit::of_silence(timers, now, most, end, flow))
+            }
+            (end, None) => end.map(|end| Limit::new(&self.core.timers, end)),
+        };
         let hash = match forward.affinity.as_slice() {
             [] => None,
             affinity => affinity_hash(affinity, self),
@@ -221,7 +274,7 @@ impl Call {
             cluster,
             upstream,
             deadline,
-            limit: deadline.map(|at| Limit::new(&self.core.timers, at)),
+            limit,
             hash,
             tried: Vec::new(),
             _running: running,
@@ -335,7 +388,8 @@ impl Call {
                 let sent = limit
                     .hold(self.send(forward, policy.is_some(), &pool, body))
                     .await;
-                let outcome = sent.unwrap_or_else(|| Err(self.late(is_of_call)));
+                let is_silence = limit.is_silence();
+                let outcome = sent.unwrap_or_else(|| Err(self.late(is_of_call, is_silence)));
                 if let (true, Some(target)) = (is_of_call, self.target.as_mut()) {
                     target.limit = Some(limit);
                 }
@@ -369,11 +423,14 @@ impl Call {
         }
     }
 
-    fn late(&self, is_of_call: bool) -> Try {
+    fn late(&self, is_of_call: bool, is_silence: bool) -> Try {
         let figures = &self.upstream().figures;
         if !is_of_call {
             figures.upstream_rq_per_try_timeout.increment();
             return Try::of(Fault::ResponseTimeout);
+        }
+        if is_silence {
+            return Try::of(Fault::StreamIdle);
         }
         figures.upstream_rq_timeout.increment();
         Try::of(if self.is_grpc {

@@ -246,6 +246,7 @@ impl HttpService {
                 connection,
                 active: seen.active.take(),
                 record: seen.record.clone(),
+                limits: &self.settings.timeouts,
             };
             return Box::pin(tunnel::open(wanted, head, body)).await;
         }
@@ -265,7 +266,7 @@ impl HttpService {
             _active: seen.active.take(),
             record: seen.record.clone(),
         });
-        let outcome = forward(call, body).await;
+        let outcome = forward(call, body, &self.settings.timeouts).await;
         if matches!(outcome, Err(Fault::UnknownCluster)) {
             self.figures.no_cluster.increment();
         }

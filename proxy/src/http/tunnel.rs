@@ -3,10 +3,12 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use fairlead_model::balance::{EndpointKey, Finish};
 use fairlead_model::fault::Fault;
+use fairlead_model::listener::HttpTimeouts;
 use fairlead_model::route::{Action, Forward, Route};
 use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::request::Parts;
@@ -18,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
 use super::activity::Active;
+use super::aim::silence;
 use super::answer::Answer;
 use super::fields::reshape;
 use super::record::Record;
@@ -43,6 +46,7 @@ pub(super) struct Wanted<'a> {
     pub(super) active: Option<Active>,
     /// What is known of it.
     pub(super) record: Option<Rc<Record>>,
+    pub(super) limits: &'a HttpTimeouts,
 }
 
 /// An endpoint whose counts are put right when the tunnel ends.
@@ -52,6 +56,8 @@ struct Running {
     key: EndpointKey,
     is_failure: bool,
     record: Option<Rc<Record>>,
+    /// How long nothing may move.
+    silence: Option<Duration>,
     _held: Held,
     _active: Option<Active>,
 }
@@ -120,7 +126,7 @@ pub(super) async fn open(
             .connect_raw(upstream.limits().connections)
             .await
             .map_err(|error| error.fault())?;
-        upstream.answered(key, std::time::Duration::ZERO, wanted.core.clock.now());
+        upstream.answered(key, Duration::ZERO, wanted.core.clock.now());
         join(caller, stream, running);
         return Ok(Response::new(Answer::Empty));
     }
@@ -202,6 +208,7 @@ async fn endpoint(
         key,
         is_failure: false,
         record: asked.record.clone(),
+        silence: silence(forward, asked.limits),
         _held: held,
         _active: None,
     };
@@ -321,7 +328,7 @@ fn join(caller: Caller, endpoint: Stream, running: Running) {
 async fn join_now(caller: Caller, endpoint: Stream, running: Running) {
     match caller.stream().await {
         Some(caller) => {
-            let outcome = tcp::copy(caller, endpoint, None).await;
+            let outcome = tcp::copy(caller, endpoint, running.silence).await;
             if let Some(record) = &running.record {
                 record.received(usize::try_from(outcome.sent).unwrap_or(usize::MAX));
                 record.sent(usize::try_from(outcome.received).unwrap_or(usize::MAX));

@@ -56,6 +56,7 @@ impl Watched {
                 }
             }
             Some(Err(BodyError::Late)) => self.record.flag(Flag::UpstreamTimeout),
+            Some(Err(BodyError::Silent)) => self.record.flag(Flag::StreamIdle),
             Some(Err(_)) => self.record.flag(Flag::UpstreamTerminated),
             None => self.record.whole(),
         }

@@ -104,11 +104,15 @@ fn http(http: &Http) -> Value {
         ServerHeader::Overwrite(name) => ("OVERWRITE", name.as_str()),
     };
     let common = Message::default()
-        .with("idle_timeout", limit(http.timeouts.idle))
         .with(
             "max_connection_duration",
             json!(http.timeouts.connection.map(duration)),
         )
+        .with(
+            "max_stream_duration",
+            json!(http.timeouts.stream.map(duration)),
+        )
+        .with("idle_timeout", limit(http.timeouts.idle))
         .with("max_headers_count", json!(http.header_count));
     let http2 = Message::default()
         .with("initial_stream_window_size", json!(http.stream_window))
@@ -136,6 +140,8 @@ fn http(http: &Http) -> Value {
         .with("server_header_transformation", json!(transformation))
         .with("server_name", json!(server))
         .with("request_headers_timeout", limit(http.timeouts.header))
+        .with("request_timeout", limit(http.timeouts.request))
+        .with("stream_idle_timeout", limit(http.timeouts.stream_idle))
         .with("drain_timeout", duration(http.timeouts.drain))
         .with("common_http_protocol_options", common.done())
         .with("max_request_headers_kb", json!(http.header_bytes / 1024))

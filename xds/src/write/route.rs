@@ -116,10 +116,15 @@ fn forward(forward: &Forward) -> Value {
         Some(HostRewrite::Literal(host)) => message.with("host_rewrite_literal", json!(host)),
         Some(HostRewrite::Endpoint) => message.with("auto_host_rewrite", json!(true)),
     };
-    let longest = forward
-        .timeouts
-        .grpc_longest
-        .map(|own| json!({"grpc_timeout_header_max": duration(own)}));
+    let timeouts = &forward.timeouts;
+    let longest = Message::default()
+        .with(
+            "grpc_timeout_header_max",
+            json!(timeouts.grpc_longest.map(duration)),
+        )
+        .with("max_stream_duration", json!(timeouts.stream.map(duration)))
+        .done();
+    let longest = (longest != json!({})).then_some(longest);
     let affinity: Vec<Value> = forward.affinity.iter().map(affinity).collect();
     let subset = (!forward.subset.is_empty()).then(|| endpoint::labels(&forward.subset));
     let upgrades: Vec<Value> = forward
@@ -129,6 +134,7 @@ fn forward(forward: &Forward) -> Value {
         .collect();
     message
         .with("timeout", limit(forward.timeouts.request))
+        .with("idle_timeout", json!(timeouts.idle.map(duration)))
         .with("max_stream_duration", json!(longest))
         .with("retry_policy", json!(forward.retry.as_ref().map(retry)))
         .with("hash_policy", json!(affinity))

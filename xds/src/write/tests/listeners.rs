@@ -14,14 +14,24 @@ fn http_of() -> impl Strategy<Value = Http> {
         name().prop_map(ServerHeader::IfAbsent),
         name().prop_map(ServerHeader::Overwrite),
     ];
-    let timeouts = (of(time()), of(time()), of(time()), time()).prop_map(
-        |(header, idle, connection, drain)| HttpTimeouts {
-            header,
-            idle,
-            connection,
-            drain,
-        },
-    );
+    let timeouts = (
+        of(time()),
+        of(time()),
+        of(time()),
+        (of(time()), of(time()), of(time())),
+        time(),
+    )
+        .prop_map(
+            |(connection, idle, header, (request, stream_idle, stream), drain)| HttpTimeouts {
+                header,
+                idle,
+                request,
+                stream_idle,
+                stream,
+                connection,
+                drain,
+            },
+        );
     let codec = select(vec![Codec::Auto, Codec::Http1, Codec::Http2]);
     let window = 65_535u32..1_000_000;
     (

@@ -208,7 +208,8 @@ fn forward() -> impl Strategy<Value = Forward> {
                 timeouts: Timeouts {
                     request,
                     grpc_longest,
-                    ..Timeouts::default()
+                    idle: request,
+                    stream: grpc_longest,
                 },
                 retry,
                 classes,
