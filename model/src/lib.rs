@@ -10,7 +10,8 @@
 //!
 //! - [`snapshot`], [`listener`], [`cluster`], [`tls`]: what a proxy is told.
 //! - [`route`]: hosts, matches and what becomes of a request.
-//! - [`balance`]: which endpoint; [`breaker`]: which endpoints rest; [`limits`]: how much at once.
+//! - [`balance`]: which endpoint; [`breaker`]: which endpoints rest; [`limits`]: how much at once; [`overload`]: what is
+//!   given up for want of memory.
 //! - [`class`], [`retry`], [`budget`], [`deadline`]: what an answer means, and whether and how long to try.
 //! - [`mod@format`]: texts made from what is known of a request; [`log`]: access logs made of them.
 //! - [`edge`]: what endpoints are told of callers. [`trace`]: the traces that requests belong to.
@@ -30,6 +31,7 @@ pub mod limits;
 pub mod listener;
 pub mod log;
 mod moment;
+pub mod overload;
 mod pattern;
 pub mod retry;
 pub mod route;

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fairlead_model::Snapshot;
@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::limit::Timers;
 use crate::logs::Logs;
 use crate::metrics::{Figures, LATENCY_BOUNDS, ProcessFigures, RouteFigures};
+use crate::overload::Pressure;
 use crate::trace::Spans;
 use crate::upstream::{Budget, Upstream};
 use crate::worker::Ask;
@@ -28,8 +29,8 @@ pub struct Shared {
     pub draining: watch::Sender<bool>,
     /// Whether it says of itself that it is not well (`/healthcheck/fail`).
     pub is_failing: AtomicBool,
-    /// Whether too little memory is left for more.
-    pub is_overloaded: AtomicBool,
+    /// What is given up for want of memory.
+    pub pressure: Pressure,
     /// How many workers there are.
     pub cores: u32,
     /// The access logs.
@@ -53,7 +54,7 @@ impl Shared {
             figures: Figures::with_bounds(bounds),
             draining: watch::Sender::new(false),
             is_failing: AtomicBool::new(false),
-            is_overloaded: AtomicBool::new(false),
+            pressure: Pressure::default(),
             cores: cores.max(1),
             logs: Logs::default(),
             spans: Spans::default(),
@@ -77,10 +78,6 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .push(sender);
         questions
-    }
-
-    pub(crate) fn is_overloaded(&self) -> bool {
-        self.is_overloaded.load(Ordering::Relaxed)
     }
 }
 

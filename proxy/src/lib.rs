@@ -11,7 +11,7 @@
 //! - [`worker`]: listeners, connections, and how a new snapshot is taken.
 //! - `http`, `tcp`, `detect`, `proxy_header`: what is spoken by callers.
 //! - `upstream`: clusters, pools and connections to endpoints.
-//! - [`Logs`]: access logs. [`trace`]: the spans of requests.
+//! - [`Logs`]: access logs. [`trace`]: the spans of requests. [`overload`]: memory.
 //! - [`admin`]: what operators see. [`tls`]: both sides' handshakes. [`metrics`]: what is counted.
 
 pub mod admin;
@@ -25,6 +25,7 @@ mod http;
 mod limit;
 mod logs;
 pub mod metrics;
+pub mod overload;
 mod proxy_header;
 mod tcp;
 pub mod tls;

@@ -13,7 +13,7 @@ use fairlead_model::Snapshot;
 use fairlead_model::cluster::Address;
 use fairlead_proxy::admin::{self, Admin};
 use fairlead_proxy::config::Sources;
-use fairlead_proxy::{Shared, config, trace, worker};
+use fairlead_proxy::{Shared, config, overload, trace, worker};
 use fairlead_xds::Bootstrap;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -149,6 +149,8 @@ fn start(run: &Run) -> Result<()> {
         .context("failed to start the admin interface")?;
     runtime.block_on(async {
         tokio::spawn(reopen_logs(Arc::clone(&shared)));
+        let overload = bootstrap.overload.clone().unwrap_or_default();
+        tokio::spawn(overload::watch(Arc::clone(&shared), overload));
         tokio::spawn(trace::export(Arc::clone(&shared), given));
         tokio::spawn(config::watch(
             run.config.clone(),

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use fairlead_model::Snapshot;
 use fairlead_model::cluster::Address;
+use fairlead_model::overload::Overload;
 use serde_json::Value;
 
 use crate::field::{ConfigError, Field, Fields, Result};
-use crate::{ReadFile, cluster, dynamic, endpoint, listener, tls};
+use crate::{ReadFile, cluster, dynamic, endpoint, listener, overload, tls};
 
 /// What a proxy starts with.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,6 +25,8 @@ pub struct Bootstrap {
     pub bounds: Option<Vec<f64>>,
     /// Where the rest comes from, when not all is given.
     pub dynamic: Option<Dynamic>,
+    /// What is given up for want of memory, where it is not the usual.
+    pub overload: Option<Overload>,
     /// The files that were read.
     pub files: Vec<std::path::PathBuf>,
 }
@@ -113,11 +116,10 @@ fn message(field: &Field<'_>, read: ReadFile<'_>) -> Result<Bootstrap> {
             format!("the routes {table:?} send to the cluster {cluster:?}, which is not among the clusters"),
         ));
     }
-    fields.ignore(&[
-        "layered_runtime",
-        "stats_flush_interval",
-        "overload_manager",
-    ]);
+    if let Some(own) = fields.get("overload_manager") {
+        bootstrap.overload = Some(overload::read(&own)?);
+    }
+    fields.ignore(&["layered_runtime", "stats_flush_interval"]);
     fields.finish()?;
     Ok(bootstrap)
 }

@@ -21,6 +21,7 @@ mod kind;
 mod listener;
 mod matching;
 mod options;
+mod overload;
 mod resource;
 mod route;
 mod session;

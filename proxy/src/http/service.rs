@@ -11,7 +11,7 @@ use fairlead_model::listener::{Http, ServerHeader};
 use fairlead_model::route::{
     Action, HeaderChanges, Matched, RequestHead, Route, VirtualHost, location,
 };
-use http::header::{CONTENT_TYPE, SERVER};
+use http::header::{CONNECTION, CONTENT_TYPE, SERVER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 
@@ -109,7 +109,8 @@ impl HttpService {
                 Record::new(&self.core, watching, connection, begun, &request, trace)
             }),
         };
-        let outcome = if self.core.shared.is_overloaded() {
+        let shed = self.core.shared.pressure.get();
+        let outcome = if shed.requests {
             self.figures.downstream_rq_overload_close.increment();
             Err(Fault::Overloaded)
         } else {
@@ -123,6 +124,10 @@ impl HttpService {
             }
             respond::fault(fault, seen.is_grpc)
         });
+        if shed.keep_alive && !is_h2 {
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(edge) = &self.settings.edge {
             edge::answer(edge, seen.arrived.id.take(), response.headers_mut());
         }

@@ -100,7 +100,7 @@ async fn accept(core: &Rc<Core>, bound: &Bound, chains: &RefCell<Rc<Chains>>) {
         match accepted {
             Ok((stream, source)) => {
                 let chains = Rc::clone(&chains.borrow());
-                if core.shared.is_overloaded() {
+                if core.shared.pressure.get().connections {
                     chains.figures.downstream_cx_overload_reject.increment();
                     continue;
                 }
