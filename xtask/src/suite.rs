@@ -10,7 +10,7 @@ use clap::Args;
 use crate::command::show_live;
 use crate::paths::{cache, root};
 use crate::progress::{note, step};
-use crate::{bootstrap, cluster, image, install, tools};
+use crate::{bootstrap, cluster, image, install, proxies, tools};
 
 /// The cluster that the tests make; not the one a developer may have up.
 const CLUSTER: &str = "test";
@@ -55,16 +55,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "warnings",
         ])?,
     )?;
-    part(
-        "unit tests",
-        &mut cargo(&[
-            "test",
-            "--workspace",
-            "--exclude",
-            "fairlead-e2e",
-            "--quiet",
-        ])?,
-    )?;
+    let mut tests = cargo(&[
+        "test",
+        "--workspace",
+        "--exclude",
+        "fairlead-e2e",
+        "--quiet",
+    ])?;
+    // The proxy is compared with it.
+    tests.env("FAIRLEAD_ENVOY", proxies::install::envoy()?);
+    part("unit tests", &mut tests)?;
     part("checks", &mut itself("check")?)?;
     if !options.no_cluster {
         let outcome = on_cluster(options);

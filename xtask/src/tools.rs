@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::command::{capture, find};
 use crate::paths::{cache, lock, root};
 use crate::progress::step;
+use crate::proxies;
 
 /// One pinned Go module and what is built from it.
 pub(crate) struct Module {
@@ -259,12 +260,19 @@ pub(crate) fn ensure(modules: &[&Module]) -> Result<()> {
     Ok(())
 }
 
-/// Builds everything, or one module, whose folder is then printed.
+/// Builds everything, or one module, whose folder is then printed; `envoy` is installed, not built, and its program is printed.
 pub(crate) fn run(name: Option<&str>) -> Result<()> {
     let Some(name) = name else { return ensure(ALL) };
+    if name == "envoy" {
+        println!("{}", proxies::install::envoy()?.display());
+        return Ok(());
+    }
     let Some(module) = ALL.iter().find(|module| module.name == name) else {
         let known: Vec<&str> = ALL.iter().map(|module| module.name).collect();
-        bail!("no module {name:?}; there are {}", known.join(", "));
+        bail!(
+            "no module {name:?}; there are {} and envoy",
+            known.join(", ")
+        );
     };
     println!("{}", module.ensure()?.display());
     Ok(())

@@ -85,7 +85,7 @@ pub struct HeaderMatch {
 pub enum HeaderTest {
     /// There, or not there.
     Present(bool),
-    /// This text; several headers of the name are joined by commas.
+    /// This text; one of several headers of the name is enough.
     Text(TextMatch),
     /// A whole number from the first to before the second.
     Range(i64, i64),
@@ -96,29 +96,17 @@ impl HeaderMatch {
     #[must_use]
     pub fn matches(&self, headers: &HeaderMap) -> bool {
         if let HeaderTest::Present(present) = self.test {
-            return (headers.contains_key(&self.name) == present) != self.invert;
+            let is_there = self.missing_is_empty || headers.contains_key(&self.name);
+            return (is_there == present) != self.invert;
         }
-        let mut values = headers.get_all(&self.name).iter();
-        let Some(first) = values.next() else {
+        if !headers.contains_key(&self.name) {
             // A value test of a header that is not there fails even when inverted, unless it counts as empty (Envoy).
             return self.missing_is_empty && self.test("") != self.invert;
-        };
-        let Ok(first) = first.to_str() else {
-            return self.invert;
-        };
-        let mut joined = String::new();
-        for value in values {
-            if joined.is_empty() {
-                joined.push_str(first);
-            }
-            joined.push(',');
-            let Ok(value) = value.to_str() else {
-                return self.invert;
-            };
-            joined.push_str(value);
         }
-        let value = if joined.is_empty() { first } else { &joined };
-        self.test(value) != self.invert
+        // Each header of the name counts by itself, as for Envoy: one that is put beside another hides nothing.
+        let values = headers.get_all(&self.name).iter();
+        let mut texts = values.map(|value| value.to_str().ok());
+        texts.any(|text| text.is_some_and(|text| self.test(text))) != self.invert
     }
 
     fn test(&self, value: &str) -> bool {
@@ -271,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn several_headers_of_a_name_are_one() {
+    fn each_header_of_a_name_counts() {
         let mut headers = HeaderMap::new();
         headers.append("x-a", HeaderValue::from_static("1"));
         headers.append("x-a", HeaderValue::from_static("2"));
@@ -284,7 +272,9 @@ mod tests {
             }],
             ..RouteMatch::default()
         };
-        let exact = HeaderTest::Text(TextMatch::exact("1,2"));
+        let joined = HeaderTest::Text(TextMatch::exact("1,2"));
+        assert!(!takes(&with(joined, false), "/", None, &headers));
+        let exact = HeaderTest::Text(TextMatch::exact("2"));
         assert!(takes(&with(exact.clone(), false), "/", None, &headers));
         assert!(!takes(&with(exact.clone(), true), "/", None, &headers));
         assert!(

@@ -206,7 +206,7 @@ pub struct Redirect {
     pub scheme: Option<String>,
     /// The host; the request's own otherwise.
     pub host: Option<String>,
-    /// The port; the request's own, or the scheme's, otherwise.
+    /// The port; that of the request's host otherwise, when there is no other host.
     pub port: Option<u16>,
     /// The path.
     pub path: Option<PathRewrite>,
@@ -266,7 +266,9 @@ pub fn rewrite(rewrite: &PathRewrite, matches: &RouteMatch, path: &str) -> Strin
     }
 }
 
-/// The `Location` of a redirect.
+/// The `Location` of a redirect; `scheme` is the one that the request came with. The rules are Envoy's: a host of the request
+/// keeps its port unless another is given, or it is the usual one of a scheme that changes, and a path that has a query takes the
+/// place of the request's.
 #[must_use]
 pub fn location(
     redirect: &Redirect,
@@ -276,28 +278,26 @@ pub fn location(
 ) -> String {
     let new_scheme = redirect.scheme.as_deref().unwrap_or(scheme);
     let (own_host, own_port) = split_port(head.authority);
-    let host = redirect.host.as_deref().unwrap_or(own_host);
-    // A new scheme without a port is the port of that scheme (Gateway API, HTTPRequestRedirectFilter).
-    let port = redirect.port.or(if redirect.scheme.is_some() {
-        None
-    } else {
-        own_port
-    });
     let is_usual = matches!(
-        (new_scheme, port),
+        (scheme, own_port),
         ("http", Some(80)) | ("https", Some(443))
     );
-    let port = port
-        .filter(|_| !is_usual)
-        .map(|port| format!(":{port}"))
-        .unwrap_or_default();
+    let drops_port = redirect.port.is_some() || (new_scheme != scheme && is_usual);
+    let host = match &redirect.host {
+        Some(host) => host,
+        None if drops_port => own_host,
+        None => head.authority,
+    };
+    let port = redirect.port.map(|port| format!(":{port}"));
+    let port = port.unwrap_or_default();
     let path = redirect.path.as_ref().map_or_else(
         || head.path.to_owned(),
         |change| rewrite(change, matches, head.path),
     );
+    let has_query = matches!(&redirect.path, Some(PathRewrite::Full(path)) if path.contains('?'));
     let query = head
         .query
-        .filter(|_| !redirect.strip_query)
+        .filter(|_| !redirect.strip_query && !has_query)
         .map(|query| format!("?{query}"))
         .unwrap_or_default();
     format!("{new_scheme}://{host}{port}{path}{query}")
@@ -376,7 +376,20 @@ mod tests {
         redirect.scheme = Some("https".to_owned());
         assert_eq!(
             location(&redirect, &matches, "http", &head),
+            "https://shop.example:8080/a/b?q=1"
+        );
+        let usual = RequestHead {
+            authority: "shop.example:80",
+            ..head
+        };
+        assert_eq!(
+            location(&redirect, &matches, "http", &usual),
             "https://shop.example/a/b?q=1"
+        );
+        redirect.path = Some(PathRewrite::Full("/new?x=1".to_owned()));
+        assert_eq!(
+            location(&redirect, &matches, "http", &usual),
+            "https://shop.example/new?x=1"
         );
         redirect.port = Some(8443);
         redirect.host = Some("other.example".to_owned());

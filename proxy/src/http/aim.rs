@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fairlead_model::balance::hash_of;
 use fairlead_model::deadline::parse_grpc_timeout;
+use fairlead_model::fault::Fault;
 use fairlead_model::format::Format;
 use fairlead_model::listener::HttpTimeouts;
 use fairlead_model::route::{Affinity, AffinityBy, Forward, HostRewrite, WeightedCluster};
@@ -28,35 +29,43 @@ pub(super) fn choose(core: &Core, forward: &Forward) -> Option<usize> {
         .position(|cluster| std::ptr::eq(cluster, chosen))
 }
 
-/// Makes the changes that the route asks for.
-pub(super) fn change(call: &mut Call, forward: &Forward, cluster: &WeightedCluster) {
+/// Makes the changes that the route asks for. A rewrite that makes no path fails: what the caller asked for is not what the
+/// endpoint is to be asked.
+pub(super) fn change(
+    call: &mut Call,
+    forward: &Forward,
+    cluster: &WeightedCluster,
+) -> Result<(), Fault> {
     if let Some(HostRewrite::Literal(host)) = &forward.host
         && let Ok(host) = HeaderValue::from_str(host)
     {
         call.host = host;
     }
     let Some(head) = call.head.as_mut() else {
-        return;
+        return Ok(());
     };
     let record = call.record.as_ref();
     let text = |format: &Format, headers: &HeaderMap| {
         record.map_or_else(String::new, |own| own.request_text(format, headers))
     };
-    call.route.request_headers.apply(&mut head.headers, text);
+    // The most exact first, as Envoy does: what is said of more has the last word.
     cluster.request_headers.apply(&mut head.headers, text);
+    call.route.request_headers.apply(&mut head.headers, text);
+    if let Some(changes) = &call.host_changes {
+        changes.apply(&mut head.headers, text);
+    }
     if let Some(rewrite) = &forward.rewrite {
         let path = fairlead_model::route::rewrite(rewrite, &call.route.matches, head.uri.path());
         let target = match head.uri.query() {
             Some(query) => format!("{path}?{query}"),
             None => path,
         };
-        // A rewrite that makes no path is left out: the request goes on as it is.
-        if let Ok(target) = target.parse() {
-            let mut parts = std::mem::take(&mut head.uri).into_parts();
-            parts.path_and_query = Some(target);
-            head.uri = Uri::from_parts(parts).unwrap_or_default();
-        }
+        let target = target.parse().map_err(|_| Fault::RequestInvalid)?;
+        let mut parts = std::mem::take(&mut head.uri).into_parts();
+        parts.path_and_query = Some(target);
+        head.uri = Uri::from_parts(parts).map_err(|_| Fault::RequestInvalid)?;
     }
+    Ok(())
 }
 
 /// How long nothing may move in either direction.

@@ -10,7 +10,7 @@ use fairlead_model::deadline::format_grpc_timeout;
 use fairlead_model::fault::Fault;
 use fairlead_model::listener::HttpTimeouts;
 use fairlead_model::retry::{Failed, RetryPolicy};
-use fairlead_model::route::{Action, Forward, HostRewrite, Route};
+use fairlead_model::route::{Action, Forward, HeaderChanges, HostRewrite, Route};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
@@ -36,6 +36,8 @@ const STALE_CONNECTIONS: u32 = 3;
 pub(super) struct Call {
     pub(super) core: Rc<Core>,
     pub(super) route: Arc<Route>,
+    /// What the virtual host changes of the head; made after what the route does.
+    pub(super) host_changes: Option<Box<HeaderChanges>>,
     pub(super) method: Method,
     /// The head; out while a try without a policy has it.
     pub(super) head: Option<Parts>,
@@ -64,15 +66,37 @@ pub(super) struct Target {
     retrying: Option<Held>,
 }
 
+/// A request that was not served.
+#[derive(Debug)]
+pub(super) struct Unserved {
+    pub(super) fault: Fault,
+    /// Which of the route's clusters it was for.
+    pub(super) cluster: Option<usize>,
+}
+
+impl From<Fault> for Unserved {
+    fn from(fault: Fault) -> Self {
+        Self {
+            fault,
+            cluster: None,
+        }
+    }
+}
+
 /// Chooses a cluster and sends the request there.
 pub(super) async fn forward(
     mut call: Box<Call>,
     body: Incoming,
     limits: &HttpTimeouts,
-) -> Result<Response<Answer>, Fault> {
+) -> Result<Response<Answer>, Unserved> {
     let route = Arc::clone(&call.route);
     let Action::Forward(forward) = &route.action else {
-        return Err(Fault::Internal);
+        return Err(Fault::Internal.into());
+    };
+    let cluster = choose(&call.core, forward).ok_or(Fault::NoEndpoint)?;
+    let unserved = |fault| Unserved {
+        fault,
+        cluster: Some(cluster),
     };
     let mind = if hyper::body::Body::is_end_stream(&body) {
         None
@@ -80,7 +104,8 @@ pub(super) async fn forward(
         call.mind(limits)
     };
     let flow = mind.as_ref().and_then(|mind| mind.flow.clone());
-    call.aim(forward, limits, flow.clone())?;
+    call.aim(forward, cluster, limits, flow.clone())
+        .map_err(unserved)?;
     let policy = forward.retry.as_ref();
     let body = match (policy, mind) {
         _ if hyper::body::Body::is_end_stream(&body) => Outgoing::Empty,
@@ -101,6 +126,7 @@ pub(super) async fn forward(
         Some(flow) if flow.is_late.get() && outcome.is_err() => Err(Fault::RequestTimeout),
         _ => outcome,
     }
+    .map_err(unserved)
 }
 
 /// One try, and another only where the connection had ended before the request was sent.
@@ -232,14 +258,14 @@ impl Call {
         })
     }
 
-    /// Finds out where the request goes; `flow` tells whether its body moves.
+    /// Makes the request ready for the cluster of this number; `flow` tells whether its body moves.
     fn aim(
         &mut self,
         forward: &Forward,
+        cluster: usize,
         limits: &HttpTimeouts,
         flow: Option<Rc<Flow>>,
     ) -> Result<(), Fault> {
-        let cluster = choose(&self.core, forward).ok_or(Fault::NoEndpoint)?;
         let weighted = forward.clusters.get(cluster).ok_or(Fault::Internal)?;
         let upstream = self
             .core
@@ -269,7 +295,7 @@ impl Call {
             [] => None,
             affinity => affinity_hash(affinity, self),
         };
-        change(self, forward, weighted);
+        change(self, forward, weighted)?;
         self.target = Some(Target {
             cluster,
             upstream,

@@ -9,7 +9,7 @@ use fairlead_model::fault::Fault;
 use fairlead_model::format::Format;
 use fairlead_model::listener::{Http, ServerHeader};
 use fairlead_model::route::{
-    Action, HeaderChanges, Matched, RequestHead, Route, VirtualHost, location,
+    Action, HeaderChanges, Matched, RequestHead, Route, VirtualHost, WeightedCluster, location,
 };
 use http::header::{CONNECTION, CONTENT_TYPE, SERVER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use super::activity::{Active, Activity};
 use super::answer::Answer;
 use super::fields::{authority, remove_hop_by_hop};
-use super::forward::{Call, forward};
+use super::forward::{Call, Unserved, forward};
 use super::record::{Record, Watching};
 use super::watched::watch;
 use super::{edge, respond, tunnel};
@@ -69,6 +69,7 @@ struct Seen {
     active: Option<Active>,
     begun: fairlead_model::Moment,
     is_grpc: bool,
+    is_head: bool,
     /// What is known of it, where something asks for that.
     record: Option<Rc<Record>>,
     arrived: edge::Arrived,
@@ -103,6 +104,7 @@ impl HttpService {
             begun,
             is_grpc: is_grpc(request.headers()),
             arrived,
+            is_head: request.method() == Method::HEAD,
             record: self.watching.as_ref().map(|watching| {
                 let trace = watching.trace(&self.core, request.headers_mut());
                 let watching = Some(watching);
@@ -116,14 +118,11 @@ impl HttpService {
         } else {
             self.route(connection, request, &mut seen).await
         };
-        let mut response = outcome.unwrap_or_else(|fault| {
-            self.core.clock.now();
-            tracing::debug!(fault = fault.token(), "answered a request with a fault");
-            if let Some(record) = &seen.record {
-                record.failed(fault);
-            }
-            respond::fault(fault, seen.is_grpc)
-        });
+        let mut response = outcome.unwrap_or_else(|fault| self.failed(fault, &seen));
+        // Not every version of HTTP leaves out by itself what a HEAD must not have.
+        if seen.is_head && matches!(response.body(), Answer::Text(_)) {
+            *response.body_mut() = Answer::Empty;
+        }
         if shed.keep_alive && !is_h2 {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -148,6 +147,16 @@ impl HttpService {
             None => response,
             Some(record) => watch(response, record),
         })
+    }
+
+    /// The answer to a request that could not be served.
+    fn failed(&self, fault: Fault, seen: &Seen) -> Response<Answer> {
+        self.core.clock.now();
+        tracing::debug!(fault = fault.token(), "answered a request with a fault");
+        if let Some(record) = &seen.record {
+            record.failed(fault);
+        }
+        respond::fault(fault, seen.is_grpc)
     }
 
     async fn route(
@@ -189,7 +198,7 @@ impl HttpService {
                 record.keep_request(request.headers(), true);
             }
         }
-        let mut details = "direct_response";
+        let mut details = Some("direct_response");
         let mut response = match &route.action {
             Action::Respond { status, body } => {
                 self.figures.rq_direct_response.increment();
@@ -204,14 +213,33 @@ impl HttpService {
                 )
             }
             Action::Forward(_) => {
-                let route = Arc::clone(route);
-                details = "via_upstream";
-                self.forward(connection, request, (host, virtual_host), route, seen)
-                    .await?
+                let own = Arc::clone(route);
+                let forwarded = self.forward(connection, request, (host, virtual_host), own, seen);
+                match forwarded.await {
+                    Ok(response) => {
+                        details = Some("via_upstream");
+                        response
+                    }
+                    // What is changed of answers is changed of this one too.
+                    Err(unserved) => {
+                        details = None;
+                        let mut response = self.failed(unserved.fault, seen);
+                        if let Some(cluster) = weighted(&route.action, unserved.cluster) {
+                            let record = seen.record.as_ref();
+                            let headers = response.headers_mut();
+                            cluster.response_headers.apply(headers, |format, headers| {
+                                record.map_or_else(String::new, |own| {
+                                    own.response_text(format, headers)
+                                })
+                            });
+                        }
+                        response
+                    }
+                }
             }
         };
         let record = seen.record.as_ref();
-        if let Some(record) = record {
+        if let (Some(record), Some(details)) = (record, details) {
             record.answered_by(details, response.status().as_u16());
         }
         let text = |format: &Format, headers: &HeaderMap| match record {
@@ -231,17 +259,16 @@ impl HttpService {
         (host, virtual_host): (HeaderValue, &VirtualHost),
         route: Arc<Route>,
         seen: &mut Seen,
-    ) -> Result<Response<Answer>, Fault> {
+    ) -> Result<Response<Answer>, Unserved> {
         let (mut head, body) = request.into_parts();
         let upgrade = remove_hop_by_hop(&mut head.headers);
-        virtual_host
-            .request_headers
-            .apply(&mut head.headers, |format, headers| match &seen.record {
+        let changes = &virtual_host.request_headers;
+        let is_h2 = head.version == Version::HTTP_2;
+        if head.method == Method::CONNECT || upgrade.is_some() {
+            changes.apply(&mut head.headers, |format, headers| match &seen.record {
                 Some(record) => record.request_text(format, headers),
                 None => String::new(),
             });
-        let is_h2 = head.version == Version::HTTP_2;
-        if head.method == Method::CONNECT || upgrade.is_some() {
             let wanted = tunnel::Wanted {
                 core: &self.core,
                 route: &route,
@@ -253,13 +280,16 @@ impl HttpService {
                 record: seen.record.clone(),
                 limits: &self.settings.timeouts,
             };
-            return Box::pin(tunnel::open(wanted, head, body)).await;
+            return Box::pin(tunnel::open(wanted, head, body))
+                .await
+                .map_err(Unserved::from);
         }
         // The answer to an expectation was given by this side when it began to read the body.
         head.headers.remove(http::header::EXPECT);
         let call = Box::new(Call {
             core: Rc::clone(&self.core),
             route,
+            host_changes: (!changes.is_empty()).then(|| Box::new(changes.clone())),
             method: head.method.clone(),
             head: Some(head),
             host,
@@ -272,10 +302,19 @@ impl HttpService {
             record: seen.record.clone(),
         });
         let outcome = forward(call, body, &self.settings.timeouts).await;
-        if matches!(outcome, Err(Fault::UnknownCluster)) {
+        let is_unknown = |own: &Unserved| matches!(own.fault, Fault::UnknownCluster);
+        if outcome.as_ref().is_err_and(is_unknown) {
             self.figures.no_cluster.increment();
         }
         outcome
+    }
+}
+
+/// The cluster that was chosen.
+fn weighted(action: &Action, cluster: Option<usize>) -> Option<&WeightedCluster> {
+    match action {
+        Action::Forward(forward) => forward.clusters.get(cluster?),
+        _ => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -30,12 +30,33 @@ impl Drop for Program {
     }
 }
 
-/// Envoy's program, which `cargo xtask test` installs and names.
+/// Envoy's program: what `FAIRLEAD_ENVOY` names, or what `cargo xtask tools envoy` installed.
 pub fn envoy() -> PathBuf {
     let named = std::env::var_os("FAIRLEAD_ENVOY").map(PathBuf::from);
-    named.filter(|own| own.is_file()).unwrap_or_else(|| {
-        panic!("FAIRLEAD_ENVOY has to name the program of Envoy; `cargo xtask test` installs it, and `cargo xtask envoy` says where")
+    named.or_else(installed).filter(|own| own.is_file()).unwrap_or_else(|| {
+        panic!("there is no Envoy to compare with: `cargo xtask tools envoy` installs one, FAIRLEAD_ENVOY names another, and FAIRLEAD_ENVOY=none leaves these tests out")
     })
+}
+
+/// Whether tests with Envoy are left out, because someone said so.
+pub fn is_left_out() -> bool {
+    let is_out = std::env::var_os("FAIRLEAD_ENVOY").is_some_and(|own| own == "none");
+    if is_out {
+        eprintln!("left out: FAIRLEAD_ENVOY=none");
+    }
+    is_out
+}
+
+/// Where xtask keeps Envoy, whatever its version.
+fn installed() -> Option<PathBuf> {
+    let cache = match std::env::var_os("FAIRLEAD_CACHE") {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(std::env::var_os("HOME")?).join(".cache/fairlead"),
+    };
+    let folders = std::fs::read_dir(cache.join("tools")).ok()?;
+    folders
+        .filter_map(|folder| Some(folder.ok()?.path().join("envoy/_bin/envoy")))
+        .find(|program| program.is_file())
 }
 
 impl Program {
@@ -76,18 +97,18 @@ impl Program {
             .stderr(std::fs::File::create(folder.join("log")).expect("a file"))
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-        let own = Self {
+        let mut own = Self {
             child,
             admin: ([127, 0, 0, 1], u16::try_from(port).expect("a port")).into(),
             folder,
         };
-        let ready = async {
-            while !matches!(own.get("/ready").await, Some((StatusCode::OK, _))) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+        let until = Instant::now() + PATIENCE;
+        while !matches!(own.get("/ready").await, Some((StatusCode::OK, _))) {
+            let has_ended = !matches!(own.child.try_wait(), Ok(None));
+            if has_ended || Instant::now() > until {
+                panic!("{name} is not ready: {}", own.log());
             }
-        };
-        if tokio::time::timeout(PATIENCE, ready).await.is_err() {
-            panic!("{name} is not ready: {}", own.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         own
     }
@@ -124,4 +145,17 @@ impl Program {
         assert_eq!(status, StatusCode::OK, "{path}: {text}");
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
     }
+}
+
+/// Whether Envoy takes a bootstrap; what it says otherwise.
+pub fn envoy_takes(folder: &Path, bootstrap: &Value) -> Result<(), String> {
+    let file = folder.join("written.json");
+    std::fs::write(&file, bootstrap.to_string()).expect("a file");
+    let output = Command::new(envoy())
+        .args(["--mode", "validate", "-l", "error", "-c"])
+        .arg(&file)
+        .output()
+        .expect("Envoy runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    output.status.success().then_some(()).ok_or(said)
 }

