@@ -3,10 +3,13 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use fairlead_model::cluster::UpstreamProtocol;
+use fairlead_model::balance::Policy;
+use fairlead_model::cluster::{Cluster, UpstreamProtocol};
 use fairlead_model::edge::{CertificateDetails, CertificateMode, Edge, RequestId};
 use fairlead_model::listener::{Handler, Http};
+use fairlead_model::route::{Affinity, AffinityBy, CookieMade};
 use http::{HeaderValue, Request};
 use http_body_util::Full;
 use support::certificates::{Authority, client, server};
@@ -210,4 +213,92 @@ async fn a_certificate_is_told_as_the_mode_says() {
     );
     let appended = certified(CertificateMode::AppendForward).await;
     assert!(appended.starts_with("Hash=forged,By="), "{appended}");
+}
+
+/// Each endpoint answers with its number.
+async fn numbered(count: usize) -> Vec<Endpoint> {
+    let mut all = Vec::new();
+    for number in 0..count {
+        all.push(
+            Endpoint::start(move |_, _| async move { text_answer(200, &number.to_string()) }).await,
+        );
+    }
+    all
+}
+
+fn sticky(made: Option<CookieMade>, endpoints: &[Endpoint]) -> (Http, Cluster) {
+    let mut forward = to("up");
+    forward.affinity = vec![Affinity {
+        by: AffinityBy::Cookie {
+            name: "shard".to_owned(),
+            made,
+        },
+        terminal: false,
+    }];
+    let addresses: Vec<_> = endpoints.iter().map(|own| own.address).collect();
+    let mut cluster = up(&addresses);
+    cluster.balancing.policy = Policy::RingHash {
+        least: 1024,
+        most: 1 << 20,
+    };
+    (http_to(forward), cluster)
+}
+
+async fn with_cookie(proxy: &Proxy, cookie: Option<&str>) -> (String, Option<String>) {
+    let mut request = Request::get("/").header("host", "shop.example");
+    if let Some(cookie) = cookie {
+        request = request.header("cookie", cookie);
+    }
+    let (head, body) = proxy
+        .send(request.body(Full::default()).expect("a request"))
+        .await;
+    let given = head.headers.get("set-cookie");
+    (
+        body,
+        given.map(|given| String::from_utf8_lossy(given.as_bytes()).into_owned()),
+    )
+}
+
+#[tokio::test]
+async fn a_cookie_brings_a_caller_back() {
+    let endpoints = numbered(8).await;
+    let made = CookieMade {
+        life: Duration::from_secs(60),
+        path: "/shop".to_owned(),
+        attributes: vec![
+            ("SameSite".to_owned(), "Lax".to_owned()),
+            ("Secure".to_owned(), String::new()),
+        ],
+    };
+    let (http, cluster) = sticky(Some(made), &endpoints);
+    let proxy = proxy(http, cluster).await;
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..12 {
+        let (first, given) = with_cookie(&proxy, None).await;
+        let given = given.expect("a cookie");
+        let (pair, rest) = given.split_once("; ").expect("attributes");
+        assert_eq!(
+            rest,
+            "Max-Age=60; Path=/shop; SameSite=Lax; Secure; HttpOnly"
+        );
+        for _ in 0..3 {
+            // A caller that has one is given none.
+            let again = with_cookie(&proxy, Some(&format!("other=1; {pair}"))).await;
+            assert_eq!(again, (first.clone(), None));
+        }
+        seen.insert(first);
+    }
+    assert!(seen.len() > 2, "callers are spread: {seen:?}");
+}
+
+#[tokio::test]
+async fn a_cookie_that_nobody_makes_is_only_read() {
+    let endpoints = numbered(8).await;
+    let (http, cluster) = sticky(None, &endpoints);
+    let proxy = proxy(http, cluster).await;
+    assert_eq!(with_cookie(&proxy, None).await.1, None);
+    let first = with_cookie(&proxy, Some("shard=a")).await;
+    for _ in 0..5 {
+        assert_eq!(with_cookie(&proxy, Some("shard=a")).await, first);
+    }
 }

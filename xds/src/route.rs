@@ -7,9 +7,9 @@ use fairlead_model::TextMatch;
 use fairlead_model::format::Format;
 use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::{
-    Action, Affinity, AffinityBy, Forward, HeaderChange, HeaderChanges, HeaderMatch, HeaderTest,
-    HeaderText, HostRewrite, OnPresent, PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect,
-    Route, RouteMatch, RouteTable, Timeouts, VirtualHost, WeightedCluster,
+    Action, Affinity, AffinityBy, CookieMade, Forward, HeaderChange, HeaderChanges, HeaderMatch,
+    HeaderTest, HeaderText, HostRewrite, OnPresent, PathMatch, PathRewrite, QueryMatch, QueryTest,
+    Redirect, Route, RouteMatch, RouteTable, Timeouts, VirtualHost, WeightedCluster,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
@@ -364,13 +364,9 @@ fn affinity(field: &Field<'_>) -> Result<Affinity> {
         by
     } else if let Some(cookie) = fields.get("cookie") {
         let own = cookie.fields()?;
-        if own.get("ttl").is_some() {
-            return Err(cookie.error("ttl: cookies made by the proxy are not supported"));
-        }
         let by = AffinityBy::Cookie {
-            name: own.need("name")?.text()?.to_owned(),
-            path: own.text("path")?.to_owned(),
-            life: None,
+            name: cookie_text(&own.need("name")?, "=;, \t\"")?,
+            made: cookie_made(&own)?,
         };
         own.finish()?;
         by
@@ -388,6 +384,43 @@ fn affinity(field: &Field<'_>) -> Result<Affinity> {
     let terminal = fields.flag("terminal")?;
     fields.finish()?;
     Ok(Affinity { by, terminal })
+}
+
+/// How a cookie is made; without a life none is, and the rest is of no use.
+fn cookie_made(fields: &Fields<'_>) -> Result<Option<CookieMade>> {
+    let path = fields
+        .get("path")
+        .map_or(Ok(String::new()), |path| cookie_text(&path, ";"))?;
+    let attributes = fields
+        .list("attributes")?
+        .iter()
+        .map(|own| {
+            let attribute = own.fields()?;
+            let name = cookie_text(&attribute.need("name")?, "=;, \t\"")?;
+            let value = attribute
+                .get("value")
+                .map_or(Ok(String::new()), |value| cookie_text(&value, ";"))?;
+            attribute.finish()?;
+            Ok((name, value))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(fields.duration("ttl")?.map(|life| CookieMade {
+        life,
+        path,
+        attributes,
+    }))
+}
+
+/// A part of a cookie, which must not end it.
+fn cookie_text(field: &Field<'_>, not: &str) -> Result<String> {
+    let text = field.text()?;
+    let is_wrong = |character: char| {
+        character.is_control() || !character.is_ascii() || not.contains(character)
+    };
+    if text.contains(is_wrong) {
+        return Err(field.error(format!("{text:?} cannot stand in a cookie")));
+    }
+    Ok(text.to_owned())
 }
 
 /// A `RetryPolicy`. Envoy repeats any method that its conditions name, so this does too.

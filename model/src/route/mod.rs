@@ -228,19 +228,28 @@ pub struct Affinity {
 pub enum AffinityBy {
     /// A header of the request.
     Header(String),
-    /// A cookie; made by the proxy, with this life, when the request has none and a life is given.
+    /// A cookie.
     Cookie {
         /// Its name.
         name: String,
-        /// Its path.
-        path: String,
-        /// Its life; zero is a session's.
-        life: Option<Duration>,
+        /// How the proxy makes one, where the request has none; nothing: it makes none.
+        made: Option<CookieMade>,
     },
     /// A parameter of the query.
     Query(String),
     /// The address of the caller.
     SourceAddress,
+}
+
+/// A cookie that the proxy makes. Scripts never see it (`HttpOnly`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CookieMade {
+    /// Its life in whole seconds; zero is a session's.
+    pub life: Duration,
+    /// Its path; empty where it has none.
+    pub path: String,
+    /// Its other attributes, with empty values for those that have none.
+    pub attributes: Vec<(String, String)>,
 }
 
 /// The new path of a request, its query kept, where `matches` is what its route matched.

@@ -11,12 +11,14 @@ use fairlead_model::fault::Fault;
 use fairlead_model::listener::HttpTimeouts;
 use fairlead_model::retry::{Failed, RetryPolicy};
 use fairlead_model::route::{Action, Forward, HeaderChanges, HostRewrite, Route};
+use http::header::SET_COOKIE;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 
 use super::activity::Active;
-use super::aim::{affinity_hash, change, choose, deadline, silence};
+use super::affinity::{Bound, bind};
+use super::aim::{Changes, choose, deadline, silence};
 use super::answer::{Answer, Exchange};
 use super::attempt::{Attempt, Try, failure, retry_after};
 use super::fields::reshape;
@@ -61,6 +63,8 @@ pub(super) struct Target {
     /// The same; out while a try is under it.
     limit: Option<Limit>,
     hash: Option<u64>,
+    /// What the answer gives the caller, so that it comes back to the endpoint.
+    cookies: Vec<HeaderValue>,
     tried: Vec<EndpointKey>,
     _running: Held,
     retrying: Option<Held>,
@@ -291,17 +295,25 @@ impl Call {
             }
             (end, None) => end.map(|end| Limit::new(&self.core.timers, end)),
         };
-        let hash = match forward.affinity.as_slice() {
-            [] => None,
-            affinity => affinity_hash(affinity, self),
+        let head = self.head.as_mut().ok_or(Fault::Internal)?;
+        let bound = match forward.affinity.as_slice() {
+            [] => Bound::default(),
+            affinity => bind(affinity, head, self.source, &self.core.random),
         };
-        change(self, forward, weighted)?;
+        let changes = Changes {
+            route: &self.route,
+            cluster: weighted,
+            host: self.host_changes.as_deref(),
+            record: self.record.as_ref(),
+        };
+        changes.make(head, &mut self.host)?;
         self.target = Some(Target {
             cluster,
             upstream,
             deadline,
             limit,
-            hash,
+            hash: bound.hash,
+            cookies: bound.cookies,
             tried: Vec::new(),
             _running: running,
             retrying: None,
@@ -546,7 +558,10 @@ impl Call {
         begun: Moment,
     ) -> Response<Answer> {
         let now = self.core.clock.now();
-        let limit = self.target.as_mut().and_then(|target| target.limit.take());
+        let (limit, cookies) = match self.target.as_mut() {
+            Some(target) => (target.limit.take(), std::mem::take(&mut target.cookies)),
+            None => (None, Vec::new()),
+        };
         let Failed::Answer {
             status,
             grpc,
@@ -580,6 +595,9 @@ impl Call {
         let mut response = response.map(|body| Answer::of(body, exchange, now));
         let headers = response.headers_mut();
         super::fields::remove_hop_by_hop(headers);
+        for cookie in cookies {
+            headers.append(SET_COOKIE, cookie);
+        }
         if let Some(cluster) = cluster {
             let record = record.as_ref();
             cluster.response_headers.apply(headers, |format, headers| {

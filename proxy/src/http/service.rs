@@ -265,10 +265,6 @@ impl HttpService {
         let changes = &virtual_host.request_headers;
         let is_h2 = head.version == Version::HTTP_2;
         if head.method == Method::CONNECT || upgrade.is_some() {
-            changes.apply(&mut head.headers, |format, headers| match &seen.record {
-                Some(record) => record.request_text(format, headers),
-                None => String::new(),
-            });
             let wanted = tunnel::Wanted {
                 core: &self.core,
                 route: &route,
@@ -279,6 +275,8 @@ impl HttpService {
                 active: seen.active.take(),
                 record: seen.record.clone(),
                 limits: &self.settings.timeouts,
+                host_changes: changes,
+                source: seen.arrived.caller,
             };
             return Box::pin(tunnel::open(wanted, head, body))
                 .await

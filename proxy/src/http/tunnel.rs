@@ -9,8 +9,10 @@ use aws_lc_rs::digest;
 use fairlead_model::balance::{EndpointKey, Finish};
 use fairlead_model::fault::Fault;
 use fairlead_model::listener::HttpTimeouts;
-use fairlead_model::route::{Action, Forward, Route};
-use http::header::{CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use fairlead_model::route::{Action, Forward, HeaderChanges, Route, WeightedCluster};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SET_COOKIE, UPGRADE,
+};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -20,7 +22,8 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
 use super::activity::Active;
-use super::aim::silence;
+use super::affinity::bind;
+use super::aim::{Changes, silence};
 use super::answer::Answer;
 use super::fields::reshape;
 use super::record::Record;
@@ -47,6 +50,10 @@ pub(super) struct Wanted<'a> {
     /// What is known of it.
     pub(super) record: Option<Rc<Record>>,
     pub(super) limits: &'a HttpTimeouts,
+    /// What the virtual host changes.
+    pub(super) host_changes: &'a HeaderChanges,
+    /// The caller.
+    pub(super) source: Option<std::net::IpAddr>,
 }
 
 /// An endpoint whose counts are put right when the tunnel ends.
@@ -110,7 +117,16 @@ pub(super) async fn open(
     {
         return Err(Fault::Denied);
     }
-    let (upstream, key, pool, mut running) = endpoint(&wanted, forward).await?;
+    let bound = bind(&forward.affinity, &head, wanted.source, &wanted.core.random);
+    let (upstream, cluster, pool, mut running) = endpoint(&wanted, forward, bound.hash).await?;
+    let key = running.key;
+    let changes = Changes {
+        route: wanted.route,
+        cluster,
+        host: Some(wanted.host_changes),
+        record: wanted.record.as_ref(),
+    };
+    changes.make(&mut head, &mut wanted.host)?;
     running._active = wanted.active.take();
     let upgrade = head
         .extensions
@@ -148,7 +164,7 @@ pub(super) async fn open(
             .map_err(|_| Fault::ConnectionTerminated)?
             .map(Endpoint::Http1),
     };
-    answer(
+    let mut response = answer(
         endpoint,
         lease,
         caller,
@@ -156,7 +172,11 @@ pub(super) async fn open(
         wanted.is_h2,
         key_of_caller.as_ref(),
         &protocol,
-    )
+    )?;
+    for cookie in bound.cookies {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    Ok(response)
 }
 
 /// The protocol that is asked for: `CONNECT` for a plain tunnel.
@@ -172,10 +192,12 @@ fn protocol(wanted: &Wanted<'_>, head: &Parts) -> Option<String> {
     })
 }
 
-async fn endpoint(
+/// An endpoint for the tunnel, and the cluster it is of.
+async fn endpoint<'a>(
     asked: &Wanted<'_>,
-    forward: &Forward,
-) -> Result<(Rc<Upstream>, EndpointKey, Rc<Pool>, Running), Fault> {
+    forward: &'a Forward,
+    hash: Option<u64>,
+) -> Result<(Rc<Upstream>, &'a WeightedCluster, Rc<Pool>, Running), Fault> {
     let core = asked.core;
     let weight = forward.weight();
     let draw = if weight > 0 {
@@ -192,6 +214,7 @@ async fn endpoint(
     )
     .ok_or(Fault::LimitReached)?;
     let wanted = fairlead_model::balance::Wanted {
+        hash,
         subset: &forward.subset,
         ..Default::default()
     };
@@ -212,7 +235,7 @@ async fn endpoint(
         _held: held,
         _active: None,
     };
-    Ok((upstream, key, pool, running))
+    Ok((upstream, cluster, pool, running))
 }
 
 /// The request as the connection to the endpoint wants it.

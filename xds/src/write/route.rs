@@ -175,14 +175,23 @@ fn rewrite(message: Message, rewrite: Option<&PathRewrite>) -> Message {
 fn affinity(affinity: &Affinity) -> Value {
     let (field, own) = match &affinity.by {
         AffinityBy::Header(name) => ("header", json!({"header_name": name})),
-        AffinityBy::Cookie { name, path, life } => (
-            "cookie",
-            Message::default()
+        AffinityBy::Cookie { name, made: None } => ("cookie", json!({"name": name})),
+        AffinityBy::Cookie {
+            name,
+            made: Some(made),
+        } => {
+            let attributes: Vec<Value> = made
+                .attributes
+                .iter()
+                .map(|(name, value)| json!({"name": name, "value": value}))
+                .collect();
+            let own = Message::default()
                 .with("name", json!(name))
-                .with("path", json!(path))
-                .with("ttl", json!(life.map(duration)))
-                .done(),
-        ),
+                .with("ttl", duration(made.life))
+                .with("path", json!(made.path))
+                .with("attributes", json!(attributes));
+            ("cookie", own.done())
+        }
         AffinityBy::Query(name) => ("query_parameter", json!({"name": name})),
         AffinityBy::SourceAddress => ("connection_properties", json!({"source_ip": true})),
     };

@@ -24,9 +24,9 @@ use fairlead_model::listener::{
 };
 use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::{
-    Action, Affinity, AffinityBy, Forward, HeaderChange, HeaderChanges, HeaderMatch, HeaderTest,
-    HostRewrite, OnPresent, PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect, Route,
-    RouteMatch, RouteTable, Timeouts, VirtualHost, WeightedCluster,
+    Action, Affinity, AffinityBy, CookieMade, Forward, HeaderChange, HeaderChanges, HeaderMatch,
+    HeaderTest, HostRewrite, OnPresent, PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect,
+    Route, RouteMatch, RouteTable, Timeouts, VirtualHost, WeightedCluster,
 };
 use fairlead_model::tls::{
     Certificate, ClientTls, NameKind, NameMatch, Secret, SecretSource, ServerTls, TlsCommon, Trust,

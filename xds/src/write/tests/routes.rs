@@ -172,11 +172,16 @@ fn forward() -> impl Strategy<Value = Forward> {
     ];
     let by = prop_oneof![
         name().prop_map(AffinityBy::Header),
-        (name(), name()).prop_map(|(name, path)| AffinityBy::Cookie {
-            name,
-            path: format!("/{path}"),
-            life: None,
-        }),
+        (name(), of((name(), 0u64..100, vec((name(), name()), 0..2)))).prop_map(|(name, made)| {
+            AffinityBy::Cookie {
+                name,
+                made: made.map(|(path, seconds, attributes)| CookieMade {
+                    life: std::time::Duration::from_secs(seconds),
+                    path: format!("/{path}"),
+                    attributes,
+                }),
+            }
+        },),
         name().prop_map(AffinityBy::Query),
         Just(AffinityBy::SourceAddress),
     ];
