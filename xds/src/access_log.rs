@@ -9,9 +9,12 @@ use serde_json::Value;
 use crate::field::{Field, Fields, Result};
 use crate::route;
 
-const FILE: &str = "envoy.extensions.access_loggers.file.v3.FileAccessLog";
-const STDOUT: &str = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog";
-const STDERR: &str = "envoy.extensions.access_loggers.stream.v3.StderrAccessLog";
+/// A file.
+pub(crate) const FILE: &str = "envoy.extensions.access_loggers.file.v3.FileAccessLog";
+/// Standard output.
+pub(crate) const STDOUT: &str = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog";
+/// Standard error.
+pub(crate) const STDERR: &str = "envoy.extensions.access_loggers.stream.v3.StderrAccessLog";
 
 /// What a line says where nothing else is asked: Envoy's own.
 const USUAL_LINE: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
@@ -20,7 +23,7 @@ const USUAL_LINE: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-
 \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n";
 
 /// The names of gRPC's statuses by their number.
-const GRPC: [&str; 17] = [
+pub(crate) const GRPC: [&str; 17] = [
     "OK",
     "CANCELED",
     "UNKNOWN",

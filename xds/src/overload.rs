@@ -6,11 +6,16 @@ use fairlead_model::overload::Overload;
 
 use crate::field::{Field, Result};
 
-const HEAP: &str = "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig";
-const MONITOR: &str = "envoy.resource_monitors.fixed_heap";
-const REQUESTS: &str = "envoy.overload_actions.stop_accepting_requests";
-const CONNECTIONS: &str = "envoy.overload_actions.stop_accepting_connections";
-const KEEP_ALIVE: &str = "envoy.overload_actions.disable_http_keepalive";
+/// How its settings are called.
+pub(crate) const HEAP: &str = "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig";
+/// What looks at the memory.
+pub(crate) const MONITOR: &str = "envoy.resource_monitors.fixed_heap";
+/// Requests are refused.
+pub(crate) const REQUESTS: &str = "envoy.overload_actions.stop_accepting_requests";
+/// Connections are refused.
+pub(crate) const CONNECTIONS: &str = "envoy.overload_actions.stop_accepting_connections";
+/// Connections end with their request.
+pub(crate) const KEEP_ALIVE: &str = "envoy.overload_actions.disable_http_keepalive";
 
 /// An `OverloadManager`.
 pub(crate) fn read(field: &Field<'_>) -> Result<Overload> {

@@ -7,7 +7,8 @@ use http::HeaderName;
 
 use crate::field::{Field, Fields, Result};
 
-const OPENTELEMETRY: &str = "envoy.config.trace.v3.OpenTelemetryConfig";
+/// OpenTelemetry.
+pub(crate) const OPENTELEMETRY: &str = "envoy.config.trace.v3.OpenTelemetryConfig";
 
 /// The field `tracing`.
 pub(crate) fn read(field: &Field<'_>) -> Result<Tracing> {

@@ -1,10 +1,12 @@
 //! The file a proxy starts with.
 
+use fairlead_model::overload::Overload;
 use serde_json::{Value, json};
 
-use super::{Message, cluster, endpoint, listener, secret, source};
+use super::{Message, cluster, duration, endpoint, extension, listener, secret, source};
 use crate::bootstrap::{Bootstrap, Dynamic};
 use crate::dynamic::NODE;
+use crate::overload;
 use crate::shapes::Shapes;
 
 /// A `Bootstrap`. What stood in files stands in it; private keys do not.
@@ -40,10 +42,38 @@ pub fn bootstrap(bootstrap: &Bootstrap) -> Value {
         .with("stats_config", json!(stats))
         .with("static_resources", resources)
         .with(
+            "overload_manager",
+            json!(bootstrap.overload.as_ref().and_then(overload)),
+        )
+        .with(
             "dynamic_resources",
             json!(bootstrap.dynamic.as_ref().map(dynamic)),
         )
         .done()
+}
+
+/// What is given up for want of memory, where the file says so.
+fn overload(own: &Overload) -> Option<Value> {
+    let actions: Vec<Value> = [
+        (overload::REQUESTS, own.requests),
+        (overload::CONNECTIONS, own.connections),
+        (overload::KEEP_ALIVE, own.keep_alive),
+    ]
+    .into_iter()
+    .filter_map(|(name, share)| {
+        let trigger = json!({"name": overload::MONITOR, "threshold": {"value": share?}});
+        Some(json!({"name": name, "triggers": [trigger]}))
+    })
+    .collect();
+    let heap = json!({"max_heap_size_bytes": own.limit?});
+    let message = Message::default()
+        .with("refresh_interval", duration(own.refresh))
+        .with(
+            "resource_monitors",
+            json!([extension(overload::MONITOR, overload::HEAP, heap)]),
+        )
+        .with("actions", json!(actions));
+    Some(message.done())
 }
 
 /// Who the proxy says it is.

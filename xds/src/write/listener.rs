@@ -6,7 +6,9 @@ use fairlead_model::listener::{
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::{Message, duration, endpoint, extension, limit, route, source, tls};
+use super::{
+    Message, access_log, duration, endpoint, extension, limit, manager, route, source, tls,
+};
 use crate::http_manager::ROUTER;
 use crate::listener::{HTTP_INSPECTOR, MANAGER, ORIGINAL, PROXY_HEADER, TCP, TLS_INSPECTOR};
 
@@ -14,6 +16,12 @@ use crate::listener::{HTTP_INSPECTOR, MANAGER, ORIGINAL, PROXY_HEADER, TCP, TLS_
 #[must_use]
 pub fn listener(listener: &Listener) -> Value {
     let chains: Vec<Value> = listener.chains.iter().map(chain).collect();
+    let is_outbound = |own: &Chain| match &own.handler {
+        Handler::Http(http) => http.tracing.as_ref().is_some_and(|own| own.is_client),
+        Handler::Tcp(_) => false,
+    };
+    let mut all = listener.chains.iter().chain(&listener.default_chain);
+    let direction = all.any(is_outbound).then_some("OUTBOUND");
     let mut filters = Vec::new();
     if listener.proxy_protocol {
         filters.push(filter("proxy_protocol", PROXY_HEADER));
@@ -25,6 +33,8 @@ pub fn listener(listener: &Listener) -> Value {
         .with("name", json!(listener.name))
         .with("address", endpoint::address(&listener.address))
         .with("filter_chains", json!(chains))
+        .with("access_log", access_log::logs(&listener.logs))
+        .with("traffic_direction", json!(direction))
         .with(
             "default_filter_chain",
             json!(listener.default_chain.as_ref().map(chain)),
@@ -129,7 +139,7 @@ fn http(http: &Http) -> Value {
             json!({"route_config_name": name, "config_source": source()}),
         ),
     };
-    let mut value = Message::default()
+    let value = Message::default()
         .with("stat_prefix", json!(http.name))
         .with("codec_type", json!(codec))
         .with(field, routes)
@@ -146,9 +156,16 @@ fn http(http: &Http) -> Value {
         .with("common_http_protocol_options", common.done())
         .with("max_request_headers_kb", json!(http.header_bytes / 1024))
         .with("http2_protocol_options", http2.done())
-        .done();
-    // Nothing here adds such a header, and Envoy does unless told otherwise.
-    value["generate_request_id"] = json!(false);
+        .with("access_log", access_log::logs(&http.logs))
+        .with(
+            "tracing",
+            json!(http.tracing.as_deref().map(manager::tracing)),
+        );
+    let edge = http.edge.as_deref();
+    let mut value = manager::callers(value, edge).done();
+    // Envoy makes ids unless told otherwise.
+    let makes_ids = edge.is_some_and(|edge| edge.request_id.is_some());
+    value["generate_request_id"] = json!(makes_ids);
     value
 }
 
@@ -156,6 +173,7 @@ fn tcp(tcp: &Tcp) -> Value {
     let message = Message::default()
         .with("stat_prefix", json!(tcp.name))
         .with("idle_timeout", limit(tcp.idle))
+        .with("access_log", access_log::logs(&tcp.logs))
         .with(
             "tunneling_config",
             json!(tcp.tunnel.as_ref().map(|host| json!({"hostname": host}))),

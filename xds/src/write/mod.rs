@@ -1,10 +1,12 @@
 //! The model's types as Envoy's resources, in their JSON form: what a control plane tells, and what an operator is shown. Reading
 //! what was written gives the same again, but for private keys: only [`secret_with_key`] has them. [`crate::Shapes::bytes`] makes protocol buffers of it.
 
+mod access_log;
 mod bootstrap;
 mod cluster;
 mod endpoint;
 mod listener;
+mod manager;
 mod matching;
 mod route;
 mod tls;

@@ -44,11 +44,17 @@ fn http_of() -> impl Strategy<Value = Http> {
             window,
             any::<bool>(),
         ),
+        (
+            observed::logs(),
+            observed::edge(),
+            of(observed::tracing().prop_map(Arc::new)),
+        ),
     )
         .prop_map(
             |(
                 (name, codec, routes, server, timeouts),
                 (kilobytes, header_count, streams, stream_window, connection_window, connect),
+                (logs, edge, tracing),
             )| Http {
                 name,
                 codec,
@@ -61,9 +67,9 @@ fn http_of() -> impl Strategy<Value = Http> {
                 stream_window,
                 connection_window,
                 connect,
-                edge: None,
-                logs: Vec::new(),
-                tracing: None,
+                edge,
+                logs,
+                tracing,
             },
         )
 }
@@ -93,8 +99,9 @@ fn chain() -> impl Strategy<Value = Chain> {
                 sources,
             },
         );
-    let tcp = (name(), vec((name(), 1u32..9), 1..3), of(time()), of(name())).prop_map(
-        |(name, clusters, idle, tunnel)| Tcp {
+    let clusters = vec((name(), 1u32..9), 1..3);
+    let tcp = (name(), clusters, of(time()), of(name()), observed::logs()).prop_map(
+        |(name, clusters, idle, tunnel, logs)| Tcp {
             name,
             clusters: clusters
                 .into_iter()
@@ -102,7 +109,7 @@ fn chain() -> impl Strategy<Value = Chain> {
                 .collect(),
             idle,
             tunnel,
-            logs: Vec::new(),
+            logs,
         },
     );
     let handler = prop_oneof![
@@ -129,21 +136,32 @@ pub(super) fn listener_of() -> impl Strategy<Value = Listener> {
     (
         (name(), address(), any::<bool>(), any::<bool>()),
         (of(detect), vec(chain(), 1..3), of(chain()), 1u32..),
+        (observed::logs(), any::<bool>()),
     )
         .prop_map(
             |(
                 (name, address, original_destination, proxy_protocol),
-                (detect, chains, default_chain, buffer_bytes),
-            )| Listener {
-                name,
-                address,
-                original_destination,
-                proxy_protocol,
-                detect,
-                chains,
-                default_chain,
-                buffer_bytes,
-                logs: Vec::new(),
+                (detect, mut chains, mut default_chain, buffer_bytes),
+                (logs, is_outbound),
+            )| {
+                for chain in chains.iter_mut().chain(&mut default_chain) {
+                    if let Handler::Http(http) = &mut chain.handler
+                        && let Some(tracing) = &mut Arc::make_mut(http).tracing
+                    {
+                        Arc::make_mut(tracing).is_client = is_outbound;
+                    }
+                }
+                Listener {
+                    name,
+                    address,
+                    original_destination,
+                    proxy_protocol,
+                    detect,
+                    chains,
+                    default_chain,
+                    buffer_bytes,
+                    logs,
+                }
             },
         )
 }

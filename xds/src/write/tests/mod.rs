@@ -2,6 +2,7 @@
 
 mod clusters;
 mod listeners;
+mod observed;
 mod routes;
 mod tls;
 

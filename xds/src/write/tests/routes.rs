@@ -21,7 +21,7 @@ pub(super) fn changes() -> impl Strategy<Value = HeaderChanges> {
     (vec(remove, 0..2), vec(set, 0..2)).prop_map(|(remove, set)| HeaderChanges { remove, set })
 }
 
-fn header() -> impl Strategy<Value = HeaderMatch> {
+pub(super) fn header() -> impl Strategy<Value = HeaderMatch> {
     let test = prop_oneof![
         any::<bool>().prop_map(HeaderTest::Present),
         text().prop_map(HeaderTest::Text),
