@@ -128,8 +128,7 @@ impl Limit {
     }
 
     /// What `future` makes within the limit.
-    pub(crate) async fn hold<F: Future>(&mut self, future: F) -> Option<F::Output> {
-        let mut future = std::pin::pin!(future);
+    pub(crate) async fn hold<F: Future>(&mut self, mut future: Pin<&mut F>) -> Option<F::Output> {
         std::future::poll_fn(|context| match future.as_mut().poll(context) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
             Poll::Pending => self.poll(context).map(|()| None),
@@ -151,13 +150,16 @@ impl Drop for Limit {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     /// How long until the limit of `after` is reached.
     async fn reached(timers: &Rc<Timers>, after: Duration) -> Duration {
         let begun = Instant::now();
         let mut limit = Limit::new(timers, begun + after);
-        assert!(limit.hold(std::future::pending::<()>()).await.is_none());
+        let never = pin!(std::future::pending::<()>());
+        assert!(limit.hold(never).await.is_none());
         begun.elapsed()
     }
 
@@ -167,7 +169,7 @@ mod tests {
         for seconds in [5, 1, 9, 2] {
             let limit = Duration::from_secs(seconds);
             Limit::new(&timers, Instant::now() + limit)
-                .hold(tokio::task::yield_now())
+                .hold(pin!(tokio::task::yield_now()))
                 .await
                 .expect("what ends at once is within its limit");
         }
@@ -193,13 +195,18 @@ mod tests {
             }
             std::future::pending::<()>().await;
         };
-        assert!(limit.hold(moving).await.is_none() && limit.is_silence());
+        assert!(limit.hold(pin!(moving)).await.is_none() && limit.is_silence());
         let took = begun.elapsed().as_secs();
         assert!((40..=50).contains(&took), "{took}");
         let begun = Instant::now();
         let mut ended =
             Limit::of_silence(&timers, begun, second * 10, Some(begun + second * 3), None);
-        assert!(ended.hold(std::future::pending::<()>()).await.is_none());
+        assert!(
+            ended
+                .hold(pin!(std::future::pending::<()>()))
+                .await
+                .is_none()
+        );
         assert!(!ended.is_silence() && begun.elapsed().as_secs() == 3);
     }
 }

@@ -39,7 +39,7 @@ pub enum TableError {
 #[derive(Debug, Clone)]
 pub struct RouteTable {
     name: Arc<str>,
-    hosts: Vec<VirtualHost>,
+    hosts: Vec<Arc<VirtualHost>>,
     ignore_port: bool,
     exact: HashMap<String, usize>,
     /// `*.example`, by `.example`, the longest first.
@@ -62,7 +62,7 @@ struct PathIndex {
 #[derive(Debug, Clone, Copy)]
 pub struct Matched<'a> {
     /// The host it belongs to.
-    pub host: &'a VirtualHost,
+    pub host: &'a Arc<VirtualHost>,
     /// The route.
     pub route: &'a Arc<Route>,
 }
@@ -114,7 +114,7 @@ impl RouteTable {
         table
             .prefixes
             .sort_by_key(|(start, _)| std::cmp::Reverse(start.len()));
-        table.hosts = hosts;
+        table.hosts = hosts.into_iter().map(Arc::new).collect();
         Ok(table)
     }
 
@@ -126,7 +126,7 @@ impl RouteTable {
 
     /// Its hosts.
     #[must_use]
-    pub fn hosts(&self) -> &[VirtualHost] {
+    pub fn hosts(&self) -> &[Arc<VirtualHost>] {
         &self.hosts
     }
 

@@ -34,7 +34,7 @@ pub(super) struct Changes<'a> {
     pub(super) route: &'a Route,
     pub(super) cluster: &'a WeightedCluster,
     /// What the virtual host changes.
-    pub(super) host: Option<&'a HeaderChanges>,
+    pub(super) host: &'a HeaderChanges,
     pub(super) record: Option<&'a Rc<Record>>,
 }
 
@@ -48,9 +48,7 @@ impl Changes<'_> {
         // The most exact first, as Envoy does: what is said of more has the last word.
         self.cluster.request_headers.apply(&mut head.headers, text);
         self.route.request_headers.apply(&mut head.headers, text);
-        if let Some(changes) = self.host {
-            changes.apply(&mut head.headers, text);
-        }
+        self.host.apply(&mut head.headers, text);
         let Action::Forward(forward) = &self.route.action else {
             return Ok(());
         };

@@ -1,5 +1,6 @@
 //! Sends a request to an endpoint, and again to another where the route says so.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use fairlead_model::deadline::format_grpc_timeout;
 use fairlead_model::fault::Fault;
 use fairlead_model::listener::HttpTimeouts;
 use fairlead_model::retry::{Failed, RetryPolicy};
-use fairlead_model::route::{Action, Forward, HeaderChanges, HostRewrite, Route};
+use fairlead_model::route::{Action, Forward, HostRewrite, Route, VirtualHost};
 use http::header::SET_COOKIE;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
@@ -38,8 +39,7 @@ const STALE_CONNECTIONS: u32 = 3;
 pub(super) struct Call {
     pub(super) core: Rc<Core>,
     pub(super) route: Arc<Route>,
-    /// What the virtual host changes of the head; made after what the route does.
-    pub(super) host_changes: Option<Box<HeaderChanges>>,
+    pub(super) virtual_host: Arc<VirtualHost>,
     pub(super) method: Method,
     /// The head; out while a try without a policy has it.
     pub(super) head: Option<Parts>,
@@ -91,9 +91,9 @@ impl From<Fault> for Unserved {
 pub(super) async fn forward(
     mut call: Box<Call>,
     body: Incoming,
+    route: &Route,
     limits: &HttpTimeouts,
 ) -> Result<Response<Answer>, Unserved> {
-    let route = Arc::clone(&call.route);
     let Action::Forward(forward) = &route.action else {
         return Err(Fault::Internal.into());
     };
@@ -303,7 +303,7 @@ impl Call {
         let changes = Changes {
             route: &self.route,
             cluster: weighted,
-            host: self.host_changes.as_deref(),
+            host: &self.virtual_host.request_headers,
             record: self.record.as_ref(),
         };
         changes.make(head, &mut self.host)?;
@@ -423,9 +423,10 @@ impl Call {
         let outcome = match self.limit(policy) {
             None => self.send(forward, policy.is_some(), &pool, body).await,
             Some((mut limit, is_of_call)) => {
-                let sent = limit
-                    .hold(self.send(forward, policy.is_some(), &pool, body))
-                    .await;
+                let sent = {
+                    let sending = pin!(self.send(forward, policy.is_some(), &pool, body));
+                    limit.hold(sending).await
+                };
                 let is_silence = limit.is_silence();
                 let outcome = sent.unwrap_or_else(|| Err(self.late(is_of_call, is_silence)));
                 if let (true, Some(target)) = (is_of_call, self.target.as_mut()) {

@@ -1,6 +1,7 @@
 //! A request's way from its head to its answer.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use fairlead_model::fault::Fault;
 use fairlead_model::format::Format;
 use fairlead_model::listener::{Http, ServerHeader};
 use fairlead_model::route::{
-    Action, HeaderChanges, Matched, RequestHead, Route, VirtualHost, WeightedCluster, location,
+    Action, HeaderChanges, RequestHead, Route, VirtualHost, WeightedCluster, location,
 };
 use http::header::{CONNECTION, CONTENT_TYPE, SERVER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
@@ -84,12 +85,13 @@ impl HttpService {
             .is_some_and(|edge| edge.certificate.mode != CertificateMode::Sanitize)
     }
 
-    /// Answers a request. It never fails: what goes wrong is an answer too.
-    pub(crate) async fn serve(
+    /// Answers a request. It never fails: what goes wrong is an answer too. What can be found out at once is, so that the
+    /// future carries no more than what it waits with.
+    pub(crate) fn serve(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         mut request: Request<Incoming>,
-    ) -> Result<Response<Answer>, Infallible> {
+    ) -> impl Future<Output = Result<Response<Answer>, Infallible>> + 'static + use<> {
         let begun = self.core.clock.now();
         let arrived = edge::arrive(
             &self.core,
@@ -112,18 +114,44 @@ impl HttpService {
             }),
         };
         let shed = self.core.shared.pressure.get();
-        let outcome = if shed.requests {
+        let next = if shed.requests {
             self.figures.downstream_rq_overload_close.increment();
             Err(Fault::Overloaded)
         } else {
-            self.route(connection, request, &mut seen).await
+            self.route(connection, request, &mut seen)
         };
-        let mut response = outcome.unwrap_or_else(|fault| self.failed(fault, &seen));
+        let is_last = shed.keep_alive && !is_h2;
+        let service = Rc::clone(self);
+        async move {
+            let response = match next {
+                Err(fault) => service.failed(fault, &seen),
+                Ok(Next::Answer(response)) => *response,
+                Ok(Next::Forward(call, body, way)) => {
+                    let limits = &service.settings.timeouts;
+                    let outcome = forward(call, body, &way.route, limits).await;
+                    service.came_back(outcome, &way, &seen)
+                }
+                Ok(Next::Tunnel(opening, way)) => {
+                    let outcome = opening.await.map_err(Unserved::from);
+                    service.came_back(outcome, &way, &seen)
+                }
+            };
+            Ok(service.answer(response, seen, is_last))
+        }
+    }
+
+    /// Makes the last changes to an answer, and counts it.
+    fn answer(
+        &self,
+        mut response: Response<Answer>,
+        mut seen: Seen,
+        is_last: bool,
+    ) -> Response<Answer> {
         // Not every version of HTTP leaves out by itself what a HEAD must not have.
         if seen.is_head && matches!(response.body(), Answer::Text(_)) {
             *response.body_mut() = Answer::Empty;
         }
-        if shed.keep_alive && !is_h2 {
+        if is_last {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -143,10 +171,10 @@ impl HttpService {
         self.figures
             .downstream_rq_time
             .observe(self.core.clock.read().since(seen.begun));
-        Ok(match seen.record {
+        match seen.record {
             None => response,
             Some(record) => watch(response, record),
-        })
+        }
     }
 
     /// The answer to a request that could not be served.
@@ -159,13 +187,15 @@ impl HttpService {
         respond::fault(fault, seen.is_grpc)
     }
 
-    async fn route(
-        &self,
+    /// Finds out what becomes of a request.
+    fn route(
+        self: &Rc<Self>,
         connection: &Rc<Connection>,
         request: Request<Incoming>,
         seen: &mut Seen,
-    ) -> Result<Response<Answer>, Fault> {
-        let table = self.table.borrow().clone().ok_or(Fault::RouteNotFound)?;
+    ) -> Result<Next, Fault> {
+        let table = self.table.borrow();
+        let table = table.as_ref().ok_or(Fault::RouteNotFound)?;
         let host = authority(&request).map_err(|_| Fault::RequestInvalid)?;
         let is_asterisk = request.uri().path() == "*" && request.method() != Method::OPTIONS;
         if is_asterisk {
@@ -178,28 +208,27 @@ impl HttpService {
             query: request.uri().query(),
             headers: request.headers(),
         };
-        let Some(Matched {
-            host: virtual_host,
-            route,
-        }) = table.route(&head, self.core.draw())
-        else {
+        let Some(matched) = table.route(&head, self.core.draw()) else {
             self.figures.no_route.increment();
             return Err(Fault::RouteNotFound);
         };
-        let has_formats = has_formats(virtual_host, route);
+        let way = Way {
+            route: Arc::clone(matched.route),
+            host: Arc::clone(matched.host),
+        };
+        let has_formats = has_formats(&way.host, &way.route);
         if seen.record.is_none() && has_formats {
             let record = Record::new(&self.core, None, connection, seen.begun, &request, None);
             seen.record = Some(record);
         }
         if let Some(record) = &seen.record {
-            record.routed(route, &virtual_host.name);
+            record.routed(&way.route, &way.host.name);
             record.came_from(seen.arrived.caller);
             if has_formats {
                 record.keep_request(request.headers(), true);
             }
         }
-        let mut details = Some("direct_response");
-        let mut response = match &route.action {
+        let response = match &way.route.action {
             Action::Respond { status, body } => {
                 self.figures.rq_direct_response.increment();
                 respond::direct(*status, body)
@@ -207,87 +236,49 @@ impl HttpService {
             Action::Redirect(redirect) => {
                 self.figures.rq_redirect.increment();
                 let scheme = if connection.is_tls { "https" } else { "http" };
-                respond::redirect(
-                    redirect.status,
-                    &location(redirect, &route.matches, scheme, &head),
-                )
+                let place = location(redirect, &way.route.matches, scheme, &head);
+                respond::redirect(redirect.status, &place)
             }
-            Action::Forward(_) => {
-                let own = Arc::clone(route);
-                let forwarded = self.forward(connection, request, (host, virtual_host), own, seen);
-                match forwarded.await {
-                    Ok(response) => {
-                        details = Some("via_upstream");
-                        response
-                    }
-                    // What is changed of answers is changed of this one too.
-                    Err(unserved) => {
-                        details = None;
-                        let mut response = self.failed(unserved.fault, seen);
-                        if let Some(cluster) = weighted(&route.action, unserved.cluster) {
-                            let record = seen.record.as_ref();
-                            let headers = response.headers_mut();
-                            cluster.response_headers.apply(headers, |format, headers| {
-                                record.map_or_else(String::new, |own| {
-                                    own.response_text(format, headers)
-                                })
-                            });
-                        }
-                        response
-                    }
-                }
-            }
+            Action::Forward(_) => return Ok(self.forward(connection, request, host, way, seen)),
         };
-        let record = seen.record.as_ref();
-        if let (Some(record), Some(details)) = (record, details) {
-            record.answered_by(details, response.status().as_u16());
-        }
-        let text = |format: &Format, headers: &HeaderMap| match record {
-            Some(record) => record.response_text(format, headers),
-            None => String::new(),
-        };
-        let headers = response.headers_mut();
-        route.response_headers.apply(headers, text);
-        virtual_host.response_headers.apply(headers, text);
-        Ok(response)
+        let response = way.back(Some("direct_response"), seen, response);
+        Ok(Next::Answer(Box::new(response)))
     }
 
-    async fn forward(
-        &self,
-        connection: &Connection,
+    /// Makes a request ready to go to an endpoint.
+    fn forward(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
         request: Request<Incoming>,
-        (host, virtual_host): (HeaderValue, &VirtualHost),
-        route: Arc<Route>,
+        host: HeaderValue,
+        way: Way,
         seen: &mut Seen,
-    ) -> Result<Response<Answer>, Unserved> {
+    ) -> Next {
         let (mut head, body) = request.into_parts();
         let upgrade = remove_hop_by_hop(&mut head.headers);
-        let changes = &virtual_host.request_headers;
         let is_h2 = head.version == Version::HTTP_2;
         if head.method == Method::CONNECT || upgrade.is_some() {
             let wanted = tunnel::Wanted {
-                core: &self.core,
-                route: &route,
+                core: Rc::clone(&self.core),
+                route: Arc::clone(&way.route),
+                virtual_host: Arc::clone(&way.host),
                 host,
                 upgrade,
                 is_h2,
-                connection,
+                connection: Rc::clone(connection),
                 active: seen.active.take(),
                 record: seen.record.clone(),
-                limits: &self.settings.timeouts,
-                host_changes: changes,
+                settings: Arc::clone(&self.settings),
                 source: seen.arrived.caller,
             };
-            return Box::pin(tunnel::open(wanted, head, body))
-                .await
-                .map_err(Unserved::from);
+            return Next::Tunnel(Box::pin(tunnel::open(wanted, head, body)), way);
         }
         // The answer to an expectation was given by this side when it began to read the body.
         head.headers.remove(http::header::EXPECT);
         let call = Box::new(Call {
             core: Rc::clone(&self.core),
-            route,
-            host_changes: (!changes.is_empty()).then(|| Box::new(changes.clone())),
+            route: Arc::clone(&way.route),
+            virtual_host: Arc::clone(&way.host),
             method: head.method.clone(),
             head: Some(head),
             host,
@@ -299,12 +290,75 @@ impl HttpService {
             _active: seen.active.take(),
             record: seen.record.clone(),
         });
-        let outcome = forward(call, body, &self.settings.timeouts).await;
-        let is_unknown = |own: &Unserved| matches!(own.fault, Fault::UnknownCluster);
-        if outcome.as_ref().is_err_and(is_unknown) {
+        Next::Forward(call, body, way)
+    }
+
+    /// The answer to a request that went to an endpoint, or could not.
+    fn came_back(
+        &self,
+        outcome: Result<Response<Answer>, Unserved>,
+        way: &Way,
+        seen: &Seen,
+    ) -> Response<Answer> {
+        let unserved = match outcome {
+            Ok(response) => return way.back(Some("via_upstream"), seen, response),
+            Err(unserved) => unserved,
+        };
+        if matches!(unserved.fault, Fault::UnknownCluster) {
             self.figures.no_cluster.increment();
         }
-        outcome
+        // What is changed of answers is changed of this one too.
+        let mut response = self.failed(unserved.fault, seen);
+        if let Some(cluster) = weighted(&way.route.action, unserved.cluster) {
+            let record = seen.record.as_ref();
+            let headers = response.headers_mut();
+            cluster.response_headers.apply(headers, |format, headers| {
+                record.map_or_else(String::new, |own| own.response_text(format, headers))
+            });
+        }
+        way.back(None, seen, response)
+    }
+}
+
+/// What becomes of a request.
+enum Next {
+    /// The proxy answers.
+    Answer(Box<Response<Answer>>),
+    /// It goes to an endpoint.
+    Forward(Box<Call>, Incoming, Way),
+    /// It leaves HTTP.
+    Tunnel(Opening, Way),
+}
+
+/// A tunnel that is being opened.
+type Opening = Pin<Box<dyn Future<Output = Result<Response<Answer>, Fault>>>>;
+
+/// The route of a request, and its host.
+struct Way {
+    route: Arc<Route>,
+    host: Arc<VirtualHost>,
+}
+
+impl Way {
+    /// Changes an answer on its way back; the details say where it came from, unless that is known.
+    fn back(
+        &self,
+        details: Option<&'static str>,
+        seen: &Seen,
+        mut response: Response<Answer>,
+    ) -> Response<Answer> {
+        let record = seen.record.as_ref();
+        if let (Some(record), Some(details)) = (record, details) {
+            record.answered_by(details, response.status().as_u16());
+        }
+        let text = |format: &Format, headers: &HeaderMap| match record {
+            Some(record) => record.response_text(format, headers),
+            None => String::new(),
+        };
+        let headers = response.headers_mut();
+        self.route.response_headers.apply(headers, text);
+        self.host.response_headers.apply(headers, text);
+        response
     }
 }
 

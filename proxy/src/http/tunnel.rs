@@ -8,8 +8,8 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use fairlead_model::balance::{EndpointKey, Finish};
 use fairlead_model::fault::Fault;
-use fairlead_model::listener::HttpTimeouts;
-use fairlead_model::route::{Action, Forward, HeaderChanges, Route, WeightedCluster};
+use fairlead_model::listener::Http;
+use fairlead_model::route::{Action, Forward, Route, VirtualHost, WeightedCluster};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SET_COOKIE, UPGRADE,
 };
@@ -37,21 +37,20 @@ use crate::upstream::{Held, Lease, Pool, Received, Stream, Tunnel, Upstream, jud
 const WEBSOCKET_SALT: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A request that wants to leave HTTP.
-pub(super) struct Wanted<'a> {
-    pub(super) core: &'a Rc<Core>,
-    pub(super) route: &'a Arc<Route>,
+pub(super) struct Wanted {
+    pub(super) core: Rc<Core>,
+    pub(super) route: Arc<Route>,
+    pub(super) virtual_host: Arc<VirtualHost>,
     pub(super) host: HeaderValue,
     /// The protocol an HTTP/1.1 caller asks for.
     pub(super) upgrade: Option<HeaderValue>,
     /// Whether the caller speaks HTTP/2.
     pub(super) is_h2: bool,
-    pub(super) connection: &'a Connection,
+    pub(super) connection: Rc<Connection>,
     pub(super) active: Option<Active>,
     /// What is known of it.
     pub(super) record: Option<Rc<Record>>,
-    pub(super) limits: &'a HttpTimeouts,
-    /// What the virtual host changes.
-    pub(super) host_changes: &'a HeaderChanges,
+    pub(super) settings: Arc<Http>,
     /// The caller.
     pub(super) source: Option<std::net::IpAddr>,
 }
@@ -102,11 +101,12 @@ impl Drop for Running {
 
 /// Opens the tunnel, or says why not.
 pub(super) async fn open(
-    mut wanted: Wanted<'_>,
+    mut wanted: Wanted,
     mut head: Parts,
     body: Incoming,
 ) -> Result<Response<Answer>, Fault> {
-    let Action::Forward(forward) = &wanted.route.action else {
+    let route = Arc::clone(&wanted.route);
+    let Action::Forward(forward) = &route.action else {
         return Err(Fault::Internal);
     };
     let protocol = protocol(&wanted, &head).ok_or(Fault::RequestInvalid)?;
@@ -121,9 +121,9 @@ pub(super) async fn open(
     let (upstream, cluster, pool, mut running) = endpoint(&wanted, forward, bound.hash).await?;
     let key = running.key;
     let changes = Changes {
-        route: wanted.route,
+        route: &route,
         cluster,
-        host: Some(wanted.host_changes),
+        host: &wanted.virtual_host.request_headers,
         record: wanted.record.as_ref(),
     };
     changes.make(&mut head, &mut wanted.host)?;
@@ -180,7 +180,7 @@ pub(super) async fn open(
 }
 
 /// The protocol that is asked for: `CONNECT` for a plain tunnel.
-fn protocol(wanted: &Wanted<'_>, head: &Parts) -> Option<String> {
+fn protocol(wanted: &Wanted, head: &Parts) -> Option<String> {
     if let Some(upgrade) = &wanted.upgrade {
         return upgrade.to_str().ok().map(str::to_owned);
     }
@@ -194,11 +194,11 @@ fn protocol(wanted: &Wanted<'_>, head: &Parts) -> Option<String> {
 
 /// An endpoint for the tunnel, and the cluster it is of.
 async fn endpoint<'a>(
-    asked: &Wanted<'_>,
+    asked: &Wanted,
     forward: &'a Forward,
     hash: Option<u64>,
 ) -> Result<(Rc<Upstream>, &'a WeightedCluster, Rc<Pool>, Running), Fault> {
-    let core = asked.core;
+    let core = &asked.core;
     let weight = forward.weight();
     let draw = if weight > 0 {
         core.random.borrow_mut().u64(..weight)
@@ -231,7 +231,7 @@ async fn endpoint<'a>(
         key,
         is_failure: false,
         record: asked.record.clone(),
-        silence: silence(forward, asked.limits),
+        silence: silence(forward, &asked.settings.timeouts),
         _held: held,
         _active: None,
     };
@@ -240,7 +240,7 @@ async fn endpoint<'a>(
 
 /// The request as the connection to the endpoint wants it.
 fn request(
-    wanted: &Wanted<'_>,
+    wanted: &Wanted,
     mut head: Parts,
     protocol: &str,
     lease: &Lease,

@@ -2,8 +2,7 @@
 //! wakes one task and not two.
 
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
 
 use super::{Held, Stream};
 use crate::body::Outgoing;
@@ -77,6 +77,25 @@ impl Driven {
     }
 }
 
+pin_project! {
+    /// A request on its way, and the connection that carries it.
+    struct Sending<'a, F> {
+        #[pin]
+        sending: F,
+        connection: &'a mut Driven,
+    }
+}
+
+impl<F: Future> Future for Sending<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let own = self.project();
+        own.connection.drive(context);
+        own.sending.poll(context)
+    }
+}
+
 impl Http1 {
     /// Speaks HTTP/1.1 on a connection.
     ///
@@ -112,18 +131,15 @@ impl Http1 {
     }
 
     /// Sends a request, and waits for the head of the answer.
-    pub(super) async fn send(
+    pub(super) fn send(
         &mut self,
         request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>> {
         self.requests += 1;
-        let mut sending = pin!(self.sender.try_send_request(request));
-        let connection = &mut self.connection;
-        poll_fn(|context| {
-            connection.drive(context);
-            sending.as_mut().poll(context)
-        })
-        .await
+        Sending {
+            sending: self.sender.try_send_request(request),
+            connection: &mut self.connection,
+        }
     }
 
     /// Ends it in order.

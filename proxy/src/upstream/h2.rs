@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use h2::client::SendRequest;
+use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
@@ -43,15 +43,27 @@ impl Drop for Sending {
     }
 }
 
-/// Sends a request, and waits for the head of the answer.
-pub(crate) async fn send(
+/// A request that was sent, as far as it could be.
+pub(crate) struct Sent {
+    response: ResponseFuture,
+    sending: Option<Sending>,
+}
+
+/// Sends a request.
+pub(crate) fn send(
     sender: &mut SendRequest<Bytes>,
     request: Request<Outgoing>,
-) -> Result<Response<Received>, h2::Error> {
+) -> Result<Sent, h2::Error> {
     let (head, body) = request.into_parts();
     let is_empty = body.is_end_stream();
     let (response, stream) = sender.send_request(Request::from_parts(head, ()), is_empty)?;
     let sending = (!is_empty).then(|| Sending(tokio::task::spawn_local(pump(body, stream))));
+    Ok(Sent { response, sending })
+}
+
+/// Waits for the head of the answer.
+pub(crate) async fn answer(sent: Sent) -> Result<Response<Received>, h2::Error> {
+    let Sent { response, sending } = sent;
     let response = response.await?;
     let length = response
         .headers()

@@ -134,10 +134,16 @@ impl Pool {
             // Until something was settled, the first connection is made as if it were to be shared.
             UpstreamProtocol::Alpn => self.settled_h2.get().unwrap_or(true),
         };
-        if is_h2 {
-            self.lease_h2(connections).await
+        let ready = if is_h2 {
+            self.running_h2()
         } else {
-            self.lease_h1(connections).await
+            self.idle_h1()
+        };
+        match ready {
+            Some(lease) => Ok(lease),
+            // What only some requests need must not make every request's state larger.
+            None if is_h2 => Box::pin(self.make_h2(connections)).await,
+            None => Box::pin(self.make_h1(connections)).await,
         }
     }
 
@@ -152,28 +158,26 @@ impl Pool {
         Ok(connected.stream)
     }
 
-    async fn lease_h1(self: &Rc<Self>, connections: u32) -> Result<Lease, ConnectError> {
+    /// A connection that waits. One whose request was not read to its end is not used again; one that ended is forgotten.
+    fn idle_h1(self: &Rc<Self>) -> Option<Lease> {
         loop {
             // It is no longer borrowed when the connection is asked.
-            let Some(mut connection) = self.idle.borrow_mut().pop() else {
-                break;
-            };
-            // One whose request was not read to its end is not used again; one that ended is forgotten.
+            let mut connection = self.idle.borrow_mut().pop()?;
             if connection.is_ready() {
-                return Ok(Lease::Http1 {
+                return Some(Lease::Http1 {
                     connection,
                     pool: Rc::clone(self),
                 });
             }
         }
+    }
+
+    async fn make_h1(self: &Rc<Self>, connections: u32) -> Result<Lease, ConnectError> {
         let (connected, held) = self.connect(connections).await?;
         self.begin_h1(connected, held).await
     }
 
-    async fn lease_h2(self: &Rc<Self>, connections: u32) -> Result<Lease, ConnectError> {
-        if let Some(lease) = self.running_h2() {
-            return Ok(lease);
-        }
+    async fn make_h2(self: &Rc<Self>, connections: u32) -> Result<Lease, ConnectError> {
         let _others_wait = self.connecting.lock().await;
         if let Some(lease) = self.running_h2() {
             return Ok(lease);
@@ -359,7 +363,11 @@ impl Lease {
                         error: Failure::Http2(error),
                     });
                 }
-                own_h2::send(sender, request).await.map_err(|error| Sent {
+                let outcome = match own_h2::send(sender, request) {
+                    Ok(sent) => own_h2::answer(sent).await,
+                    Err(error) => Err(error),
+                };
+                outcome.map_err(|error| Sent {
                     request: None,
                     error: Failure::Http2(error),
                 })

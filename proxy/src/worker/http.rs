@@ -68,10 +68,7 @@ async fn serve_h2(
     connection: &Rc<Connection>,
 ) -> hyper::Result<()> {
     let (own, caller) = (Rc::clone(service), Rc::clone(connection));
-    let handler = service_fn(move |request| {
-        let (service, connection) = (Rc::clone(&own), Rc::clone(&caller));
-        async move { service.serve(&connection, request).await }
-    });
+    let handler = service_fn(move |request| own.serve(&caller, request));
     let io = TokioIo::new(Noted::new(stream, connection));
     let mut serving = std::pin::pin!(h2_builder(service).serve_connection(io, handler));
     let mut life = Life::new(chains, service, connection, false);
@@ -105,9 +102,8 @@ async fn serve_h1(
     let builder = h1_builder(service);
     let (own, caller) = (Rc::clone(service), Rc::clone(connection));
     let handler = move |request| {
-        let (service, connection) = (Rc::clone(&own), Rc::clone(&caller));
         // A connection without a request has no room for one.
-        Box::pin(async move { service.serve(&connection, request).await })
+        Box::pin(own.serve(&caller, request))
     };
     let can_rest = stream.tcp().is_some();
     let mut life = Life::new(chains, service, connection, can_rest);

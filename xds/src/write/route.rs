@@ -17,7 +17,7 @@ use crate::route::GRPC_STATUSES;
 /// A `RouteConfiguration`.
 #[must_use]
 pub fn routes(table: &RouteTable) -> Value {
-    let hosts: Vec<Value> = table.hosts().iter().map(host).collect();
+    let hosts: Vec<Value> = table.hosts().iter().map(|own| host(own)).collect();
     Message::default()
         .with("name", json!(&**table.name()))
         .with("virtual_hosts", json!(hosts))
