@@ -94,24 +94,23 @@ fn look_http1(bytes: &[u8]) -> Option<Spoken> {
     if space == 0 || space > LONGEST_METHOD || !bytes[..space].iter().all(is_token) {
         return Some(Spoken::Opaque);
     }
-    let line = &bytes[space + 1..];
-    match line.iter().position(|byte| *byte == b'\n') {
-        Some(end) => {
-            let is_http = line[..end].windows(7).any(|part| part == b" HTTP/1");
-            Some(if is_http {
-                Spoken::Http1
-            } else {
-                Spoken::Opaque
-            })
-        }
-        None if line
-            .iter()
-            .any(|byte| byte.is_ascii_control() && *byte != b'\r') =>
-        {
-            Some(Spoken::Opaque)
-        }
-        None => None,
+    let rest = &bytes[space + 1..];
+    let end = rest.iter().position(|byte| *byte == b'\n');
+    let line = &rest[..end.unwrap_or(rest.len())];
+    // However much of it came, such a line is none of HTTP.
+    if line
+        .iter()
+        .any(|byte| byte.is_ascii_control() && *byte != b'\r')
+    {
+        return Some(Spoken::Opaque);
     }
+    end.map(|_| {
+        if line.windows(7).any(|part| part == b" HTTP/1") {
+            Spoken::Http1
+        } else {
+            Spoken::Opaque
+        }
+    })
 }
 
 /// Reads until it is clear what is spoken, at most `most` bytes within `timeout`; says whether the time ran out.

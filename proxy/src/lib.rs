@@ -21,6 +21,8 @@ pub mod config;
 mod core;
 mod detect;
 mod executor;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod limit;
 mod logs;

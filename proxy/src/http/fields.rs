@@ -15,7 +15,7 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Why a request is refused before it is routed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Invalid {
+pub(crate) enum Invalid {
     /// It has no host, or several.
     Host,
     /// Its target cannot be understood.
@@ -23,7 +23,7 @@ pub(super) enum Invalid {
 }
 
 /// Removes headers that concern one connection only; says which upgrade was asked for.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let mut upgrade = None;
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
@@ -77,7 +77,7 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> 
 }
 
 /// The host that a request asks for. The target's own host counts before the header's, and replaces it (RFC 9112 3.2.2).
-pub(super) fn authority<B>(request: &Request<B>) -> Result<HeaderValue, Invalid> {
+pub(crate) fn authority<B>(request: &Request<B>) -> Result<HeaderValue, Invalid> {
     if let Some(authority) = request.uri().authority() {
         if authority.as_str().contains('@') {
             return Err(Invalid::Host);
@@ -102,7 +102,7 @@ fn is_host(host: &HeaderValue) -> bool {
 }
 
 /// Gives a request the form that its connection wants: for HTTP/2 the whole target, for HTTP/1.1 a path and `Host`.
-pub(super) fn reshape(
+pub(crate) fn reshape(
     request: &mut Request<Outgoing>,
     host: &HeaderValue,
     is_h2: bool,

@@ -12,7 +12,10 @@ mod aim;
 mod answer;
 mod attempt;
 mod edge;
+#[cfg(not(feature = "fuzzing"))]
 mod fields;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fields;
 mod forward;
 mod record;
 mod respond;
