@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::balance::Balancing;
 use crate::breaker::BreakerSettings;
 use crate::limits::Limits;
-use crate::pattern::TextMatch;
 use crate::tls::ClientTls;
 
 /// The endpoints of one service and how they are spoken to.
@@ -32,6 +31,10 @@ pub struct Cluster {
     pub limits: Limits,
     /// How endpoints are asked whether they are well.
     pub health: Vec<HealthCheck>,
+    /// Whether endpoints are left out until their first check has ended.
+    pub awaits_check: bool,
+    /// How names of endpoints are looked up.
+    pub names: NameLookup,
     /// The PROXY protocol that a connection begins with.
     pub proxy_protocol: Option<ProxyVersion>,
     /// How long a connection may be without a request.
@@ -54,6 +57,8 @@ impl Cluster {
             breaker: None,
             limits: Limits::default(),
             health: Vec::new(),
+            awaits_check: false,
+            names: NameLookup::default(),
             proxy_protocol: None,
             idle_timeout: Some(Duration::from_secs(3600)),
             requests_per_connection: None,
@@ -176,6 +181,10 @@ pub struct Endpoint {
     pub health: Health,
     /// Labels, for subsets.
     pub labels: Vec<(String, String)>,
+    /// Where and how it is checked.
+    pub check: CheckAt,
+    /// What checks say of it.
+    pub checked: Checked,
 }
 
 impl Endpoint {
@@ -188,7 +197,15 @@ impl Endpoint {
             weight: 1,
             health: Health::Healthy,
             labels: Vec::new(),
+            check: CheckAt::default(),
+            checked: Checked::default(),
         }
+    }
+
+    /// Whether neither the control plane nor a check speaks against it.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.health == Health::Healthy && matches!(self.checked, Checked::Not | Checked::Passed)
     }
 }
 
@@ -224,6 +241,72 @@ pub enum Health {
     Unhealthy,
 }
 
+/// What this proxy's own checks say of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Checked {
+    /// Nobody checks it.
+    #[default]
+    Not,
+    /// No check has ended yet: it counts as failed.
+    Pending,
+    /// It passes.
+    Passed,
+    /// It fails.
+    Failed,
+}
+
+/// Where and how one endpoint is checked, where that differs from where its requests go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CheckAt {
+    /// The port.
+    pub port: Option<u16>,
+    /// The host of requests.
+    pub hostname: String,
+    /// Whether it is left alone.
+    pub is_off: bool,
+}
+
+/// How names of endpoints are looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameLookup {
+    /// How often, when the answer does not say.
+    pub refresh: Duration,
+    /// Whether the answer says when to ask again.
+    pub respects_ttl: bool,
+    /// Which addresses are asked for.
+    pub family: AddressFamily,
+    /// Name servers; those of the system where there is none.
+    pub servers: Vec<SocketAddr>,
+}
+
+impl Default for NameLookup {
+    /// Every 5 s, of either family, as for Envoy.
+    fn default() -> Self {
+        Self {
+            refresh: Duration::from_secs(5),
+            respects_ttl: false,
+            family: AddressFamily::default(),
+            servers: Vec::new(),
+        }
+    }
+}
+
+/// Which addresses of a name are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum AddressFamily {
+    /// IPv6, or IPv4 where there is none.
+    #[default]
+    V6First,
+    /// IPv4, or IPv6 where there is none.
+    V4First,
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+    /// Both.
+    All,
+}
+
 /// How an endpoint is asked whether it is well.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HealthCheck {
@@ -231,12 +314,53 @@ pub struct HealthCheck {
     pub timeout: Duration,
     /// How often it is asked.
     pub interval: Duration,
+    /// How often while it fails; the interval where nothing is said.
+    pub unhealthy_interval: Option<Duration>,
+    /// How soon again after a failure that is not yet enough; `unhealthy_interval` where nothing is said.
+    pub unhealthy_edge: Option<Duration>,
+    /// How soon again after a success that is not yet enough; the interval where nothing is said.
+    pub healthy_edge: Option<Duration>,
+    /// How often while the cluster never had a connection.
+    pub no_traffic: Duration,
+    /// How often then while it passes; `no_traffic` where nothing is said.
+    pub no_traffic_healthy: Option<Duration>,
+    /// The most that is added to every interval, at random.
+    pub jitter: Duration,
+    /// The most that is added to every interval, at random, in percent of it.
+    pub jitter_percent: u32,
+    /// The most that the first check waits, at random.
+    pub first_jitter: Duration,
     /// How many failures in a row make it unhealthy.
     pub unhealthy_threshold: u32,
     /// How many successes in a row make it healthy.
     pub healthy_threshold: u32,
+    /// Whether a connection is kept for the next check.
+    pub reuse_connection: bool,
     /// What is asked.
     pub probe: Probe,
+}
+
+impl HealthCheck {
+    /// A check with Envoy's usual settings, every 5 s.
+    #[must_use]
+    pub fn of(probe: Probe) -> Self {
+        Self {
+            timeout: Duration::from_secs(1),
+            interval: Duration::from_secs(5),
+            unhealthy_interval: None,
+            unhealthy_edge: None,
+            healthy_edge: None,
+            no_traffic: Duration::from_secs(60),
+            no_traffic_healthy: None,
+            jitter: Duration::ZERO,
+            jitter_percent: 0,
+            first_jitter: Duration::ZERO,
+            unhealthy_threshold: 3,
+            healthy_threshold: 2,
+            reuse_connection: true,
+            probe,
+        }
+    }
 }
 
 /// What is asked of an endpoint.
@@ -250,14 +374,18 @@ pub enum Probe {
         path: String,
         /// The host; the cluster's name otherwise.
         host: Option<String>,
-        /// Statuses that are well, each from the first to before the second.
+        /// Statuses that are well, each from the first to before the second; 200 alone where there is none.
         expected: Vec<(u16, u16)>,
-        /// What the service has to call itself (`x-envoy-upstream-healthchecked-cluster`).
-        service: Option<TextMatch>,
+        /// Statuses that count as one failure, where any other makes the endpoint unhealthy at once.
+        retriable: Vec<(u16, u16)>,
+        /// Whether it is asked over HTTP/2.
+        http2: bool,
     },
     /// gRPC's health service.
     Grpc {
         /// The service asked about.
         service: String,
+        /// The authority; the cluster's name otherwise.
+        authority: Option<String>,
     },
 }

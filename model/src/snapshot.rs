@@ -21,6 +21,9 @@ pub struct Snapshot {
     pub endpoints: BTreeMap<String, Arc<Endpoints>>,
     /// Secrets by name (SDS).
     pub secrets: BTreeMap<String, Secret>,
+    /// Endpoints as they are now, by the name of their cluster: names looked up, and checks made. Nobody is told them; the
+    /// proxy finds them out.
+    pub live: BTreeMap<Arc<str>, Arc<Endpoints>>,
 }
 
 impl Snapshot {
@@ -33,9 +36,18 @@ impl Snapshot {
         }
     }
 
-    /// The endpoints of a cluster as far as they are known without looking anything up.
+    /// The endpoints of a cluster as they are now.
     #[must_use]
     pub fn endpoints(&self, cluster: &Cluster) -> Option<Arc<Endpoints>> {
+        match self.live.get(&cluster.name) {
+            Some(live) => Some(Arc::clone(live)),
+            None => self.told_endpoints(cluster),
+        }
+    }
+
+    /// The endpoints of a cluster as they were told.
+    #[must_use]
+    pub fn told_endpoints(&self, cluster: &Cluster) -> Option<Arc<Endpoints>> {
         match &cluster.discovery {
             Discovery::Static(endpoints)
             | Discovery::StrictDns(endpoints)

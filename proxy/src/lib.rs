@@ -32,6 +32,7 @@ mod proxy_header;
 mod tcp;
 pub mod tls;
 pub mod trace;
+pub mod upkeep;
 mod upstream;
 pub mod worker;
 

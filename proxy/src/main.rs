@@ -13,7 +13,7 @@ use fairlead_model::Snapshot;
 use fairlead_model::cluster::Address;
 use fairlead_proxy::admin::{self, Admin};
 use fairlead_proxy::config::Sources;
-use fairlead_proxy::{Shared, config, overload, trace, worker};
+use fairlead_proxy::{Shared, config, overload, trace, upkeep, worker};
 use fairlead_xds::Bootstrap;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -120,7 +120,9 @@ fn start(run: &Run) -> Result<()> {
         Some(bounds) => Shared::with_bounds(run.cores, bounds),
         None => Shared::new(run.cores),
     };
-    let (snapshots, received) = watch::channel(Arc::<Snapshot>::default());
+    // What is told; and what workers use, with endpoints as they are now.
+    let (snapshots, given) = watch::channel(Arc::new(bootstrap.snapshot.clone()));
+    let (live, received) = watch::channel(Arc::<Snapshot>::default());
     let workers: Vec<_> = (0..run.cores)
         .map(|number| {
             let (shared, mut received) = (Arc::clone(&shared), received.clone());
@@ -131,8 +133,6 @@ fn start(run: &Run) -> Result<()> {
                 .context("failed to start a worker")
         })
         .collect::<Result<_>>()?;
-    snapshots.send_replace(Arc::new(bootstrap.snapshot.clone()));
-    let given = received.clone();
     let (sources, whence) = watch::channel(Sources::of(bootstrap.clone()));
     let state = Admin {
         shared: Arc::clone(&shared),
@@ -151,7 +151,8 @@ fn start(run: &Run) -> Result<()> {
         tokio::spawn(reopen_logs(Arc::clone(&shared)));
         let overload = bootstrap.overload.clone().unwrap_or_default();
         tokio::spawn(overload::watch(Arc::clone(&shared), overload));
-        tokio::spawn(trace::export(Arc::clone(&shared), given));
+        tokio::spawn(trace::export(Arc::clone(&shared), given.clone()));
+        tokio::spawn(upkeep::run(Arc::clone(&shared), given, live));
         tokio::spawn(config::watch(
             run.config.clone(),
             bootstrap.clone(),

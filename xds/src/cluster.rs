@@ -8,7 +8,7 @@ use fairlead_model::cluster::{Cluster, Discovery, Endpoints, ProxyVersion, Upstr
 use fairlead_model::limits::Limits;
 
 use crate::field::{Field, Fields, Result};
-use crate::{ReadFile, balancing, endpoint, tls};
+use crate::{ReadFile, balancing, endpoint, health, names, tls};
 
 /// What sends a PROXY header before what it carries.
 pub(crate) const PROXY_HEADER: &str =
@@ -28,6 +28,11 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Cluster> {
     }
     let mut cluster = Cluster::of(name.text()?, Endpoints::default());
     cluster.discovery = discovery(&fields, &cluster.name)?;
+    cluster.names = names::read(&fields)?;
+    for own in fields.list("health_checks")? {
+        cluster.health.push(health::check(&own)?);
+    }
+    cluster.awaits_check = awaits_check(&fields)?;
     if let Some(timeout) = fields.duration("connect_timeout")? {
         cluster.connect_timeout = timeout;
     }
@@ -51,8 +56,6 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Cluster> {
     fields.ignore(&[
         "alt_stat_name",
         "metadata",
-        "dns_lookup_family",
-        "respect_dns_ttl",
         "per_connection_buffer_limit_bytes",
         "upstream_connection_options",
         "observability_name",
@@ -100,6 +103,7 @@ fn discovery(fields: &Fields<'_>, name: &Arc<str>) -> Result<Discovery> {
     #[derive(Clone, Copy)]
     enum Kind {
         Static,
+        StrictDns,
         LogicalDns,
         Eds,
     }
@@ -107,6 +111,7 @@ fn discovery(fields: &Fields<'_>, name: &Arc<str>) -> Result<Discovery> {
         None => Kind::Static,
         Some(kind) => kind.one_of(&[
             ("STATIC", Kind::Static),
+            ("STRICT_DNS", Kind::StrictDns),
             ("LOGICAL_DNS", Kind::LogicalDns),
             ("EDS", Kind::Eds),
         ])?,
@@ -119,6 +124,7 @@ fn discovery(fields: &Fields<'_>, name: &Arc<str>) -> Result<Discovery> {
     };
     Ok(match kind {
         Kind::Static => Discovery::Static(assigned(false)?),
+        Kind::StrictDns => Discovery::StrictDns(assigned(true)?),
         Kind::LogicalDns => Discovery::LogicalDns(assigned(true)?),
         Kind::Eds => {
             let config = fields.need("eds_cluster_config")?.fields()?;
@@ -132,6 +138,14 @@ fn discovery(fields: &Fields<'_>, name: &Arc<str>) -> Result<Discovery> {
             })
         }
     })
+}
+
+/// Whether new endpoints are left out until their first check.
+fn awaits_check(fields: &Fields<'_>) -> Result<bool> {
+    match fields.get("common_lb_config") {
+        None => Ok(false),
+        Some(common) => common.fields()?.flag("ignore_new_hosts_until_first_hc"),
+    }
 }
 
 fn limits(field: &Field<'_>) -> Result<Limits> {

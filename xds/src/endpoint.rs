@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use fairlead_model::cluster::{Address, Endpoint, Endpoints, Health, Locality};
+use fairlead_model::cluster::{Address, CheckAt, Checked, Endpoint, Endpoints, Health, Locality};
 
-use crate::field::{Field, Result};
+use crate::field::{Field, Fields, Result};
 
 /// An IP address with a port, or a pipe.
 pub(crate) fn address(field: &Field<'_>) -> Result<Address> {
     match address_or_name(field)? {
         Address::Name(name, _) => Err(field.error(format!(
-            "socket_address.address: {name:?} is no IP address, and names are looked up for clusters of the type LOGICAL_DNS alone"
+            "socket_address.address: {name:?} is no IP address, and names are looked up for clusters of the types STRICT_DNS and LOGICAL_DNS alone"
         ))),
         address => Ok(address),
     }
@@ -107,7 +107,10 @@ fn endpoint(field: &Field<'_>, looks_up: bool) -> Result<Endpoint> {
         false => address(&own.need("address")?)?,
     };
     let hostname = own.text("hostname")?.to_owned();
-    own.ignore(&["health_check_config"]);
+    let check = match own.get("health_check_config") {
+        None => CheckAt::default(),
+        Some(config) => check_at(&config.fields()?)?,
+    };
     own.finish()?;
     let health = match fields.get("health_status") {
         None => Health::Healthy,
@@ -135,7 +138,23 @@ fn endpoint(field: &Field<'_>, looks_up: bool) -> Result<Endpoint> {
         weight: weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(1)),
         health,
         labels,
+        check,
+        checked: Checked::default(),
     })
+}
+
+/// Where and how an endpoint is checked.
+fn check_at(fields: &Fields<'_>) -> Result<CheckAt> {
+    let port = fields
+        .get("port_value")
+        .map_or(Ok(0), |field| field.number(0, 65535))?;
+    let check = CheckAt {
+        port: u16::try_from(port).ok().filter(|port| *port > 0),
+        hostname: fields.text("hostname")?.to_owned(),
+        is_off: fields.flag("disable_active_health_check")?,
+    };
+    fields.finish()?;
+    Ok(check)
 }
 
 /// The labels for subsets: texts under `filter_metadata.envoy.lb`.

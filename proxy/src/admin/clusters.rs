@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use fairlead_model::cluster::{Address, Health};
+use fairlead_model::cluster::{Address, Checked, Health};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -84,6 +84,12 @@ fn host(state: &EndpointState) -> Value {
     if state.rests {
         health_status["failed_outlier_check"] = json!(true);
     }
+    if matches!(state.checked, Checked::Failed | Checked::Pending) {
+        health_status["failed_active_health_check"] = json!(true);
+    }
+    if state.checked == Checked::Pending {
+        health_status["pending_active_hc"] = json!(true);
+    }
     json!({
         "address": address(&state.address),
         "hostname": state.hostname,
@@ -105,12 +111,7 @@ fn text(state: &ClusterState) -> String {
         limits.connections, limits.pending, limits.requests, limits.retries
     );
     for endpoint in &state.endpoints {
-        let flags = match (endpoint.rests, endpoint.health) {
-            (true, _) => "/failed_outlier_check",
-            (false, Health::Unhealthy) => "/failed_eds_health",
-            (false, Health::Degraded) => "/degraded_eds_health",
-            (false, Health::Healthy) => "healthy",
-        };
+        let flags = flags(endpoint);
         let at = &endpoint.address;
         text.push_str(&format!(
             "{name}::{at}::rq_active::{}\n{name}::{at}::latency_ewma_us::{:.0}\n{name}::{at}::hostname::{}\n\
@@ -122,6 +123,27 @@ fn text(state: &ClusterState) -> String {
         ));
     }
     text
+}
+
+/// All that speaks against an endpoint, by Envoy's names.
+fn flags(state: &EndpointState) -> String {
+    let flags: String = [
+        (
+            matches!(state.checked, Checked::Failed | Checked::Pending),
+            "/failed_active_hc",
+        ),
+        (state.rests, "/failed_outlier_check"),
+        (state.health == Health::Unhealthy, "/failed_eds_health"),
+        (state.health == Health::Degraded, "/degraded_eds_health"),
+        (state.checked == Checked::Pending, "/pending_active_hc"),
+    ]
+    .into_iter()
+    .filter_map(|(is_so, flag)| is_so.then_some(flag))
+    .collect();
+    match flags.as_str() {
+        "" => "healthy".to_owned(),
+        _ => flags,
+    }
 }
 
 /// An address as Envoy writes it.

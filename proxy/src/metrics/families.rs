@@ -128,8 +128,18 @@ figures! {
             ssl_handshake,
             /// Updates of endpoints.
             update_success,
+            /// Checks of endpoints.
+            health_check_attempt,
+            /// Checks that passed.
+            health_check_success,
+            /// Checks that failed.
+            health_check_failure,
+            /// Checks that failed since there was no answer.
+            health_check_network_failure,
         }
         gauges {
+            /// Endpoints that pass their checks.
+            health_check_healthy,
             /// Connections open.
             upstream_cx_active,
             /// Requests running.

@@ -92,6 +92,14 @@ impl Figures {
         self.shard(&self.clusters, name)
     }
 
+    /// Whether a connection was ever made to an endpoint of a cluster.
+    pub(crate) fn had_connections(&self, cluster: &str) -> bool {
+        let clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        let shards = clusters.get(cluster).or_else(|| clusters.get(OTHER));
+        let mut shards = shards.into_iter().flatten();
+        shards.any(|shard| shard.upstream_cx_total.get() > 0)
+    }
+
     /// A shard for the HTTP of a listener, by its prefix.
     pub fn http(&self, prefix: &str) -> Arc<HttpFigures> {
         self.shard(&self.https, prefix)

@@ -21,8 +21,8 @@ use rustls::ClientConfig;
 use tokio::sync::Notify;
 
 use crate::metrics::{ClusterFigures, Figures};
-use connect::Connector;
 
+pub(crate) use connect::{ConnectError, Connector};
 pub(crate) use h2::{Received, Tunnel};
 pub(crate) use pool::{Failure, Lease, Pool, Sent};
 pub(crate) use stream::Stream;
@@ -116,7 +116,7 @@ impl Upstream {
             .set(i64::try_from(balancer.len()).unwrap_or(i64::MAX));
         self.figures
             .membership_healthy
-            .set(i64::try_from(balancer.len() - balancer.resting()).unwrap_or(i64::MAX));
+            .set(i64::try_from(balancer.well()).unwrap_or(i64::MAX));
         if !balancer.is_empty() {
             self.came.notify_waiters();
         }
@@ -203,7 +203,7 @@ impl Upstream {
                 .set(i64::try_from(rests).unwrap_or(i64::MAX));
             self.figures
                 .membership_healthy
-                .set(i64::try_from(balancer.len() - rests).unwrap_or(i64::MAX));
+                .set(i64::try_from(balancer.well()).unwrap_or(i64::MAX));
         }
     }
 

@@ -35,6 +35,7 @@ pub(crate) struct EndpointState {
     pub(crate) latency: f64,
     pub(crate) rests: bool,
     pub(crate) health: fairlead_model::cluster::Health,
+    pub(crate) checked: fairlead_model::cluster::Checked,
 }
 
 /// Answers a question.
@@ -65,6 +66,7 @@ fn clusters(core: &Rc<Core>) -> Vec<ClusterState> {
                             latency,
                             rests,
                             health: endpoint.health,
+                            checked: endpoint.checked,
                         })
                     })
                     .collect()

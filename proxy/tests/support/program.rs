@@ -66,6 +66,13 @@ impl Program {
         Self::start(program, &["run", "--config"], name, bootstrap).await
     }
 
+    /// Our own proxy, with so many workers.
+    pub async fn with_cores(cores: &str, name: &str, bootstrap: &Value) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_fairlead-proxy"));
+        let options = ["run", "--cores", cores, "--config"];
+        Self::start(program, &options, name, bootstrap).await
+    }
+
     /// Envoy.
     pub async fn envoy(name: &str, bootstrap: &Value) -> Self {
         let options = [

@@ -6,7 +6,7 @@ use fairlead_model::cluster::{Cluster, Discovery, ProxyVersion, UpstreamProtocol
 use fairlead_model::limits::Limits;
 use serde_json::{Value, json};
 
-use super::{Message, any, duration, endpoint, extension, limit, source, tls};
+use super::{Message, any, duration, endpoint, extension, health, limit, source, tls};
 use crate::balancing::{LEAST_REQUEST, MAGLEV, RANDOM, RING_HASH, ROUND_ROBIN};
 use crate::cluster::{HTTP_OPTIONS, PLAIN, PROXY_HEADER};
 use crate::options;
@@ -18,7 +18,7 @@ pub fn cluster(cluster: &Cluster) -> Value {
         .with("name", json!(&*cluster.name))
         .with("connect_timeout", duration(cluster.connect_timeout))
         .with("load_balancing_policy", policy(&cluster.balancing))
-        .with("common_lb_config", common(&cluster.balancing))
+        .with("common_lb_config", common(cluster))
         .with("circuit_breakers", limits(&cluster.limits))
         .with(
             "outlier_detection",
@@ -29,7 +29,9 @@ pub fn cluster(cluster: &Cluster) -> Value {
             json!({HTTP_OPTIONS: any(HTTP_OPTIONS, protocol(cluster))}),
         )
         .with("transport_socket", json!(socket(cluster)));
-    discovery(cluster, message).done()
+    let checks: Vec<Value> = cluster.health.iter().map(health::check).collect();
+    let message = message.with("health_checks", json!(checks));
+    discovery(cluster, health::names(message, &cluster.names)).done()
 }
 
 fn discovery(cluster: &Cluster, message: Message) -> Message {
@@ -111,10 +113,15 @@ fn slow_start(own: &SlowStart) -> Value {
     })
 }
 
-fn common(balancing: &Balancing) -> Value {
+fn common(cluster: &Cluster) -> Value {
+    let balancing = &cluster.balancing;
     let message = Message::default().with(
         "healthy_panic_threshold",
         json!({"value": f64::from(balancing.panic_percent)}),
+    );
+    let message = message.with(
+        "ignore_new_hosts_until_first_hc",
+        json!(cluster.awaits_check),
     );
     if balancing.weighted_localities {
         message

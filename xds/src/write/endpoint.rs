@@ -1,6 +1,6 @@
 //! Addresses and endpoints.
 
-use fairlead_model::cluster::{Address, Endpoint, Endpoints, Health, Locality};
+use fairlead_model::cluster::{Address, CheckAt, Endpoint, Endpoints, Health, Locality};
 use serde_json::{Map, Value, json};
 
 use super::Message;
@@ -34,9 +34,18 @@ fn locality(locality: &Locality) -> Value {
 }
 
 fn endpoint(endpoint: &Endpoint) -> Value {
+    let check = Message::default()
+        .with("port_value", json!(endpoint.check.port))
+        .with("hostname", json!(endpoint.check.hostname))
+        .with("disable_active_health_check", json!(endpoint.check.is_off));
+    let has_check = endpoint.check != CheckAt::default();
     let own = Message::default()
         .with("address", address(&endpoint.address))
-        .with("hostname", json!(endpoint.hostname));
+        .with("hostname", json!(endpoint.hostname))
+        .with(
+            "health_check_config",
+            json!(has_check.then(|| check.done())),
+        );
     let health = match endpoint.health {
         Health::Healthy => "",
         Health::Degraded => "DEGRADED",

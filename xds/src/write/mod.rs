@@ -5,6 +5,7 @@ mod access_log;
 mod bootstrap;
 mod cluster;
 mod endpoint;
+mod health;
 mod listener;
 mod manager;
 mod matching;

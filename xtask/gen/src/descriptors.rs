@@ -18,7 +18,7 @@ use protox::Compiler;
 use protox::file::{ChainFileResolver, DescriptorSetFileResolver, IncludeFileResolver};
 
 /// The messages that are kept, by package.
-const KEPT: [(&str, &[&str]); 34] = [
+const KEPT: [(&str, &[&str]); 35] = [
     (
         "envoy.config.accesslog.v3",
         &[
@@ -91,11 +91,16 @@ const KEPT: [(&str, &[&str]); 34] = [
         ],
     ),
     (
+        "envoy.extensions.network.dns_resolver.cares.v3",
+        &["CaresDnsResolverConfig"],
+    ),
+    (
         "envoy.config.endpoint.v3",
         &[
             "ClusterLoadAssignment",
             "ClusterLoadAssignment.Policy",
             "Endpoint",
+            "Endpoint.HealthCheckConfig",
             "LbEndpoint",
             "LocalityLbEndpoints",
         ],

@@ -9,7 +9,7 @@ use super::tiers::{Group, Member, Tiers};
 use super::{Balancing, PeakEwma, Policy};
 use crate::Moment;
 use crate::breaker::{Breaker, BreakerSettings, Judged, Usable};
-use crate::cluster::{Address, Endpoint, Endpoints, Health};
+use crate::cluster::{Address, Endpoint, Endpoints};
 
 /// How often a choice is made again that fell on an endpoint already tried.
 const REDRAWS: u32 = 4;
@@ -90,7 +90,13 @@ struct Slot {
     breaker: Breaker,
     pending: u32,
     added: Moment,
-    is_healthy: bool,
+}
+
+impl Slot {
+    /// Whether nothing speaks against it: neither the control plane, nor a check, nor what became of its requests.
+    fn is_well(&self) -> bool {
+        self.endpoint.is_well() && self.breaker.is_closed()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -188,7 +194,6 @@ impl Balancer {
                             breaker: Breaker::default(),
                             pending: 0,
                             added: now,
-                            is_healthy: true,
                         });
                     }
                 }
@@ -247,20 +252,20 @@ impl Balancer {
         ))
     }
 
+    /// How many endpoints nothing speaks against.
+    #[must_use]
+    pub fn well(&self) -> usize {
+        self.slots
+            .iter()
+            .flatten()
+            .filter(|slot| slot.is_well())
+            .count()
+    }
+
     /// How many endpoints rest.
     #[must_use]
     pub fn resting(&self) -> usize {
         self.resting
-    }
-
-    /// What active health checks found of an endpoint.
-    pub fn set_healthy(&mut self, key: EndpointKey, is_healthy: bool, now: Moment) {
-        if let Some(slot) = self.slot_mut(key)
-            && slot.is_healthy != is_healthy
-        {
-            slot.is_healthy = is_healthy;
-            self.stale_at = Some(now);
-        }
     }
 
     /// Chooses an endpoint and counts a request on it; [`Balancer::finish`] has to follow.
@@ -539,9 +544,7 @@ impl Balancer {
                     locality: slot.place.locality,
                     locality_weight: slot.place.weight,
                     weight: self.weight(slot, now),
-                    is_well: slot.is_healthy
-                        && slot.endpoint.health == Health::Healthy
-                        && slot.breaker.is_closed(),
+                    is_well: slot.is_well(),
                 })
             })
             .collect()

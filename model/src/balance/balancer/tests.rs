@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::balance::SlowStart;
-use crate::cluster::Locality;
+use crate::cluster::{Checked, Locality};
 
 fn at(milliseconds: u64) -> Moment {
     Moment::new(Duration::from_millis(milliseconds))
@@ -312,14 +312,13 @@ fn the_next_priority_is_used_when_the_first_fails() {
             .collect(),
         ..Locality::default()
     };
-    let all = Endpoints {
+    let mut all = Endpoints {
         localities: vec![locality(0, 0), locality(1, 2)],
         overprovisioning: 140,
     };
     let mut balancer = Balancer::new(balancing(Policy::RoundRobin), None);
     balancer.update(&all, at(0));
     let mut random = fastrand::Rng::with_seed(1);
-    let keys: Vec<_> = balancer.endpoints().map(|(key, _)| key).collect();
     let second = |balancer: &mut Balancer, random: &mut fastrand::Rng| {
         (0..1000)
             .filter(|_| {
@@ -330,9 +329,15 @@ fn the_next_priority_is_used_when_the_first_fails() {
             .count()
     };
     assert_eq!(second(&mut balancer, &mut random), 0);
-    for key in &keys[..2] {
-        balancer.set_healthy(*key, false, at(1));
+    for (endpoint, checked) in all.localities[0]
+        .endpoints
+        .iter_mut()
+        .zip([Checked::Failed, Checked::Pending])
+    {
+        endpoint.checked = checked;
     }
+    assert!(balancer.update(&all, at(1)).is_empty(), "all stay");
+    assert_eq!((balancer.len(), balancer.well()), (4, 2));
     assert_eq!(second(&mut balancer, &mut random), 1000);
 }
 

@@ -63,11 +63,72 @@ fn breaker() -> impl Strategy<Value = BreakerSettings> {
     )
 }
 
+fn check() -> impl Strategy<Value = HealthCheck> {
+    let ranges = || vec((100u16..300, 300u16..600), 0..2);
+    let probe = prop_oneof![
+        Just(Probe::Tcp),
+        (name(), of(name()), ranges(), ranges(), any::<bool>()).prop_map(
+            |(path, host, expected, retriable, http2)| Probe::Http {
+                path: format!("/{path}"),
+                host,
+                expected,
+                retriable,
+                http2,
+            }
+        ),
+        (name(), of(name())).prop_map(|(service, authority)| Probe::Grpc { service, authority }),
+    ];
+    let others = (of(time()), of(time()), of(time()), time(), of(time()));
+    let jitters = (time(), 0u32..100, time());
+    let rest = (1u32..9, 1u32..9, any::<bool>());
+    (probe, (time(), time()), others, jitters, rest).prop_map(
+        |(probe, (timeout, interval), others, jitters, rest)| HealthCheck {
+            timeout,
+            interval,
+            unhealthy_interval: others.0,
+            unhealthy_edge: others.1,
+            healthy_edge: others.2,
+            no_traffic: others.3,
+            no_traffic_healthy: others.4,
+            jitter: jitters.0,
+            jitter_percent: jitters.1,
+            first_jitter: jitters.2,
+            unhealthy_threshold: rest.0,
+            healthy_threshold: rest.1,
+            reuse_connection: rest.2,
+            probe,
+        },
+    )
+}
+
+fn names() -> impl Strategy<Value = NameLookup> {
+    let family = select(vec![
+        AddressFamily::V6First,
+        AddressFamily::V4First,
+        AddressFamily::V4,
+        AddressFamily::V6,
+        AddressFamily::All,
+    ]);
+    (time(), any::<bool>(), family, vec(socket(), 0..2)).prop_map(
+        |(refresh, respects_ttl, family, servers)| NameLookup {
+            refresh,
+            respects_ttl,
+            family,
+            servers,
+        },
+    )
+}
+
 pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
-    let named = (name(), any::<u16>()).prop_map(|(name, port)| Address::Name(name, port));
+    let named = || {
+        (name(), any::<u16>())
+            .prop_map(|(name, port)| Address::Name(name, port))
+            .boxed()
+    };
     let discovery = prop_oneof![
         endpoints(address().boxed()).prop_map(|own| Discovery::Static(Arc::new(own))),
-        endpoints(named.boxed()).prop_map(|own| Discovery::LogicalDns(Arc::new(own))),
+        endpoints(named()).prop_map(|own| Discovery::StrictDns(Arc::new(own))),
+        endpoints(named()).prop_map(|own| Discovery::LogicalDns(Arc::new(own))),
         name().prop_map(Discovery::Eds),
     ];
     let protocol = select(vec![
@@ -99,12 +160,17 @@ pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
             of(time()),
             of(1u32..1000),
         ),
+        (vec(check(), 0..2), any::<bool>(), names()),
     )
         .prop_map(
             |(
                 (name, discovery, connect_timeout, protocol, tls),
                 (balancing, breaker, limits, proxy_protocol, idle_timeout, requests_per_connection),
+                (health, awaits_check, names),
             )| Cluster {
+                health,
+                awaits_check,
+                names,
                 discovery,
                 connect_timeout,
                 protocol,

@@ -15,8 +15,8 @@ use fairlead_model::breaker::{BreakerSettings, RateSettings};
 use fairlead_model::budget::RetryBudget;
 use fairlead_model::class::{Class, ClassRule, Classes};
 use fairlead_model::cluster::{
-    Address, Cluster, Discovery, Endpoint, Endpoints, Health, Locality, ProxyVersion,
-    UpstreamProtocol,
+    Address, AddressFamily, CheckAt, Checked, Cluster, Discovery, Endpoint, Endpoints, Health,
+    HealthCheck, Locality, NameLookup, Probe, ProxyVersion, UpstreamProtocol,
 };
 use fairlead_model::limits::Limits;
 use fairlead_model::listener::{
@@ -106,14 +106,27 @@ fn endpoints(
         1u32..1000,
         health,
         labels(),
+        (
+            of(1u16..),
+            prop_oneof![Just(String::new()), name()],
+            any::<bool>(),
+        ),
     )
-        .prop_map(|(address, hostname, weight, health, labels)| Endpoint {
-            address,
-            hostname,
-            weight,
-            health,
-            labels,
-        });
+        .prop_map(
+            |(address, hostname, weight, health, labels, (port, at, is_off))| Endpoint {
+                address,
+                hostname,
+                weight,
+                health,
+                labels,
+                check: CheckAt {
+                    port,
+                    hostname: at,
+                    is_off,
+                },
+                checked: Checked::Not,
+            },
+        );
     let locality = (name(), name(), 0u32..3, of(1u32..100), vec(endpoint, 0..4)).prop_map(
         |(region, zone, priority, weight, endpoints)| Locality {
             region,

@@ -1,0 +1,97 @@
+//! Looks names up, again and again.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fairlead_model::cluster::{AddressFamily, NameLookup};
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+
+use super::{Told, What};
+
+/// The least time between two questions, whatever an answer says.
+const LEAST: Duration = Duration::from_secs(1);
+/// The most, so that no answer counts for ever.
+const MOST: Duration = Duration::from_secs(3600);
+
+/// A resolver for names of clusters with these settings. It keeps no answers: how long one counts is decided here.
+pub(super) fn resolver(settings: &NameLookup) -> Arc<TokioResolver> {
+    let own = || {
+        let servers = settings.servers.iter().map(|server| {
+            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()]
+                .into_iter()
+                .map(|mut connection| {
+                    connection.port = server.port();
+                    connection
+                });
+            NameServerConfig::new(server.ip(), true, connections.collect())
+        });
+        let config = ResolverConfig::from_name_servers(servers.collect());
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+    };
+    let mut builder = match settings.servers.is_empty() {
+        false => own(),
+        true => TokioResolver::builder_tokio().unwrap_or_else(|error| {
+            tracing::error!(%error, "the system names no name servers; no name can be looked up");
+            own()
+        }),
+    };
+    let options = builder.options_mut();
+    options.cache_size = 0;
+    options.ip_strategy = match settings.family {
+        AddressFamily::V6First => LookupIpStrategy::Ipv6thenIpv4,
+        AddressFamily::V4First => LookupIpStrategy::Ipv4thenIpv6,
+        AddressFamily::V4 => LookupIpStrategy::Ipv4Only,
+        AddressFamily::V6 => LookupIpStrategy::Ipv6Only,
+        AddressFamily::All => LookupIpStrategy::Ipv4AndIpv6,
+    };
+    Arc::new(builder.build().expect("no part of it can be missing"))
+}
+
+/// Tells the addresses of a name whenever they change. While no name server answers, the last answer counts.
+pub(super) async fn follow(
+    resolver: Arc<TokioResolver>,
+    settings: NameLookup,
+    name: String,
+    told: Told,
+) {
+    let mut last: Option<Vec<IpAddr>> = None;
+    loop {
+        let (found, wait) = match resolver.lookup_ip(name.as_str()).await {
+            Ok(answer) => {
+                let mut addresses: Vec<IpAddr> = answer.iter().collect();
+                addresses.sort_unstable();
+                addresses.dedup();
+                let left = answer
+                    .valid_until()
+                    .saturating_duration_since(Instant::now());
+                let wait = if settings.respects_ttl {
+                    left.clamp(LEAST, MOST)
+                } else {
+                    settings.refresh
+                };
+                (Some(addresses), wait)
+            }
+            // The name server knows that there is none.
+            Err(error) if error.is_no_records_found() => {
+                tracing::warn!(cluster = %told.cluster, name, %error, "a name has no address");
+                (Some(Vec::new()), settings.refresh)
+            }
+            Err(error) => {
+                tracing::warn!(cluster = %told.cluster, name, %error, "a name cannot be looked up; its last addresses stay");
+                (None, settings.refresh)
+            }
+        };
+        if let Some(found) = found
+            && last.as_ref() != Some(&found)
+        {
+            told.tell(What::Addresses(name.clone(), found.clone()));
+            last = Some(found);
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
