@@ -15,6 +15,7 @@ use fairlead_model::route::{
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use support::{Endpoint, free, http, http_to, proxy, route, text_answer, to, up};
+use tokio::net::TcpStream;
 
 fn request(method: &str, path: &str, body: &str) -> Request<Full<Bytes>> {
     Request::builder()
@@ -348,6 +349,43 @@ async fn large_bodies_stream_over_http2() {
     let body = "0123456789".repeat(500_000);
     let (_, answer) = proxy.send(request("PUT", "/", &body)).await;
     assert!(answer == body, "{} of {}", answer.len(), body.len());
+}
+
+/// gRPC's callers end a stream with a frame that has no data.
+#[tokio::test]
+async fn a_body_may_end_with_an_empty_frame() {
+    let endpoint = Endpoint::echo().await;
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let mut cluster = up(&[endpoint.address]);
+        cluster.protocol = protocol;
+        let proxy = proxy(http_to(to("up")), cluster).await;
+        let stream = TcpStream::connect(proxy.address)
+            .await
+            .expect("a connection");
+        let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let request = Request::post("http://shop.example/")
+            .body(())
+            .expect("a request");
+        let mut client = client.ready().await.expect("a stream");
+        let (response, mut sending) = client.send_request(request, false).expect("sent");
+        for part in ["one", " two", ""] {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            let data = Bytes::from_static(part.as_bytes());
+            sending.send_data(data, part.is_empty()).expect("sent");
+        }
+        let answer = async {
+            let mut body = response.await.expect("an answer").into_body();
+            let mut all = Vec::new();
+            while let Some(data) = body.data().await {
+                all.extend_from_slice(&data.expect("a body"));
+            }
+            String::from_utf8_lossy(&all).into_owned()
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(3), answer).await;
+        let wanted = Ok("POST / shop.example one two".to_owned());
+        assert_eq!(answer, wanted, "{protocol:?}");
+    }
 }
 
 #[tokio::test]

@@ -55,6 +55,8 @@ pub(crate) struct Exchange {
     pub(super) grpc: Option<u8>,
     pub(super) retry_after: Option<Duration>,
     pub(super) bytes: u64,
+    /// Whether its body was not there with its head.
+    pub(super) has_waited: bool,
     pub(super) limit: Option<Limit>,
 }
 
@@ -107,6 +109,9 @@ impl Body for Answer {
             }
             frame => frame,
         };
+        if let (true, Some(own)) = (frame.is_pending(), exchange.as_mut()) {
+            own.has_waited = true;
+        }
         if frame.is_pending()
             && let Some(limit) = exchange.as_mut().and_then(|own| own.limit.as_mut())
             && limit.poll(context).is_ready()
@@ -231,7 +236,13 @@ impl Exchange {
     }
 
     fn complete_now(self) {
-        let now = self.call.core.clock.now();
+        let clock = &self.call.core.clock;
+        // A body that was there with its head is as old as that.
+        let now = if self.has_waited {
+            clock.now()
+        } else {
+            clock.read()
+        };
         self.complete(now);
     }
 

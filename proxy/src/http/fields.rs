@@ -22,9 +22,19 @@ pub(crate) enum Invalid {
     Target,
 }
 
+/// Whether a header concerns one connection only.
+fn is_of_connection(name: &HeaderName) -> bool {
+    matches!(*name, CONNECTION | UPGRADE | TRANSFER_ENCODING | TE)
+        || [&KEEP_ALIVE, &PROXY_CONNECTION, &HTTP2_SETTINGS].contains(&name)
+}
+
 /// Removes headers that concern one connection only; says which upgrade was asked for.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let mut upgrade = None;
+    // Most requests and answers have none: one walk over what they have is all they pay.
+    if !headers.keys().any(is_of_connection) {
+        return upgrade;
+    }
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -49,14 +59,10 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> 
         }
         headers.remove(CONNECTION);
     }
-    // Most requests have none of these: one look for each is all they cost.
     for name in [&UPGRADE, &KEEP_ALIVE, &PROXY_CONNECTION, &HTTP2_SETTINGS] {
-        if headers.contains_key(name) {
-            headers.remove(name);
-        }
+        headers.remove(name);
     }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        headers.remove(TRANSFER_ENCODING);
+    if headers.remove(TRANSFER_ENCODING).is_some() {
         // Of both lengths the coding counts, and the other must not travel on (RFC 9112 6.3).
         headers.remove(CONTENT_LENGTH);
     }

@@ -590,6 +590,7 @@ impl Call {
                 .then(|| retry_after(response.headers()))
                 .flatten(),
             bytes: 0,
+            has_waited: false,
             limit,
             call: self,
         };

@@ -125,6 +125,9 @@ async fn send_data(
     mut data: Bytes,
     is_last: bool,
 ) -> Result<(), h2::Error> {
+    if is_last && data.is_empty() {
+        return stream.send_data(data, true);
+    }
     while data.has_remaining() {
         stream.reserve_capacity(data.remaining());
         let allowed = poll_fn(|context| stream.poll_capacity(context))
