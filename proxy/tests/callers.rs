@@ -97,7 +97,7 @@ async fn an_edge_believes_no_caller() {
         Some(&b"1.1 edge"[..])
     );
     for line in [
-        "x-forwarded-for: 1.2.3.4, 127.0.0.1",
+        "x-forwarded-for: 1.2.3.4,127.0.0.1",
         "x-forwarded-proto: http",
         "via: 1.0 other, 1.1 edge",
     ] {

@@ -122,7 +122,7 @@ async fn a_request_leaves_a_line_with_what_became_of_it() {
             "line": "POST /a?b=1 HTTP/1.1",
             "code": 200,
             "details": "via_upstream",
-            "flags": null,
+            "flags": "-",
             "received": 5,
             "sent": 10,
             "agent": "say \"hi\"",

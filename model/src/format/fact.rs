@@ -91,8 +91,6 @@ pub enum Fact {
     TlsCipher,
     /// The route.
     RouteName,
-    /// The virtual host.
-    VirtualHostName,
     /// When the request came, by a pattern of `strftime`.
     StartTime(String),
     /// The name of this machine.

@@ -6,7 +6,7 @@ use super::{Command, Fact, HeaderKey, Part, Piece};
 const USUAL_TIME: &str = "%Y-%m-%dT%H:%M:%S.%3fZ";
 
 /// Commands that take nothing.
-const PLAIN: [(&str, Fact); 31] = [
+const PLAIN: [(&str, Fact); 30] = [
     ("RESPONSE_CODE", Fact::ResponseCode),
     ("RESPONSE_FLAGS", Fact::ResponseFlags),
     ("RESPONSE_CODE_DETAILS", Fact::ResponseCodeDetails),
@@ -53,7 +53,6 @@ const PLAIN: [(&str, Fact); 31] = [
     ("DOWNSTREAM_TLS_VERSION", Fact::TlsVersion),
     ("DOWNSTREAM_TLS_CIPHER", Fact::TlsCipher),
     ("ROUTE_NAME", Fact::RouteName),
-    ("VIRTUAL_HOST_NAME", Fact::VirtualHostName),
     ("HOSTNAME", Fact::Hostname),
     ("TRACE_ID", Fact::TraceId),
 ];

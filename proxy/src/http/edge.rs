@@ -57,7 +57,7 @@ pub(super) fn arrive(
         edge.caller(texts.into_iter(), direct)
     });
     if let Some(direct) = direct.filter(|_| edge.is_first && !edge.skip_append) {
-        append(headers, FORWARDED_FOR, &direct.to_string());
+        append(headers, FORWARDED_FOR, ",", &direct.to_string());
     }
     let scheme = if connection.is_tls { "https" } else { "http" };
     if !edge.believes() || !headers.contains_key(&FORWARDED_PROTO) {
@@ -111,17 +111,17 @@ pub(super) fn answer(edge: &Edge, id: Option<HeaderValue>, headers: &mut HeaderM
 
 fn add_via(headers: &mut HeaderMap, via: &HeaderValue) {
     match via.to_str() {
-        Ok(text) => append(headers, VIA, text),
+        Ok(text) => append(headers, VIA, ", ", text),
         Err(_) => drop(headers.insert(VIA, via.clone())),
     }
 }
 
 /// Adds a value to a list in one header.
-fn append(headers: &mut HeaderMap, name: HeaderName, more: &str) {
+fn append(headers: &mut HeaderMap, name: HeaderName, comma: &str, more: &str) {
     let mut all: Vec<u8> = Vec::new();
     for value in headers.get_all(&name) {
         all.extend_from_slice(value.as_bytes());
-        all.extend_from_slice(b", ");
+        all.extend_from_slice(comma.as_bytes());
     }
     all.extend_from_slice(more.as_bytes());
     if let Ok(value) = HeaderValue::from_bytes(&all) {

@@ -26,4 +26,4 @@ mod watched;
 
 pub(crate) use record::{Record, Watching};
 pub(crate) use service::{Connection, HttpService};
-pub(crate) use view::{endpoint_value, of_connection};
+pub(crate) use view::{endpoint_value, flags, of_connection};

@@ -134,7 +134,6 @@ pub(super) struct State {
     pub(super) trailers: HeaderMap,
     pub(super) caller: Option<std::net::IpAddr>,
     pub(super) route: Option<Arc<Route>>,
-    pub(super) virtual_host: String,
     pub(super) cluster: Option<Arc<str>>,
     pub(super) endpoint: Option<Address>,
     pub(super) attempts: u32,
@@ -204,10 +203,8 @@ impl Record {
         }
     }
 
-    pub(super) fn routed(&self, route: &Arc<Route>, virtual_host: &str) {
-        let mut state = self.state.borrow_mut();
-        state.route = Some(Arc::clone(route));
-        virtual_host.clone_into(&mut state.virtual_host);
+    pub(super) fn routed(&self, route: &Arc<Route>) {
+        self.state.borrow_mut().route = Some(Arc::clone(route));
     }
 
     /// The caller, as far as others are believed.

@@ -222,7 +222,7 @@ impl HttpService {
             seen.record = Some(record);
         }
         if let Some(record) = &seen.record {
-            record.routed(&way.route, &way.host.name);
+            record.routed(&way.route);
             record.came_from(seen.arrived.caller);
             if has_formats {
                 record.keep_request(request.headers(), true);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
 
 use fairlead_model::cluster::Address;
-use fairlead_model::format::{Fact, Facts, HeaderKey, Part, Value, time};
+use fairlead_model::format::{Fact, Facts, Flags, HeaderKey, Part, Value, time};
 use fairlead_model::log::SECRETS;
 use fairlead_model::tls::Peer;
 use http::{HeaderMap, HeaderName, Version};
@@ -85,9 +85,7 @@ impl Facts for View<'_> {
             Fact::Response(keys) => self.first(self.response.unwrap_or(&state.response), keys),
             Fact::Trailer(keys) => self.first(&state.trailers, keys),
             Fact::ResponseCode => Some(Value::Number(u64::from(state.status))),
-            Fact::ResponseFlags => {
-                (!state.flags.is_empty()).then(|| Value::owned(state.flags.to_string()))
-            }
+            Fact::ResponseFlags => Some(flags(state.flags)),
             Fact::ResponseCodeDetails => state.details.map(Value::text),
             Fact::Protocol => Some(Value::text(match self.record.version {
                 Version::HTTP_2 => "HTTP/2",
@@ -104,9 +102,6 @@ impl Facts for View<'_> {
             Fact::Attempts => Some(Value::Number(u64::from(state.attempts))),
             Fact::RemoteAddress(part) => caller(connection, state.caller, *part),
             Fact::RouteName => state.route.as_ref().map(|route| Value::text(&route.name)),
-            Fact::VirtualHostName => {
-                (!state.virtual_host.is_empty()).then(|| Value::text(&state.virtual_host))
-            }
             Fact::StartTime(pattern) => Some(Value::owned(time(pattern, self.record.at))),
             Fact::GrpcStatus { is_number } => state.grpc.map(|code| grpc(code, *is_number)),
             Fact::StreamId => self
@@ -118,6 +113,15 @@ impl Facts for View<'_> {
             }
             other => of_connection(connection, other),
         }
+    }
+}
+
+/// The letters of what went wrong; a dash where nothing did.
+pub(crate) fn flags(flags: Flags) -> Value<'static> {
+    if flags.is_empty() {
+        Value::text("-")
+    } else {
+        Value::owned(flags.to_string())
     }
 }
 

@@ -12,7 +12,7 @@ use fairlead_model::format::{Fact, Facts, Flags, Value, time};
 use http::HeaderMap;
 
 use crate::core::Core;
-use crate::http::{Connection, Watching, endpoint_value, of_connection};
+use crate::http::{Connection, Watching, endpoint_value, flags, of_connection};
 
 /// A connection of which a line is written when this is dropped.
 pub(super) struct Line {
@@ -81,10 +81,7 @@ impl Facts for Ended<'_> {
         let (received, sent) = line.bytes.get();
         match fact {
             Fact::ResponseCode => Some(Value::Number(0)),
-            Fact::ResponseFlags => {
-                let flags = line.flags.get();
-                (!flags.is_empty()).then(|| Value::owned(flags.to_string()))
-            }
+            Fact::ResponseFlags => Some(flags(line.flags.get())),
             Fact::ResponseCodeDetails => line.details.get().map(Value::text),
             Fact::Duration => {
                 let took = line.core.clock.now().since(line.begun).as_millis();
