@@ -78,7 +78,49 @@ pub enum Discovery {
     /// A name is looked up for each new connection; all its addresses are one endpoint.
     LogicalDns(Arc<Endpoints>),
     /// The address that the caller wanted to reach.
-    OriginalDestination,
+    OriginalDestination(Original),
+}
+
+/// How the address is found that a caller wanted to reach, and how long it is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Original {
+    /// The header that names the address, in lower case; where it is missing, or nothing is said here, the connection's counts.
+    pub header: Option<String>,
+    /// The port, whatever the caller wanted.
+    pub port: Option<u16>,
+    /// After which time without a request an address is forgotten.
+    pub cleanup: Duration,
+}
+
+impl Default for Original {
+    /// The connection's, forgotten after 5 s, as for Envoy.
+    fn default() -> Self {
+        Self {
+            header: None,
+            port: None,
+            cleanup: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Original {
+    /// The address to reach: what the header says, else where the caller's connection was made to.
+    #[must_use]
+    pub fn address(
+        &self,
+        headers: Option<&http::HeaderMap>,
+        connection: Option<SocketAddr>,
+    ) -> Option<SocketAddr> {
+        let named = self.header.as_deref().and_then(|name| {
+            let value = headers?.get(name)?;
+            value.to_str().ok()?.trim().parse().ok()
+        });
+        let mut address: SocketAddr = named.or(connection)?;
+        if let Some(port) = self.port {
+            address.set_port(port);
+        }
+        Some(address)
+    }
 }
 
 /// What is spoken to endpoints.

@@ -53,7 +53,7 @@ impl Snapshot {
             | Discovery::StrictDns(endpoints)
             | Discovery::LogicalDns(endpoints) => Some(Arc::clone(endpoints)),
             Discovery::Eds(name) => self.endpoints.get(name).cloned(),
-            Discovery::OriginalDestination => None,
+            Discovery::OriginalDestination(_) => None,
         }
     }
 

@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use program::Program;
 use serde_json::{Value, json};
 use support::{Endpoint, free, text_answer};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 const EXTENSIONS: &str = "type.googleapis.com/envoy.extensions";
@@ -447,4 +448,86 @@ async fn every_address_of_a_name_is_an_endpoint() {
         !text.contains(&second.to_string())
     })
     .await;
+}
+
+#[tokio::test]
+async fn callers_reach_what_they_want() {
+    let (first, second) = (Endpoint::echo().await, checked("second").await.0);
+    let listen = free();
+    let mut up = json!({
+        "name": "up",
+        "type": "ORIGINAL_DST",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "connect_timeout": "0.5s",
+        "cleanup_interval": "0.1s",
+        "original_dst_lb_config": {"use_http_header": true},
+    });
+    let proxy = Program::ours("original", &bootstrap(listen, &[up.clone()])).await;
+    let wanted = async |to: &str| {
+        let stream = TcpStream::connect(listen).await.expect("a connection");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .expect("HTTP");
+        tokio::spawn(connection);
+        let request = Request::get("/up")
+            .header("host", "shop.example")
+            .header("x-envoy-original-dst-host", to)
+            .body(Full::<Bytes>::default())
+            .expect("a request");
+        support::read(sender.send_request(request).await.expect("an answer")).await
+    };
+    assert_eq!(
+        wanted(&first.address.to_string()).await.1,
+        "GET /up shop.example "
+    );
+    assert_eq!(wanted(&second.address.to_string()).await.1, "second");
+    // Nobody says where: the connection was made to this proxy itself.
+    for nothing in ["nowhere", "", "127.0.0.1"] {
+        assert_eq!(wanted(nothing).await.0.status.as_u16(), 503, "{nothing:?}");
+    }
+    let has = |text: &str| text.contains(&first.address.to_string());
+    until(&proxy, "it is forgotten", |text| !has(text)).await;
+    assert_eq!(
+        wanted(&first.address.to_string()).await.0.status.as_u16(),
+        200
+    );
+
+    up["original_dst_lb_config"]["upstream_port_override"] = json!(second.address.port());
+    let listen = free();
+    let other = Program::ours("original-port", &bootstrap(listen, &[up])).await;
+    drop(proxy);
+    let mut stream = TcpStream::connect(listen).await.expect("a connection");
+    let request = format!(
+        "GET /up HTTP/1.1\r\nhost: a\r\nx-envoy-original-dst-host: {}\r\nconnection: close\r\n\r\n",
+        first.address
+    );
+    stream.write_all(request.as_bytes()).await.expect("to send");
+    let answer = support::drain(&mut stream).await;
+    assert!(answer.ends_with("second"), "{answer}{}", other.log());
+}
+
+#[tokio::test]
+async fn a_proxy_header_says_what_callers_want() {
+    let endpoint = Endpoint::echo().await;
+    let listen = free();
+    let up = json!({
+        "name": "up",
+        "type": "ORIGINAL_DST",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "connect_timeout": "0.5s",
+    });
+    let mut bootstrap = bootstrap(listen, &[up]);
+    bootstrap["static_resources"]["listeners"][0]["listener_filters"] = json!([{
+        "name": "envoy.filters.listener.proxy_protocol",
+        "typed_config": {"@type": format!("{EXTENSIONS}.filters.listener.proxy_protocol.v3.ProxyProtocol")},
+    }]);
+    let _proxy = Program::ours("original-header", &bootstrap).await;
+    let mut stream = TcpStream::connect(listen).await.expect("a connection");
+    let request = format!(
+        "PROXY TCP4 192.0.2.1 127.0.0.1 4000 {}\r\nGET /up HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+        endpoint.address.port()
+    );
+    stream.write_all(request.as_bytes()).await.expect("to send");
+    let answer = support::drain(&mut stream).await;
+    assert!(answer.ends_with("GET /up a "), "{answer}");
 }

@@ -35,10 +35,15 @@ const LARGEST_RING: u32 = 8 << 20;
 /// The size of a table, as Envoy has it.
 const TABLE: u32 = 65_537;
 
-/// How a cluster is balanced. One that names no policy has peak EWMA, where Envoy's has round robin.
-pub(crate) fn read(fields: &Fields<'_>) -> Result<Balancing> {
+/// How a cluster is balanced. One that names no policy has peak EWMA, where Envoy's has round robin; one whose endpoints are what
+/// callers want to reach (`is_original`) has nothing to balance.
+pub(crate) fn read(fields: &Fields<'_>, is_original: bool) -> Result<Balancing> {
     let mut balancing = Balancing::default();
-    if let Some(policy) = fields.get("lb_policy") {
+    if is_original {
+        fields
+            .need("lb_policy")?
+            .one_of(&[("CLUSTER_PROVIDED", ())])?;
+    } else if let Some(policy) = fields.get("lb_policy") {
         balancing.policy = policy
             .one_of(
                 &[

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_model::breaker::{BreakerSettings, RateSettings};
-use fairlead_model::cluster::{Cluster, Discovery, Endpoints, ProxyVersion, UpstreamProtocol};
+use fairlead_model::cluster::{
+    Cluster, Discovery, Endpoints, Original, ProxyVersion, UpstreamProtocol,
+};
 use fairlead_model::limits::Limits;
 
 use crate::field::{Field, Fields, Result};
@@ -36,7 +38,8 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Cluster> {
     if let Some(timeout) = fields.duration("connect_timeout")? {
         cluster.connect_timeout = timeout;
     }
-    cluster.balancing = balancing::read(&fields)?;
+    let is_original = matches!(cluster.discovery, Discovery::OriginalDestination(_));
+    cluster.balancing = balancing::read(&fields, is_original)?;
     if let Some(limits) = fields.get("circuit_breakers") {
         cluster.limits = self::limits(&limits)?;
     }
@@ -104,6 +107,7 @@ fn discovery(fields: &Fields<'_>, name: &Arc<str>) -> Result<Discovery> {
     enum Kind {
         Static,
         StrictDns,
+        Original,
         LogicalDns,
         Eds,
     }
@@ -112,6 +116,7 @@ fn discovery(fields: &Fields<'_>, name: &Arc<str>) -> Result<Discovery> {
         Some(kind) => kind.one_of(&[
             ("STATIC", Kind::Static),
             ("STRICT_DNS", Kind::StrictDns),
+            ("ORIGINAL_DST", Kind::Original),
             ("LOGICAL_DNS", Kind::LogicalDns),
             ("EDS", Kind::Eds),
         ])?,
@@ -125,6 +130,7 @@ fn discovery(fields: &Fields<'_>, name: &Arc<str>) -> Result<Discovery> {
     Ok(match kind {
         Kind::Static => Discovery::Static(assigned(false)?),
         Kind::StrictDns => Discovery::StrictDns(assigned(true)?),
+        Kind::Original => Discovery::OriginalDestination(original(fields)?),
         Kind::LogicalDns => Discovery::LogicalDns(assigned(true)?),
         Kind::Eds => {
             let config = fields.need("eds_cluster_config")?.fields()?;
@@ -138,6 +144,41 @@ fn discovery(fields: &Fields<'_>, name: &Arc<str>) -> Result<Discovery> {
             })
         }
     })
+}
+
+/// How the address is found that a caller wanted to reach.
+fn original(fields: &Fields<'_>) -> Result<Original> {
+    for name in ["load_assignment", "health_checks"] {
+        if fields.get(name).is_some() {
+            return Err(fields.error_at(
+                name,
+                "the endpoints of ORIGINAL_DST are what callers want to reach; none is expected",
+            ));
+        }
+    }
+    let mut original = Original::default();
+    if let Some(cleanup) = fields.duration("cleanup_interval")? {
+        original.cleanup = cleanup;
+    }
+    if let Some(own) = fields.get("original_dst_lb_config") {
+        let own = own.fields()?;
+        let name = own.text("http_header_name")?;
+        if own.flag("use_http_header")? {
+            original.header = Some(match name {
+                "" => "x-envoy-original-dst-host".to_owned(),
+                name => name.to_ascii_lowercase(),
+            });
+        } else if !name.is_empty() {
+            return Err(own.error_at("http_header_name", "use_http_header: true is required"));
+        }
+        original.port = own
+            .get("upstream_port_override")
+            .map(|field| field.number(0, 65535))
+            .transpose()?
+            .and_then(|port| u16::try_from(port).ok());
+        own.finish()?;
+    }
+    Ok(original)
 }
 
 /// Whether new endpoints are left out until their first check.

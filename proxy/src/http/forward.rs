@@ -47,6 +47,8 @@ pub(super) struct Call {
     pub(super) is_grpc: bool,
     pub(super) is_h2: bool,
     pub(super) source: Option<std::net::IpAddr>,
+    /// The address that the caller's connection was made to, where that was not this proxy's.
+    pub(super) original: Option<std::net::SocketAddr>,
     pub(super) begun: Moment,
     pub(super) target: Option<Target>,
     pub(super) _active: Option<Active>,
@@ -66,6 +68,8 @@ pub(super) struct Target {
     /// What the answer gives the caller, so that it comes back to the endpoint.
     cookies: Vec<HeaderValue>,
     tried: Vec<EndpointKey>,
+    /// The endpoint, where that is what the caller wanted to reach.
+    at: Option<std::net::SocketAddr>,
     _running: Held,
     retrying: Option<Held>,
 }
@@ -307,6 +311,8 @@ impl Call {
             record: self.record.as_ref(),
         };
         changes.make(head, &mut self.host)?;
+        let wanted = upstream.original();
+        let at = wanted.and_then(|own| own.address(Some(&head.headers), self.original));
         self.target = Some(Target {
             cluster,
             upstream,
@@ -315,6 +321,7 @@ impl Call {
             hash: bound.hash,
             cookies: bound.cookies,
             tried: Vec::new(),
+            at,
             _running: running,
             retrying: None,
         });
@@ -394,6 +401,7 @@ impl Call {
                 hash: target.hash,
                 subset: &forward.subset,
                 tried: &target.tried,
+                at: target.at,
             };
             let picked = target
                 .upstream

@@ -48,6 +48,8 @@ pub(crate) struct Connection {
     pub(crate) source: Option<std::net::SocketAddr>,
     /// The address that the caller wanted.
     pub(crate) destination: Option<std::net::SocketAddr>,
+    /// The same, where another was reached than this proxy: redirected, or told in a PROXY header.
+    pub(crate) original: Option<std::net::SocketAddr>,
     /// Who the caller is.
     pub(crate) peer: fairlead_model::tls::Peer,
     /// Whether it is secured.
@@ -285,6 +287,7 @@ impl HttpService {
             is_grpc: seen.is_grpc,
             is_h2,
             source: seen.arrived.caller,
+            original: connection.original,
             begun: seen.begun,
             target: None,
             _active: seen.active.take(),

@@ -118,7 +118,8 @@ pub(super) async fn open(
         return Err(Fault::Denied);
     }
     let bound = bind(&forward.affinity, &head, wanted.source, &wanted.core.random);
-    let (upstream, cluster, pool, mut running) = endpoint(&wanted, forward, bound.hash).await?;
+    let (upstream, cluster, pool, mut running) =
+        endpoint(&wanted, forward, bound.hash, &head.headers).await?;
     let key = running.key;
     let changes = Changes {
         route: &route,
@@ -197,6 +198,7 @@ async fn endpoint<'a>(
     asked: &Wanted,
     forward: &'a Forward,
     hash: Option<u64>,
+    headers: &http::HeaderMap,
 ) -> Result<(Rc<Upstream>, &'a WeightedCluster, Rc<Pool>, Running), Fault> {
     let core = &asked.core;
     let weight = forward.weight();
@@ -213,8 +215,10 @@ async fn endpoint<'a>(
         upstream.limits().requests,
     )
     .ok_or(Fault::LimitReached)?;
+    let original = upstream.original();
     let wanted = fairlead_model::balance::Wanted {
         hash,
+        at: original.and_then(|own| own.address(Some(headers), asked.connection.original)),
         subset: &forward.subset,
         ..Default::default()
     };

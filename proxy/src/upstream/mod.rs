@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use fairlead_model::balance::{Balancer, EndpointKey, Finish, NoEndpoint, Wanted};
 use fairlead_model::budget::{BudgetState, RetryBudget};
-use fairlead_model::cluster::{Cluster, Endpoints};
+use fairlead_model::cluster::{Cluster, Discovery, Endpoints, Original};
 use fairlead_model::fault::Fault;
 use fairlead_model::limits::Limits;
 use fairlead_model::{Moment, breaker::Judged};
@@ -104,12 +104,7 @@ impl Upstream {
     pub(crate) fn update(&self, endpoints: &Endpoints, now: Moment) {
         let mut balancer = self.balancer.borrow_mut();
         let left = balancer.update(endpoints, now);
-        let mut pools = self.pools.borrow_mut();
-        for key in left {
-            if let Some(pool) = pools.get_mut(key.slot()) {
-                *pool = None;
-            }
-        }
+        self.forget(left);
         self.figures.update_success.increment();
         self.figures
             .membership_total
@@ -122,6 +117,16 @@ impl Upstream {
         }
     }
 
+    /// Ends what is kept for endpoints that left, as far as no request uses it.
+    fn forget(&self, left: Vec<EndpointKey>) {
+        let mut pools = self.pools.borrow_mut();
+        for key in left {
+            if let Some(pool) = pools.get_mut(key.slot()) {
+                *pool = None;
+            }
+        }
+    }
+
     /// Whether it never had endpoints.
     pub(crate) fn is_fresh(&self) -> bool {
         self.balancer.borrow().is_empty()
@@ -129,6 +134,14 @@ impl Upstream {
 
     pub(crate) fn settings(&self) -> Arc<Cluster> {
         Arc::clone(&self.settings.borrow())
+    }
+
+    /// How the endpoint is found that a caller wants to reach, where that is how endpoints are found.
+    pub(crate) fn original(&self) -> Option<Original> {
+        match &self.settings.borrow().discovery {
+            Discovery::OriginalDestination(own) => Some(own.clone()),
+            _ => None,
+        }
     }
 
     /// Whether its connections are secured.
@@ -153,6 +166,11 @@ impl Upstream {
         clock: &crate::clock::Clock,
         random: &RefCell<fastrand::Rng>,
     ) -> Result<(EndpointKey, Rc<Pool>), Fault> {
+        if let Some(at) = wanted.at {
+            let key = self.balancer.borrow_mut().pick_at(at, clock.read());
+            let key = key.map_err(|_| Fault::NoEndpoint)?;
+            return Ok((key, self.pool(key)));
+        }
         let mut waited = false;
         let mut now = clock.read();
         loop {
@@ -163,7 +181,7 @@ impl Upstream {
                 .pick(wanted, now, &mut random.borrow_mut());
             match picked {
                 Ok(key) => return Ok((key, self.pool(key))),
-                Err(NoEndpoint::Empty) if !waited => {
+                Err(NoEndpoint::Empty) if !waited && self.original().is_none() => {
                     waited = true;
                     if tokio::time::timeout(WAIT_FOR_ENDPOINT, came).await.is_ok() {
                         now = clock.now();
@@ -209,6 +227,10 @@ impl Upstream {
 
     /// Closes connections that nobody used for their time, and forgets those that ended.
     pub(crate) fn sweep(&self, now: Moment) {
+        if let Some(original) = self.original() {
+            let gone = self.balancer.borrow_mut().expire(original.cleanup, now);
+            self.forget(gone);
+        }
         let idle = self.settings.borrow().idle_timeout;
         for (_, pool) in self.pools.borrow().iter().flatten() {
             pool.sweep(now, idle);

@@ -1,5 +1,6 @@
 //! Bytes of a caller's connection, to an endpoint and back.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use fairlead_model::balance::{Finish, Wanted};
@@ -11,9 +12,15 @@ use crate::core::Core;
 use crate::tcp;
 use crate::upstream::{Held, Pool, Stream, Upstream, judged};
 
-/// Sends bytes to an endpoint and back.
-pub(super) async fn serve(core: &Rc<Core>, settings: &Tcp, stream: Stream, line: Option<&Line>) {
-    if let Err(fault) = forward(core, settings, stream, line).await {
+/// Sends bytes to an endpoint and back; `original` is the address that the caller wanted to reach.
+pub(super) async fn serve(
+    core: &Rc<Core>,
+    settings: &Tcp,
+    stream: Stream,
+    original: Option<SocketAddr>,
+    line: Option<&Line>,
+) {
+    if let Err(fault) = forward(core, settings, stream, original, line).await {
         if let Some(line) = line {
             line.failed(fault);
         }
@@ -51,6 +58,7 @@ async fn forward(
     core: &Rc<Core>,
     settings: &Tcp,
     stream: Stream,
+    original: Option<SocketAddr>,
     line: Option<&Line>,
 ) -> Result<(), Fault> {
     let weight: u64 = settings
@@ -79,6 +87,8 @@ async fn forward(
         upstream.limits().requests,
     )
     .ok_or(Fault::LimitReached)?;
+    let wanted = upstream.original();
+    let at = wanted.and_then(|own| own.address(None, original));
     let mut tried = Vec::new();
     // A connection that cannot be made says nothing of the bytes: another endpoint may be tried.
     let (key, endpoint) = loop {
@@ -87,6 +97,7 @@ async fn forward(
             .pick(
                 &Wanted {
                     tried: &tried,
+                    at,
                     ..Wanted::default()
                 },
                 &core.clock,

@@ -143,7 +143,8 @@ pub(super) async fn serve(
             }
             if let Some((stream, _)) = secured {
                 let line = own.as_ref().or(line.as_ref());
-                Box::pin(bytes::serve(&core, &settings, stream, line)).await;
+                let original = connection.original;
+                Box::pin(bytes::serve(&core, &settings, stream, original, line)).await;
             }
         }
         Served::Broken => chains.figures.no_filter_chain_match.increment(),
@@ -166,6 +167,7 @@ async fn arrive(
             return None;
         }
         connection.destination = wanted.or(connection.destination);
+        connection.original = wanted;
     }
     if listener.proxy_protocol {
         match tokio::time::timeout(FIRST_BYTES, proxy_header::read(&mut stream)).await {
@@ -173,6 +175,7 @@ async fn arrive(
                 if let Some((source, destination)) = ends {
                     connection.source = Some(source);
                     connection.destination = Some(destination);
+                    connection.original = Some(destination);
                 }
                 stream = stream.after(rest);
             }

@@ -17,7 +17,6 @@ pub fn cluster(cluster: &Cluster) -> Value {
     let message = Message::default()
         .with("name", json!(&*cluster.name))
         .with("connect_timeout", duration(cluster.connect_timeout))
-        .with("load_balancing_policy", policy(&cluster.balancing))
         .with("common_lb_config", common(cluster))
         .with("circuit_breakers", limits(&cluster.limits))
         .with(
@@ -29,6 +28,10 @@ pub fn cluster(cluster: &Cluster) -> Value {
             json!({HTTP_OPTIONS: any(HTTP_OPTIONS, protocol(cluster))}),
         )
         .with("transport_socket", json!(socket(cluster)));
+    let message = match cluster.discovery {
+        Discovery::OriginalDestination(_) => message.with("lb_policy", json!("CLUSTER_PROVIDED")),
+        _ => message.with("load_balancing_policy", policy(&cluster.balancing)),
+    };
     let checks: Vec<Value> = cluster.health.iter().map(health::check).collect();
     let message = message.with("health_checks", json!(checks));
     discovery(cluster, health::names(message, &cluster.names)).done()
@@ -55,7 +58,16 @@ fn discovery(cluster: &Cluster, message: Message) -> Message {
                 .with("type", kind("EDS"))
                 .with("eds_cluster_config", own.done())
         }
-        Discovery::OriginalDestination => message.with("type", kind("ORIGINAL_DST")),
+        Discovery::OriginalDestination(own) => {
+            let config = Message::default()
+                .with("use_http_header", json!(own.header.is_some()))
+                .with("http_header_name", json!(own.header))
+                .with("upstream_port_override", json!(own.port));
+            message
+                .with("type", kind("ORIGINAL_DST"))
+                .with("cleanup_interval", duration(own.cleanup))
+                .with("original_dst_lb_config", config.done())
+        }
     }
 }
 

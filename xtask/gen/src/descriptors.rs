@@ -47,6 +47,7 @@ const KEPT: [(&str, &[&str]); 35] = [
             "Cluster.EdsClusterConfig",
             "Cluster.LeastRequestLbConfig",
             "Cluster.MaglevLbConfig",
+            "Cluster.OriginalDstLbConfig",
             "Cluster.RingHashLbConfig",
             "Cluster.RoundRobinLbConfig",
             "Cluster.SlowStartConfig",

@@ -130,6 +130,13 @@ pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
         endpoints(named()).prop_map(|own| Discovery::StrictDns(Arc::new(own))),
         endpoints(named()).prop_map(|own| Discovery::LogicalDns(Arc::new(own))),
         name().prop_map(Discovery::Eds),
+        (of(name()), of(any::<u16>()), time()).prop_map(|(header, port, cleanup)| {
+            Discovery::OriginalDestination(Original {
+                header,
+                port,
+                cleanup,
+            })
+        }),
     ];
     let protocol = select(vec![
         UpstreamProtocol::Http1,
@@ -167,21 +174,34 @@ pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
                 (name, discovery, connect_timeout, protocol, tls),
                 (balancing, breaker, limits, proxy_protocol, idle_timeout, requests_per_connection),
                 (health, awaits_check, names),
-            )| Cluster {
-                health,
-                awaits_check,
-                names,
-                discovery,
-                connect_timeout,
-                protocol,
-                tls,
-                balancing,
-                breaker,
-                limits,
-                proxy_protocol,
-                idle_timeout,
-                requests_per_connection,
-                ..Cluster::of(&name, Endpoints::default())
+            )| {
+                let is_original = matches!(discovery, Discovery::OriginalDestination(_));
+                let health = if is_original { Vec::new() } else { health };
+                let balancing = if is_original {
+                    Balancing {
+                        policy: Policy::PeakEwma(PeakEwma::default()),
+                        slow_start: None,
+                        ..balancing
+                    }
+                } else {
+                    balancing
+                };
+                Cluster {
+                    health,
+                    awaits_check,
+                    names,
+                    discovery,
+                    connect_timeout,
+                    protocol,
+                    tls,
+                    balancing,
+                    breaker,
+                    limits,
+                    proxy_protocol,
+                    idle_timeout,
+                    requests_per_connection,
+                    ..Cluster::of(&name, Endpoints::default())
+                }
             },
         )
 }

@@ -16,7 +16,7 @@ use fairlead_model::budget::RetryBudget;
 use fairlead_model::class::{Class, ClassRule, Classes};
 use fairlead_model::cluster::{
     Address, AddressFamily, CheckAt, Checked, Cluster, Discovery, Endpoint, Endpoints, Health,
-    HealthCheck, Locality, NameLookup, Probe, ProxyVersion, UpstreamProtocol,
+    HealthCheck, Locality, NameLookup, Original, Probe, ProxyVersion, UpstreamProtocol,
 };
 use fairlead_model::limits::Limits;
 use fairlead_model::listener::{
