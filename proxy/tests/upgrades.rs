@@ -1,0 +1,136 @@
+//! That an upgrade gets what its route gives any request: changes, a cookie, its time, and a line in the log.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fairlead_model::format::Format;
+use fairlead_model::log::{AccessLog, LogLine, LogTarget};
+use fairlead_model::route::{
+    Action, Affinity, AffinityBy, CookieMade, HeaderChange, HeaderChanges, HeaderText, OnPresent,
+    PathMatch, PathRewrite, Route, RouteMatch, Timeouts,
+};
+use http::HeaderName;
+use support::{http, proxy, route, to, up};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const UPGRADE: &str = "GET /old/chat HTTP/1.1\r\nhost: a\r\nx-user: ann\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n";
+const ANSWER: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("a byte"));
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+/// An endpoint that notes each head, upgrades, and returns what it gets.
+async fn endpoint() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&heads);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let own = head(&mut stream).await;
+            noted.lock().expect("the heads").push(own);
+            tokio::spawn(async move {
+                let _ = stream.write_all(ANSWER.as_bytes()).await;
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    (address, heads)
+}
+
+#[tokio::test]
+async fn an_upgrade_is_a_request_of_its_route() {
+    let (address, heads) = endpoint().await;
+    let mut forward = to("up");
+    forward.upgrades = vec!["websocket".to_owned()];
+    forward.rewrite = Some(PathRewrite::Prefix("/new".to_owned()));
+    forward.timeouts = Timeouts {
+        idle: Some(Duration::from_millis(300)),
+        ..Timeouts::default()
+    };
+    forward.affinity = vec![Affinity {
+        by: AffinityBy::Cookie {
+            name: "shard".to_owned(),
+            made: Some(CookieMade {
+                life: Duration::ZERO,
+                path: "/".to_owned(),
+                attributes: Vec::new(),
+            }),
+        },
+        terminal: true,
+    }];
+    let made = Format::parse("for %REQ(x-user)%").expect("a format");
+    let own = Route {
+        request_headers: HeaderChanges {
+            set: vec![HeaderChange {
+                name: HeaderName::from_static("x-made"),
+                value: HeaderText::Format(Box::new(made)),
+                present: OnPresent::Replace,
+                only_if_present: false,
+            }],
+            ..HeaderChanges::default()
+        },
+        ..(*route(
+            "chat",
+            RouteMatch {
+                path: PathMatch::Segments("/old".to_owned()),
+                ..RouteMatch::default()
+            },
+            Action::Forward(Box::new(forward)),
+        ))
+        .clone()
+    };
+    let log = std::env::temp_dir().join(format!("fairlead-{}-chat.log", std::process::id()));
+    let _ = std::fs::remove_file(&log);
+    let mut http = http(vec![Arc::new(own)]);
+    http.logs = vec![AccessLog {
+        target: LogTarget::File(log.clone()),
+        line: LogLine::Text {
+            format: Format::parse(
+                "%RESPONSE_CODE% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_HOST%\n",
+            )
+            .expect("a format"),
+            omit_empty: false,
+        },
+        filter: None,
+    }];
+    let proxy = proxy(http, up(&[address])).await;
+    let mut stream = TcpStream::connect(proxy.address).await.expect("a proxy");
+    stream.write_all(UPGRADE.as_bytes()).await.expect("to send");
+    let answer = head(&mut stream).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 101") && answer.contains("set-cookie: shard="),
+        "{answer}"
+    );
+    stream.write_all(b"hello").await.expect("to send");
+    let mut back = [0; 5];
+    stream.read_exact(&mut back).await.expect("an echo");
+    assert_eq!(&back, b"hello");
+    // Nothing moves any more: the tunnel ends, and leaves its line.
+    let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_u8()).await;
+    assert!(ended.is_ok_and(|read| read.is_err()));
+    let seen = heads.lock().expect("the heads").remove(0);
+    assert!(
+        seen.starts_with("GET /new/chat HTTP/1.1\r\n") && seen.contains("x-made: for ann\r\n"),
+        "{seen}"
+    );
+    for _ in 0..300 {
+        if std::fs::metadata(&log).is_ok_and(|own| own.len() > 0) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let line = std::fs::read_to_string(&log).expect("a log");
+    assert_eq!(line, format!("101 5 5 {address}\n"));
+}
