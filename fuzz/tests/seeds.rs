@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fairlead_fuzz::TARGETS;
 
-/// How many changed seeds each target is given.
+/// How many changed seeds each target is given, unless `FAIRLEAD_FUZZ_CHANGED` says so.
 const CHANGED: usize = 500;
 
 fn seeds(name: &str) -> Vec<Vec<u8>> {
@@ -49,12 +49,14 @@ fn change(random: &mut fastrand::Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
 
 #[test]
 fn every_target_holds_for_its_seeds_and_what_is_like_them() {
+    let asked = std::env::var("FAIRLEAD_FUZZ_CHANGED").ok();
+    let changed = asked.map_or(CHANGED, |own| own.parse().expect("a number"));
     let mut random = fastrand::Rng::with_seed(7);
     for (name, target) in TARGETS {
         let seeds = seeds(name);
         assert!(!seeds.is_empty(), "{name} has no seeds");
         seeds.iter().for_each(|seed| target(seed));
-        for _ in 0..CHANGED {
+        for _ in 0..changed {
             let changed = change(&mut random, &seeds);
             let outcome = std::panic::catch_unwind(|| target(&changed));
             assert!(

@@ -46,9 +46,13 @@ pub(crate) fn look(bytes: &[u8]) -> Option<Spoken> {
 
 fn look_tls(bytes: &[u8]) -> Option<Spoken> {
     // A record of TLS has major version 3, and a handshake begins with a ClientHello.
-    if bytes.get(1).is_some_and(|major| *major != 3) || bytes.get(5).is_some_and(|kind| *kind != 1)
-    {
+    if bytes.get(1).is_some_and(|major| *major != 3) {
         return Some(Spoken::Opaque);
+    }
+    match bytes.get(5) {
+        None => return None,
+        Some(1) => {}
+        Some(_) => return Some(Spoken::Opaque),
     }
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;
