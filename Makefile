@@ -4,7 +4,7 @@
 export FAIRLEAD_CACHE ?= $(HOME)/.cache/fairlead
 export CARGO_TARGET_DIR ?= $(FAIRLEAD_CACHE)/target
 
-.PHONY: xtask demo test cluster-up cluster-down image gen check bench-operator bench-proxy h2spec interop
+.PHONY: xtask demo test cluster-up cluster-down image gen check bench-operator bench-proxy h2spec interop soak-proxy
 
 demo: xtask
 	cargo xtask demo
@@ -38,6 +38,9 @@ h2spec: xtask
 
 interop: xtask
 	cargo xtask interop
+
+soak-proxy: xtask
+	cargo xtask soak-proxy
 
 # Compiled first, as `cargo xtask` says nothing while it is.
 xtask:

@@ -436,7 +436,9 @@ async fn new_settings_drop_no_request() {
     for turn in 0..40 {
         let mut forward = to("up");
         forward.upgrades = vec![format!("turn-{turn}")];
-        let http = http_to(forward);
+        let mut http = http_to(forward);
+        // Now and then more than its routes changes.
+        http.header_bytes += u32::from(turn % 4 == 0);
         let cluster = up(&[endpoints[turn % 2].address]);
         let next = snapshot(
             listener(proxy.address, Handler::Http(Arc::new(http)), None),
@@ -454,6 +456,33 @@ async fn new_settings_drop_no_request() {
         total > 100 && endpoints.iter().all(|endpoint| endpoint.requests() > 0),
         "{total}"
     );
+}
+
+#[tokio::test]
+async fn new_routes_reach_connections_that_are_open() {
+    let endpoint = Endpoint::echo().await;
+    let proxy = proxy(http_to(to("up")), up(&[endpoint.address])).await;
+    let mut stream = TcpStream::connect(proxy.address)
+        .await
+        .expect("a connection");
+    let request = b"GET /a HTTP/1.1\r\nhost: shop.example\r\n\r\n";
+    stream.write_all(request).await.expect("to send");
+    let answer = drain(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let gone = Action::Respond {
+        status: StatusCode::GONE,
+        body: "gone".into(),
+    };
+    let http = support::http(vec![support::route("all", Default::default(), gone)]);
+    let next = snapshot(
+        listener(proxy.address, Handler::Http(Arc::new(http)), None),
+        vec![up(&[endpoint.address])],
+    );
+    proxy.snapshots.send_replace(Arc::new(next));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stream.write_all(request).await.expect("it is still open");
+    let answer = drain(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 410"), "{answer}");
 }
 
 #[tokio::test]

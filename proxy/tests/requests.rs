@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use fairlead_model::route::{
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use support::{Endpoint, free, http, http_to, proxy, route, text_answer, to, up};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 fn request(method: &str, path: &str, body: &str) -> Request<Full<Bytes>> {
     Request::builder()
@@ -385,6 +388,54 @@ async fn a_body_may_end_with_an_empty_frame() {
         let answer = tokio::time::timeout(Duration::from_secs(3), answer).await;
         let wanted = Ok("POST / shop.example one two".to_owned());
         assert_eq!(answer, wanted, "{protocol:?}");
+    }
+}
+
+/// An endpoint that answers before it has read the request, and reads it then.
+async fn hasty() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut buffer = [0; 64 * 1024];
+                let mut length = stream.read(&mut buffer).await.unwrap_or(0);
+                while length > 0 {
+                    let head = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                    if head.contains("HTTP/1.1\r\n") {
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly";
+                        stream.write_all(answer).await.expect("to answer");
+                    }
+                    length = stream.read(&mut buffer).await.unwrap_or(0);
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_request_goes_on_after_an_early_answer() {
+    let proxy = proxy(http_to(to("up")), up(&[hasty().await])).await;
+    let mut stream = TcpStream::connect(proxy.address)
+        .await
+        .expect("a connection");
+    for _ in 0..2 {
+        let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("to send");
+        let mut answer = vec![0; 4096];
+        let mut length = 0;
+        while !answer[..length].ends_with(b"early") {
+            let read = timeout(Duration::from_secs(3), stream.read(&mut answer[length..])).await;
+            let read = read.expect("an answer in time").expect("an answer");
+            assert!(read > 0, "{}", String::from_utf8_lossy(&answer[..length]));
+            length += read;
+        }
+        let body = vec![b'y'; 3_000_000];
+        timeout(Duration::from_secs(3), stream.write_all(&body))
+            .await
+            .expect("it is read")
+            .expect("it goes on");
     }
 }
 

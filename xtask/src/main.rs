@@ -24,6 +24,7 @@ mod page;
 mod paths;
 mod progress;
 mod proxies;
+mod soak;
 mod suite;
 mod tools;
 
@@ -71,6 +72,8 @@ enum Task {
     H2spec(h2spec::Options),
     /// gRPC, curl, nghttp, PostgreSQL and Redis through a pair of our proxies
     Interop(interop::Options),
+    /// Load a pair of proxies while their configuration changes and endpoints die
+    SoakProxy(soak::Options),
     /// Everything a change must pass: format, lints, unit tests, checks, and the tests on a real cluster
     Test(suite::Options),
 }
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Task::BenchProxy(options) => bench_proxy::run(options),
         Task::H2spec(options) => h2spec::run(options),
         Task::Interop(options) => interop::run(options),
+        Task::SoakProxy(options) => soak::run(options),
         Task::Test(options) => suite::run(options),
     };
     match outcome {

@@ -2,6 +2,7 @@
 //! wakes one task and not two.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,7 +16,7 @@ use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 
-use super::{Held, Stream};
+use super::{Held, REST_OF_REQUEST, Stream};
 use crate::body::Outgoing;
 use crate::metrics::ClusterFigures;
 
@@ -121,6 +122,26 @@ impl Http1 {
     /// Reads and writes what can be read and written now; the answer's body comes from here.
     pub(crate) fn drive(&mut self, context: &mut Context<'_>) {
         self.connection.drive(context);
+    }
+
+    /// Whether the last request was sent to its end, and its answer read to its own.
+    pub(super) fn is_done(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    /// Sends the rest of a request whose answer has ended; says whether the connection can be used again.
+    pub(super) async fn finish(&mut self) -> bool {
+        let rest = poll_fn(|context| {
+            self.connection.drive(context);
+            if self.connection.is_running {
+                self.sender.poll_ready(context).map(|ready| ready.is_ok())
+            } else {
+                Poll::Ready(false)
+            }
+        });
+        tokio::time::timeout(REST_OF_REQUEST, rest)
+            .await
+            .unwrap_or(false)
     }
 
     /// Whether it waits for a request. One that ended is noticed here.

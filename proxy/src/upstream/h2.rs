@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::REST_OF_REQUEST;
 use crate::body::{BodyError, Outgoing};
 
 /// The body of an endpoint's answer.
@@ -30,16 +31,47 @@ pub(crate) struct Http2Body {
     stream: RecvStream,
     length: Option<u64>,
     is_read: bool,
-    _sending: Option<Sending>,
+    sending: Option<Sending>,
 }
 
-/// A request's body on its way; it ends with this.
+impl Drop for Http2Body {
+    fn drop(&mut self) {
+        // An endpoint that has answered says itself when it wants no more (RFC 9113 8.1).
+        if self.stream.is_end_stream()
+            && let Some(sending) = &mut self.sending
+            && !sending.task.is_finished()
+        {
+            sending.goes_on = true;
+            let task = sending.task.abort_handle();
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(REST_OF_REQUEST).await;
+                task.abort();
+            });
+        }
+    }
+}
+
+/// A request's body on its way; it ends with this, unless it goes on.
 #[derive(Debug)]
-pub(crate) struct Sending(tokio::task::JoinHandle<()>);
+pub(crate) struct Sending {
+    task: tokio::task::JoinHandle<()>,
+    goes_on: bool,
+}
+
+impl Sending {
+    fn start(body: Outgoing, stream: SendStream<Bytes>) -> Self {
+        Self {
+            task: tokio::task::spawn_local(pump(body, stream)),
+            goes_on: false,
+        }
+    }
+}
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.0.abort();
+        if !self.goes_on {
+            self.task.abort();
+        }
     }
 }
 
@@ -57,7 +89,7 @@ pub(crate) fn send(
     let (head, body) = request.into_parts();
     let is_empty = body.is_end_stream();
     let (response, stream) = sender.send_request(Request::from_parts(head, ()), is_empty)?;
-    let sending = (!is_empty).then(|| Sending(tokio::task::spawn_local(pump(body, stream))));
+    let sending = (!is_empty).then(|| Sending::start(body, stream));
     Ok(Sent { response, sending })
 }
 
@@ -74,7 +106,7 @@ pub(crate) async fn answer(sent: Sent) -> Result<Response<Received>, h2::Error> 
             stream,
             length,
             is_read: false,
-            _sending: sending,
+            sending,
         })
     }))
 }

@@ -30,6 +30,9 @@ pub(crate) use stream::Stream;
 /// How long a request waits for the first endpoint of a cluster.
 const WAIT_FOR_ENDPOINT: Duration = Duration::from_secs(3);
 
+/// How long a request may go on after its answer has ended.
+const REST_OF_REQUEST: Duration = Duration::from_secs(60);
+
 /// A cluster as one worker uses it.
 #[derive(Debug)]
 pub(crate) struct Upstream {

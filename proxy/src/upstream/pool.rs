@@ -420,9 +420,17 @@ impl Lease {
                 let most = pool.connector.requests_per_connection;
                 if most.is_some_and(|most| connection.requests >= most) {
                     connection.close();
-                } else {
+                } else if connection.is_done() {
                     connection.since = now;
                     pool.idle.borrow_mut().push(connection);
+                } else {
+                    // Whoever answers early may still read the request (RFC 9112 9.5).
+                    tokio::task::spawn_local(async move {
+                        if connection.finish().await {
+                            connection.since = now;
+                            pool.idle.borrow_mut().push(connection);
+                        }
+                    });
                 }
             }
             Self::Http2 { used, .. } => used.set(now),

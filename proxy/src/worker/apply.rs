@@ -59,18 +59,12 @@ impl Applied {
             match self.listeners.get_mut(name) {
                 Some(running) => {
                     if running.settings != *listener || secrets_changed {
-                        let drains = running.settings != *listener;
-                        let chains = make_chains(core, snapshot, listener);
-                        let old = running.chains.replace(chains);
-                        // Connections under old settings end when their requests have.
-                        if drains {
-                            old.drain.begin();
-                        }
-                        running.settings = Arc::clone(listener);
+                        running.change(core, snapshot, listener);
                     }
                 }
                 None => {
-                    let chains = Rc::new(RefCell::new(make_chains(core, snapshot, listener)));
+                    let chains = make_chains(core, snapshot, listener, None);
+                    let chains = Rc::new(RefCell::new(chains));
                     let stop = CancellationToken::new();
                     listen::start(core, listener, Rc::clone(&chains), stop.clone());
                     self.listeners.insert(
@@ -112,6 +106,36 @@ impl Applied {
             .max()
             .unwrap_or_default()
     }
+}
+
+impl Running {
+    /// Takes new settings, or the same with new secrets.
+    fn change(&mut self, core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) {
+        if differ_in_routes(&self.settings, listener) {
+            // Connections go on, with the new routes from the next request on.
+            let old = Rc::clone(&self.chains.borrow());
+            *self.chains.borrow_mut() = make_chains(core, snapshot, listener, Some(&old));
+        } else {
+            let chains = make_chains(core, snapshot, listener, None);
+            // Connections under old settings end when their requests have.
+            self.chains.replace(chains).drain.begin();
+        }
+        self.settings = Arc::clone(listener);
+    }
+}
+
+/// Whether nothing but the routes that they hold themselves tells two listeners apart.
+fn differ_in_routes(old: &Listener, new: &Listener) -> bool {
+    let mut like = new.clone();
+    let own = like.chains.iter_mut().chain(&mut like.default_chain);
+    for (own, old) in own.zip(old.chains.iter().chain(&old.default_chain)) {
+        if let (Handler::Http(own), Handler::Http(old)) = (&mut own.handler, &old.handler)
+            && let (Routes::Inline(_), Routes::Inline(_)) = (&own.routes, &old.routes)
+        {
+            Arc::make_mut(own).routes = old.routes.clone();
+        }
+    }
+    like == *old
 }
 
 fn clusters(core: &Rc<Core>, old: &Snapshot, snapshot: &Snapshot, secrets_changed: bool) {
@@ -174,10 +198,17 @@ fn tables(core: &Rc<Core>, snapshot: &Snapshot) {
     }
 }
 
-/// The cell of a table: shared by all that use the same name.
-fn table(core: &Rc<Core>, snapshot: &Snapshot, routes: &Routes) -> TableCell {
+/// The cell of a table: shared by all that use the same name, and with what was there before.
+fn table(core: &Rc<Core>, snapshot: &Snapshot, routes: &Routes, old: Option<&Served>) -> TableCell {
     match routes {
-        Routes::Inline(table) => Rc::new(RefCell::new(Some(Arc::clone(table)))),
+        Routes::Inline(table) => {
+            let cell = match old {
+                Some(Served::Http { service, .. }) => Rc::clone(&service.table),
+                _ => TableCell::default(),
+            };
+            *cell.borrow_mut() = Some(Arc::clone(table));
+            cell
+        }
         Routes::Named(name) => Rc::clone(
             core.tables
                 .borrow_mut()
@@ -187,12 +218,19 @@ fn table(core: &Rc<Core>, snapshot: &Snapshot, routes: &Routes) -> TableCell {
     }
 }
 
-fn make_chains(core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) -> Rc<Chains> {
+/// The chains of a listener. Those of `old` go on: their connections have the new routes, and are drained with the new ones.
+fn make_chains(
+    core: &Rc<Core>,
+    snapshot: &Snapshot,
+    listener: &Arc<Listener>,
+    old: Option<&Chains>,
+) -> Rc<Chains> {
     let served = listener
         .chains
         .iter()
         .chain(&listener.default_chain)
-        .map(|chain| {
+        .enumerate()
+        .map(|(place, chain)| {
             let server = match &chain.tls {
                 None => None,
                 Some(tls) => match tls::server_config(tls, &|name| secret(snapshot, name)) {
@@ -209,7 +247,12 @@ fn make_chains(core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) -
                     service: Rc::new(HttpService {
                         core: Rc::clone(core),
                         settings: Arc::clone(http),
-                        table: table(core, snapshot, &http.routes),
+                        table: table(
+                            core,
+                            snapshot,
+                            &http.routes,
+                            old.and_then(|old| old.served.get(place)),
+                        ),
                         figures: core.shared.figures.http(&http.name),
                         watching: Watching::new(core, &http.logs, http.tracing.as_ref()),
                         uri: chain.tls.as_ref().and_then(|tls| {
@@ -228,7 +271,7 @@ fn make_chains(core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) -
     Rc::new(Chains {
         listener: Arc::clone(listener),
         served,
-        drain: Rc::default(),
+        drain: old.map_or_else(Rc::default, |old| Rc::clone(&old.drain)),
         figures: core.shared.figures.listener(&listener.name),
         watching: Watching::new(core, &listener.logs, None),
     })

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 
 use crate::command::capture;
+use crate::proxies::oha;
 use crate::proxies::place::NEAR;
 use crate::proxies::process::{Core, placed};
 
@@ -65,6 +65,18 @@ pub(super) struct Run<'a> {
     pub(super) port: u16,
     /// How long.
     pub(super) seconds: u32,
+}
+
+impl From<oha::Found> for Sample {
+    fn from(found: oha::Found) -> Self {
+        Self {
+            requests: found.requests,
+            seconds: found.seconds,
+            bytes: found.bytes,
+            failed: found.failed,
+            latency: found.latency,
+        }
+    }
 }
 
 impl Run<'_> {
@@ -134,7 +146,7 @@ impl Run<'_> {
         ])
         .args(["--latency-correction", "-z", &format!("{}s", self.seconds)])
         .arg(self.url);
-        read_oha(&capture(&mut oha)?)
+        Ok(oha::read(&capture(&mut oha)?)?.into())
     }
 
     fn grpc(&self, streaming: bool) -> Result<Sample> {
@@ -219,34 +231,6 @@ fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     sorted.get(index).or(sorted.last()).copied()
 }
 
-fn read_oha(said: &str) -> Result<Sample> {
-    let found: Value = serde_json::from_str(said).context("failed to read what oha said")?;
-    let number = |value: &Value| value.as_f64();
-    let codes = found["statusCodeDistribution"].as_object();
-    let codes = codes.context("oha said no status codes")?;
-    let sum = |wanted: &dyn Fn(&str) -> bool| -> f64 {
-        let chosen = codes.iter().filter(|(code, _)| wanted(code));
-        chosen.filter_map(|(_, count)| number(count)).sum()
-    };
-    let errors = found["errorDistribution"].as_object();
-    // What was under way at the end is ended, and is no failure.
-    let lost: f64 = errors
-        .into_iter()
-        .flatten()
-        .filter(|(error, _)| !error.contains("deadline"))
-        .filter_map(|(_, count)| number(count))
-        .sum();
-    let latency = ["p50", "p99", "p99.9"]
-        .map(|name| number(&found["latencyPercentiles"][name]).map(|seconds| seconds * 1e6));
-    Ok(Sample {
-        requests: sum(&|_| true),
-        seconds: number(&found["summary"]["total"]).context("oha said no time")?,
-        bytes: number(&found["summary"]["totalData"]).unwrap_or_default(),
-        failed: sum(&|code| !code.starts_with('2')) + lost,
-        latency,
-    })
-}
-
 /// `qps: N` and `Latency: (50/90/99 %ile): A/B/C`.
 fn read_grpc(said: &str, duration: f64) -> Result<Sample> {
     let after = |start: &str| {
@@ -327,21 +311,6 @@ mod tests {
         let sample = read_h2load(said, "").expect("all is there");
         assert_eq!((sample.failed, sample.seconds), (10.0, 0.7305));
         assert_eq!(sample.latency, [None; 3]);
-    }
-
-    #[test]
-    fn oha_is_read_from_its_json() {
-        let said = r#"{
-            "summary": {"successRate": 1.0, "total": 3.0, "requestsPerSec": 999.0, "totalData": 383616},
-            "latencyPercentiles": {"p50": 0.000185, "p99": 0.000511, "p99.9": 0.0012, "p99.99": null},
-            "statusCodeDistribution": {"200": 2990, "503": 7},
-            "errorDistribution": {"aborted due to deadline": 2, "connection refused": 1}
-        }"#;
-        let sample = read_oha(said).expect("all is there");
-        assert_eq!((sample.requests, sample.failed), (2997.0, 8.0));
-        let micros = sample.latency.map(|value| value.map(f64::round));
-        assert_eq!(micros, [Some(185.0), Some(511.0), Some(1200.0)]);
-        assert!(read_oha("error: no such host").is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod haproxy;
 pub(crate) mod hop;
 pub(crate) mod install;
 pub(crate) mod nginx;
+pub(crate) mod oha;
 pub(crate) mod place;
 pub(crate) mod process;
 

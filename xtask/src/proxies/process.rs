@@ -149,6 +149,15 @@ impl Process {
     }
 }
 
+impl Process {
+    /// How many files it has open.
+    pub(crate) fn files(&self) -> Result<usize> {
+        let folder = format!("/proc/{}/fd", self.number);
+        let open = fs::read_dir(&folder).with_context(|| format!("{} has ended", self.name))?;
+        Ok(open.count())
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let child = self.child.get_mut();
