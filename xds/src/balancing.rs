@@ -139,7 +139,10 @@ fn extension(field: &Field<'_>, balancing: &mut Balancing) -> Result<()> {
 fn typed(kind: &str, field: &Field<'_>, balancing: &mut Balancing) -> Result<()> {
     let config = field.fields()?;
     balancing.policy = match kind {
-        options::PEAK_EWMA => Policy::PeakEwma(options::peak_ewma(&config)?),
+        options::PEAK_EWMA => {
+            balancing.weighted_localities |= config.flag("weighted_localities")?;
+            Policy::PeakEwma(options::peak_ewma(&config)?)
+        }
         CONTRIB_EWMA => Policy::PeakEwma(contrib_ewma(&config)?),
         LEAST_REQUEST => {
             let choices = config

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::free;
 use crate::generate::Plan;
@@ -49,6 +49,99 @@ async fn dumps_have_the_same_shape() {
     ] {
         let (own, stock) = (own.json(path).await, stock.json(path).await);
         assert_eq!(shape(&own), shape(&stock), "{path}: {own:#}");
+    }
+}
+
+/// Clusters of every type, with most of what they may say.
+fn clusters() -> Value {
+    let named = json!({"socket_address": {"address": "cart.example", "port_value": 80}});
+    let assigned = json!({"cluster_name": "cart", "endpoints": [{
+        "locality": {"region": "eu", "zone": "a"},
+        "load_balancing_weight": 3,
+        "lb_endpoints": [{
+            "endpoint": {"address": named, "health_check_config": {"port_value": 81}},
+            "metadata": {"filter_metadata": {"envoy.lb": {"version": "1"}}},
+        }],
+    }]});
+    let check = |probe: &str, own: Value| {
+        json!([{
+            "timeout": "1s",
+            "interval": "5s",
+            "unhealthy_threshold": 2,
+            "healthy_threshold": 2,
+            "interval_jitter_percent": 10,
+            "reuse_connection": false,
+            probe: own,
+        }])
+    };
+    let policies = [
+        "LEAST_REQUEST",
+        "ROUND_ROBIN",
+        "RANDOM",
+        "RING_HASH",
+        "MAGLEV",
+    ];
+    let mut clusters: Vec<Value> = policies
+        .iter()
+        .map(|policy| {
+            json!({
+                "name": policy,
+                "type": "STRICT_DNS",
+                "dns_lookup_family": "V4_PREFERRED",
+                "lb_policy": policy,
+                "load_assignment": assigned,
+                "health_checks": check("http_health_check", json!({"path": "/well", "retriable_statuses": [{"start": 500, "end": 600}]})),
+                "outlier_detection": {"consecutive_5xx": 3, "enforcing_failure_percentage": 100},
+                "common_lb_config": {"locality_weighted_lb_config": {}},
+            })
+        })
+        .collect();
+    clusters.extend([
+        json!({
+            "name": "logical",
+            "type": "LOGICAL_DNS",
+            "lb_policy": "ROUND_ROBIN",
+            "load_assignment": assigned,
+            "health_checks": check("tcp_health_check", json!({})),
+        }),
+        json!({
+            "name": "original",
+            "type": "ORIGINAL_DST",
+            "lb_policy": "CLUSTER_PROVIDED",
+            "original_dst_lb_config": {"use_http_header": true, "upstream_port_override": 80},
+        }),
+        json!({
+            "name": "grpc",
+            "lb_policy": "ROUND_ROBIN",
+            "health_checks": check("grpc_health_check", json!({"service_name": "cart"})),
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http2_protocol_options": {}},
+                },
+            },
+        }),
+    ]);
+    json!(clusters)
+}
+
+#[tokio::test]
+async fn envoy_takes_clusters_of_every_type() {
+    if is_left_out() {
+        return;
+    }
+    let mut bootstrap = Plan::new(0, 0).bootstrap(free(), free(), &Upstreams::start().await);
+    let all = clusters();
+    for own in all.as_array().into_iter().flatten() {
+        if let Some(clusters) = bootstrap["static_resources"]["clusters"].as_array_mut() {
+            clusters.push(own.clone());
+        }
+    }
+    let proxy = Program::ours("dumped-clusters", &bootstrap).await;
+    let dump = proxy.json("/config_dump?mask=bootstrap").await;
+    let written = &dump["configs"][0]["bootstrap"];
+    if let Err(said) = envoy_takes(&proxy.folder, written) {
+        panic!("{said}\n{:#}", written["static_resources"]["clusters"]);
     }
 }
 

@@ -97,8 +97,7 @@ fn policy(balancing: &Balancing) -> Value {
         .map(|(kind, mut own)| {
             match kind {
                 _ if !balancing.weighted_localities => {}
-                // Ours says it in common_lb_config alone.
-                options::PEAK_EWMA => {}
+                options::PEAK_EWMA => own["weighted_localities"] = json!(true),
                 RING_HASH | MAGLEV => own["locality_weighted_lb_config"] = json!({}),
                 _ => own["locality_lb_config"] = json!({"locality_weighted_lb_config": {}}),
             }
@@ -135,7 +134,9 @@ fn common(cluster: &Cluster) -> Value {
         "ignore_new_hosts_until_first_hc",
         json!(cluster.awaits_check),
     );
-    if balancing.weighted_localities {
+    // Envoy takes it here from nobody who has a load_balancing_policy.
+    let is_original = matches!(cluster.discovery, Discovery::OriginalDestination(_));
+    if balancing.weighted_localities && is_original {
         message
             .with("locality_weighted_lb_config", json!({}))
             .done()

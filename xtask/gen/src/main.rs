@@ -5,6 +5,7 @@
 mod conditions;
 mod definitions;
 mod descriptors;
+mod kept;
 mod kinds;
 mod metrics;
 mod rights;

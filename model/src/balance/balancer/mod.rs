@@ -1,7 +1,11 @@
 //! The endpoints of one cluster as one worker sees them.
 
+mod request;
+mod wanted;
+
+pub use request::{Finish, NoEndpoint, Wanted};
+
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +16,6 @@ use crate::Moment;
 use crate::breaker::{Breaker, BreakerSettings, Judged, Usable};
 use crate::cluster::{Address, Endpoint, Endpoints};
 
-/// How many endpoints there are at the most in a cluster whose endpoints are what callers want to reach.
-const MOST_WANTED: usize = 16_384;
 /// How often a choice is made again that fell on an endpoint already tried.
 const REDRAWS: u32 = 4;
 
@@ -30,44 +32,6 @@ impl EndpointKey {
     pub fn slot(self) -> usize {
         self.slot as usize
     }
-}
-
-/// Why there is no endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NoEndpoint {
-    /// The cluster has none.
-    #[error("the cluster has no endpoint")]
-    Empty,
-    /// There are too many already.
-    #[error("there are too many endpoints that callers want to reach")]
-    Full,
-    /// None has the labels of the subset.
-    #[error("no endpoint has the labels that are asked for")]
-    Subset,
-}
-
-/// What a request wants of its endpoint.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Wanted<'a> {
-    /// The hash of what keeps its caller with one endpoint.
-    pub hash: Option<u64>,
-    /// Labels that the endpoint has to have.
-    pub subset: &'a [(String, String)],
-    /// Endpoints that were tried, and are avoided while others exist.
-    pub tried: &'a [EndpointKey],
-    /// The address that the caller wants to reach, where that is the endpoint.
-    pub at: Option<SocketAddr>,
-}
-
-/// What became of a try.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Finish {
-    /// What the answer means; nothing when the caller went away before there was one.
-    pub judged: Option<Judged>,
-    /// How long it took to have no answer; nothing when one began, which [`Balancer::answered`] was told of.
-    pub unanswered: Option<Duration>,
-    /// How long the endpoint asked to be left alone.
-    pub retry_after: Option<Duration>,
 }
 
 /// The endpoints of one cluster as one worker sees them.
@@ -313,56 +277,6 @@ impl Balancer {
             slot.ok_or(NoEndpoint::Subset)?
         };
         self.start(slot).ok_or(NoEndpoint::Empty)
-    }
-
-    /// Counts a request on the endpoint at an address, which is one from now on; [`Balancer::finish`] has to follow.
-    ///
-    /// # Errors
-    /// When there are too many.
-    pub fn pick_at(&mut self, at: SocketAddr, now: Moment) -> Result<EndpointKey, NoEndpoint> {
-        let address = Address::Socket(at);
-        let slot = match self.by_address.get(&address) {
-            Some(slot) => *slot,
-            None if self.by_address.len() >= MOST_WANTED => return Err(NoEndpoint::Full),
-            None => {
-                let slot = self.free_slot();
-                self.slots[slot as usize] = Some(Slot {
-                    endpoint: Arc::new(Endpoint::at(at)),
-                    place: Place {
-                        priority: 0,
-                        locality: 0,
-                        weight: None,
-                    },
-                    latency: Latency::new(&self.latency, now),
-                    breaker: Breaker::default(),
-                    pending: 0,
-                    added: now,
-                    wanted: now,
-                });
-                self.by_address.insert(address, slot);
-                slot
-            }
-        };
-        if let Some(slot) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) {
-            slot.wanted = now;
-        }
-        self.start(slot).ok_or(NoEndpoint::Empty)
-    }
-
-    /// Forgets endpoints without a request that nobody wanted for a time. Says which left.
-    pub fn expire(&mut self, unwanted: Duration, now: Moment) -> Vec<EndpointKey> {
-        let slots = &self.slots;
-        let mut gone = Vec::new();
-        self.by_address.retain(|_, number| {
-            let slot = slots.get(*number as usize).and_then(Option::as_ref);
-            let stays =
-                slot.is_some_and(|slot| slot.pending > 0 || now.since(slot.wanted) < unwanted);
-            if !stays {
-                gone.push(*number);
-            }
-            stays
-        });
-        gone.into_iter().map(|slot| self.remove(slot)).collect()
     }
 
     /// An answer began, `latency` after the request, and is no failure as far as is known.
