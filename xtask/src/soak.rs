@@ -152,7 +152,7 @@ fn report(answered: f64, changes: u32, first: [Held; 2], last: [Held; 2]) -> Res
 
 impl Watched {
     fn start(hop: &Hop, programs: &Programs, place: &Place, namespace: &str) -> Result<Self> {
-        let mut bootstrap = envoy::bootstrap(hop, place.folder());
+        let mut bootstrap = envoy::bootstrap(hop, place.folder(), None);
         let route = &mut routes(&mut bootstrap)[0]["route"];
         // Killed endpoints take requests with them; those that may be sent again are.
         route["retry_policy"] = json!({

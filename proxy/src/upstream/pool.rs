@@ -36,6 +36,10 @@ pub(crate) struct Pool {
     connector: Rc<Connector>,
     counts: Rc<Counts>,
     figures: Arc<ClusterFigures>,
+    #[expect(
+        clippy::vec_box,
+        reason = "each goes to a request and comes back, and is not to be copied for it"
+    )]
     idle: RefCell<Vec<Box<Http1>>>,
     multiplexed: RefCell<Vec<Multiplexed>>,
     /// Held while a connection that others wait for is made.

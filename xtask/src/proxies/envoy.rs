@@ -10,14 +10,14 @@ use super::hop::{Carries, Guard, Hop};
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
-/// The whole bootstrap.
-pub(crate) fn bootstrap(hop: &Hop, folder: &Path) -> Value {
+/// The whole bootstrap. Without `balancing` (an `lb_policy`) it is the proxy's own default.
+pub(crate) fn bootstrap(hop: &Hop, folder: &Path, balancing: Option<&str>) -> Value {
     json!({
         "node": {"id": hop.name, "cluster": "bench"},
         "admin": {"address": address(SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, hop.admin))},
         "static_resources": {
             "listeners": [listener(hop, folder)],
-            "clusters": [cluster(hop, folder)],
+            "clusters": [cluster(hop, folder, balancing)],
         },
     })
 }
@@ -81,7 +81,7 @@ fn connections_of_http(codec: &str) -> Value {
     })
 }
 
-fn cluster(hop: &Hop, folder: &Path) -> Value {
+fn cluster(hop: &Hop, folder: &Path, balancing: Option<&str>) -> Value {
     let endpoints: Vec<Value> = hop
         .upstreams
         .iter()
@@ -91,12 +91,14 @@ fn cluster(hop: &Hop, folder: &Path) -> Value {
         "name": "upstream",
         "type": "STATIC",
         "connect_timeout": "5s",
-        "lb_policy": "LEAST_REQUEST",
         "load_assignment": {
             "cluster_name": "upstream",
             "endpoints": [{"lb_endpoints": endpoints}],
         },
     });
+    if let Some(policy) = balancing {
+        cluster["lb_policy"] = json!(policy);
+    }
     if hop.carries.is_http() {
         let protocol = if hop.http2 {
             "http2_protocol_options"

@@ -119,7 +119,7 @@ impl Hop {
                 ];
                 (
                     &programs.envoy,
-                    self.bootstrap(&path, folder)?,
+                    self.bootstrap(&path, folder, Some("LEAST_REQUEST"))?,
                     with(&arguments, &path),
                 )
             }
@@ -127,7 +127,7 @@ impl Hop {
                 let path = file("yaml");
                 (
                     programs.ours()?,
-                    self.bootstrap(&path, folder)?,
+                    self.bootstrap(&path, folder, None)?,
                     with(&["run", "--config"], &path),
                 )
             }
@@ -146,8 +146,13 @@ impl Hop {
         Ok(process)
     }
 
-    fn bootstrap(&self, path: &Path, folder: &Path) -> Result<(PathBuf, String)> {
-        let text = serde_json::to_string_pretty(&envoy::bootstrap(self, folder))
+    fn bootstrap(
+        &self,
+        path: &Path,
+        folder: &Path,
+        balancing: Option<&str>,
+    ) -> Result<(PathBuf, String)> {
+        let text = serde_json::to_string_pretty(&envoy::bootstrap(self, folder, balancing))
             .context("failed to write a bootstrap")?;
         Ok((path.to_owned(), text))
     }
