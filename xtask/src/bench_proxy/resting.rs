@@ -81,7 +81,7 @@ fn rest(bench: &Bench, case: &Case, peer: Peer) -> Result<Rest> {
     let target = case.start(peer, &bench.programs, &bench.place)?;
     let resident = || -> Result<[f64; 2]> {
         // What is freed or read in the background is done by then.
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(5));
         Ok([target.proxies[0].resident()?, target.proxies[1].resident()?])
     };
     let idle = resident()?;
