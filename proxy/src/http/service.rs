@@ -237,7 +237,7 @@ impl HttpService {
             }
             Action::Redirect(redirect) => {
                 self.figures.rq_redirect.increment();
-                let scheme = if connection.is_tls { "https" } else { "http" };
+                let scheme = scheme(connection, &request);
                 let place = location(redirect, &way.route.matches, scheme, &head);
                 respond::redirect(redirect.status, &place)
             }
@@ -371,6 +371,21 @@ fn weighted(action: &Action, cluster: Option<usize>) -> Option<&WeightedCluster>
         Action::Forward(forward) => forward.clusters.get(cluster?),
         _ => None,
     }
+}
+
+/// The scheme that the caller used, as Envoy finds it: the request's own, which HTTP/2 has; what whoever took TLS off before this
+/// proxy says; or the connection's.
+fn scheme(connection: &Connection, request: &Request<Incoming>) -> &'static str {
+    let own = request.uri().scheme_str().map(str::as_bytes);
+    let told = request.headers().get("x-forwarded-proto");
+    let known = |scheme: &[u8]| match scheme {
+        _ if scheme.eq_ignore_ascii_case(b"https") => Some("https"),
+        _ if scheme.eq_ignore_ascii_case(b"http") => Some("http"),
+        _ => None,
+    };
+    own.and_then(known)
+        .or_else(|| known(told?.as_bytes()))
+        .unwrap_or(if connection.is_tls { "https" } else { "http" })
 }
 
 /// Whether values of headers are made for each request.

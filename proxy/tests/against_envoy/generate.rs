@@ -61,6 +61,8 @@ pub struct Asked {
 /// A configuration, and requests for it.
 pub struct Plan {
     table: Value,
+    /// Whether callers are told from those who call for them.
+    pub is_edge: bool,
     pub requests: Vec<Asked>,
 }
 
@@ -79,6 +81,7 @@ impl Plan {
         let mut random = Rng::with_seed(seed);
         Self {
             table: table(&mut random),
+            is_edge: seed % 2 == 1,
             requests: (0..requests).map(|_| request(&mut random)).collect(),
         }
     }
@@ -126,6 +129,7 @@ impl Plan {
                             "@type": format!("{EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager"),
                             "stat_prefix": "in",
                             "generate_request_id": false,
+                            "use_remote_address": self.is_edge,
                             "server_header_transformation": "PASS_THROUGH",
                             "route_config": self.table,
                             "http_filters": [{
@@ -438,6 +442,15 @@ fn request(random: &mut Rng) -> Asked {
     let mut headers = Vec::new();
     for _ in 0..random.usize(..4) {
         headers.push((one(random, &HEADERS), one(random, &VALUES)));
+    }
+    if often(random, 15) {
+        headers.push((
+            "x-forwarded-for",
+            one(random, &["192.0.2.1", "192.0.2.1, 198.51.100.7"]),
+        ));
+    }
+    if often(random, 5) {
+        headers.push(("x-forwarded-proto", one(random, &["http", "https"])));
     }
     if often(random, 30) {
         headers.push((
