@@ -231,14 +231,15 @@ impl Upkeep {
                     continue;
                 }
                 let key = (settings.family, settings.servers.clone());
-                let resolver = self.resolvers.entry(key);
-                let resolver = resolver.or_insert_with(|| names::resolver(settings));
-                let task = names::follow(
-                    Arc::clone(resolver),
-                    settings.clone(),
-                    wanted.clone(),
-                    reports.clone(),
-                );
+                let mut resolver = self.resolvers.get(&key).cloned();
+                if resolver.is_none()
+                    && let Ok(made) = names::resolver(settings)
+                {
+                    self.resolvers.insert(key, Arc::clone(&made));
+                    resolver = Some(made);
+                }
+                let task =
+                    names::follow(resolver, settings.clone(), wanted.clone(), reports.clone());
                 let task = AbortOnDropHandle::new(tokio::spawn(task));
                 kept.names.insert(wanted, task);
             }

@@ -9,6 +9,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig,
 };
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
 use super::{Told, What};
@@ -19,7 +20,10 @@ const LEAST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(3600);
 
 /// A resolver for names of clusters with these settings. It keeps no answers: how long one counts is decided here.
-pub(super) fn resolver(settings: &NameLookup) -> Arc<TokioResolver> {
+///
+/// # Errors
+/// When the system names no name servers and the settings do not either.
+pub(super) fn resolver(settings: &NameLookup) -> Result<Arc<TokioResolver>, NetError> {
     let own = || {
         let servers = settings.servers.iter().map(|server| {
             let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()]
@@ -35,10 +39,7 @@ pub(super) fn resolver(settings: &NameLookup) -> Arc<TokioResolver> {
     };
     let mut builder = match settings.servers.is_empty() {
         false => own(),
-        true => TokioResolver::builder_tokio().unwrap_or_else(|error| {
-            tracing::error!(%error, "the system names no name servers; no name can be looked up");
-            own()
-        }),
+        true => TokioResolver::builder_tokio()?,
     };
     let options = builder.options_mut();
     options.cache_size = 0;
@@ -49,16 +50,33 @@ pub(super) fn resolver(settings: &NameLookup) -> Arc<TokioResolver> {
         AddressFamily::V6 => LookupIpStrategy::Ipv6Only,
         AddressFamily::All => LookupIpStrategy::Ipv4AndIpv6,
     };
-    Arc::new(builder.build().expect("no part of it can be missing"))
+    builder.build().map(Arc::new)
+}
+
+/// A resolver, as soon as there can be one.
+async fn made(settings: &NameLookup, told: &Told) -> Arc<TokioResolver> {
+    loop {
+        match resolver(settings) {
+            Ok(resolver) => return resolver,
+            Err(error) => {
+                tracing::error!(cluster = %told.cluster, %error, "no name can be looked up");
+            }
+        }
+        tokio::time::sleep(settings.refresh.max(LEAST)).await;
+    }
 }
 
 /// Tells the addresses of a name whenever they change. While no name server answers, the last answer counts.
 pub(super) async fn follow(
-    resolver: Arc<TokioResolver>,
+    resolver: Option<Arc<TokioResolver>>,
     settings: NameLookup,
     name: String,
     told: Told,
 ) {
+    let resolver = match resolver {
+        Some(resolver) => resolver,
+        None => made(&settings, &told).await,
+    };
     let mut last: Option<Vec<IpAddr>> = None;
     loop {
         let (found, wait) = match resolver.lookup_ip(name.as_str()).await {
