@@ -25,6 +25,7 @@ use super::attempt::{Attempt, Try, failure, retry_after};
 use super::fields::reshape;
 use super::record::Record;
 use super::respond::grpc_status;
+use super::retry::run;
 use crate::body::{Mind, Outgoing, Replay};
 use crate::core::Core;
 use crate::limit::{Flow, Limit};
@@ -32,7 +33,7 @@ use crate::upstream::{Held, Lease, Pool, Received, Sent, Upstream, judged};
 
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// How often a request goes to another connection because the one it was given had ended.
-const STALE_CONNECTIONS: u32 = 3;
+pub(super) const STALE_CONNECTIONS: u32 = 3;
 
 /// A request that is to be forwarded, and what lasts over all its tries. It is boxed once and never moved again.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ pub(super) struct Target {
     /// Which of the route's clusters.
     cluster: usize,
     pub(super) upstream: Rc<Upstream>,
-    deadline: Option<tokio::time::Instant>,
+    pub(super) deadline: Option<tokio::time::Instant>,
     /// The same; out while a try is under it.
     limit: Option<Limit>,
     hash: Option<u64>,
@@ -71,7 +72,7 @@ pub(super) struct Target {
     /// The endpoint, where that is what the caller wanted to reach.
     at: Option<std::net::SocketAddr>,
     _running: Held,
-    retrying: Option<Held>,
+    pub(super) retrying: Option<Held>,
 }
 
 /// A request that was not served.
@@ -158,70 +159,11 @@ async fn run_once(
     }
 }
 
-/// As many tries as the policy, its budget and the time allow.
-async fn run(
-    mut call: Box<Call>,
+pub(super) fn failed_answer(
+    call: &Call,
     forward: &Forward,
-    policy: &RetryPolicy,
-    mut body: Outgoing,
-) -> Result<Response<Answer>, Fault> {
-    if let Some(settings) = &policy.budget {
-        call.core
-            .budget(&call.route.name, settings)
-            .borrow_mut()
-            .requested(call.begun);
-    }
-    let (mut retries, mut stale) = (0, 0);
-    loop {
-        let again = match &body {
-            Outgoing::Empty => None,
-            Outgoing::Kept(replay) => replay.again(),
-            Outgoing::Stream(_) | Outgoing::Minded(_) => return Err(Fault::Internal),
-        };
-        let (failed, kept) = match call.once(forward, Some(policy), body).await {
-            Ok((response, begun)) => {
-                let failed = failed_answer(&call, forward, &response.0);
-                let is_kept = again.as_ref().is_none_or(Replay::is_kept);
-                if !is_kept || !call.may_retry(policy, failed, retries) {
-                    if retries > 0
-                        && !matches!(failed, Failed::Answer { class, .. } if class.is_failure())
-                    {
-                        call.upstream()
-                            .figures
-                            .upstream_rq_retry_success
-                            .increment();
-                    }
-                    return Ok(call.answered(forward, response, begun));
-                }
-                // Its body is not read: an HTTP/1.1 connection ends with it, unless there is none.
-                call.discard(forward, response, begun);
-                (failed, is_kept)
-            }
-            Err(failure) => {
-                let is_kept = again.as_ref().is_none_or(Replay::is_kept);
-                if is_kept && stale < STALE_CONNECTIONS && failure.unsent.is_some() {
-                    stale += 1;
-                    body = again.map_or(Outgoing::Empty, Outgoing::Kept);
-                    continue;
-                }
-                let failed = Failed::Fault {
-                    fault: failure.fault,
-                    is_refused: failure.is_refused,
-                };
-                if !is_kept || !call.may_retry(policy, failed, retries) {
-                    return Err(failure.fault);
-                }
-                (failed, is_kept)
-            }
-        };
-        debug_assert!(kept, "only what was kept is sent again");
-        retries += 1;
-        call.pause(policy, failed, retries).await?;
-        body = again.map_or(Outgoing::Empty, Outgoing::Kept);
-    }
-}
-
-fn failed_answer(call: &Call, forward: &Forward, response: &Response<Received>) -> Failed {
+    response: &Response<Received>,
+) -> Failed {
     let status = response.status().as_u16();
     let grpc = call
         .is_grpc
@@ -240,7 +182,7 @@ fn failed_answer(call: &Call, forward: &Forward, response: &Response<Received>) 
 }
 
 /// What a try brought.
-type Answered = (Response<Received>, Lease, EndpointKey);
+pub(super) type Answered = (Response<Received>, Lease, EndpointKey);
 
 impl Call {
     /// What is noted of the request's body, and how long it may take; nothing where nobody asks.
@@ -328,7 +270,7 @@ impl Call {
         Ok(())
     }
 
-    fn target(&self) -> &Target {
+    pub(super) fn target(&self) -> &Target {
         self.target
             .as_ref()
             .expect("a call is aimed before it is sent")
@@ -338,58 +280,8 @@ impl Call {
         &self.target().upstream
     }
 
-    /// Whether another try is allowed by the policy, its number, the budget and the cluster's limit.
-    fn may_retry(&mut self, policy: &RetryPolicy, failed: Failed, retries: u32) -> bool {
-        if retries >= policy.retries || !policy.applies(failed, &self.method) {
-            return false;
-        }
-        let now = self.core.clock.now();
-        let upstream = Rc::clone(self.upstream());
-        let is_allowed = match &policy.budget {
-            Some(settings) => self
-                .core
-                .budget(&self.route.name, settings)
-                .borrow_mut()
-                .withdraw(now),
-            None => {
-                let held = || {
-                    Held::take(
-                        &upstream.counts,
-                        |counts| &counts.retries,
-                        upstream.limits().retries,
-                    )
-                };
-                let retrying = self.target.as_mut().map(|target| &mut target.retrying);
-                retrying.is_some_and(|retrying| {
-                    *retrying = retrying.take().or_else(held);
-                    retrying.is_some()
-                })
-            }
-        };
-        if !is_allowed {
-            upstream.figures.upstream_rq_retry_overflow.increment();
-        }
-        is_allowed
-    }
-
-    /// Waits before another try, unless the call's time is over by then.
-    async fn pause(&self, policy: &RetryPolicy, failed: Failed, retries: u32) -> Result<(), Fault> {
-        self.upstream().figures.upstream_rq_retry.increment();
-        let pause = policy.pause(retries, &mut self.core.random.borrow_mut());
-        let deadline = self.target().deadline;
-        if deadline.is_some_and(|deadline| tokio::time::Instant::now() + pause >= deadline) {
-            return Err(match failed {
-                Failed::Fault { fault, .. } => fault,
-                Failed::Answer { .. } => Fault::DeadlineExceeded,
-            });
-        }
-        tokio::time::sleep(pause).await;
-        self.core.clock.now();
-        Ok(())
-    }
-
     /// One try: the answer's head, and when the try began.
-    async fn once(
+    pub(super) async fn once(
         &mut self,
         forward: &Forward,
         policy: Option<&RetryPolicy>,
@@ -560,7 +452,7 @@ impl Call {
     }
 
     /// Passes an answer on.
-    fn answered(
+    pub(super) fn answered(
         mut self: Box<Self>,
         forward: &Forward,
         (response, lease, key): Answered,
@@ -618,7 +510,12 @@ impl Call {
     }
 
     /// Leaves an answer unread: another try follows.
-    fn discard(&self, forward: &Forward, (response, lease, key): Answered, begun: Moment) {
+    pub(super) fn discard(
+        &self,
+        forward: &Forward,
+        (response, lease, key): Answered,
+        begun: Moment,
+    ) {
         let now = self.core.clock.now();
         let Failed::Answer {
             status,
