@@ -8,6 +8,7 @@
 //! core. What is decided is decided in `fairlead_model`; this crate has the sockets. The admin interface has a runtime of its
 //! own, so that it answers whatever the workers do.
 //!
+//! - [`capture`]: brings a pod's connections here.
 //! - [`worker`]: listeners, connections, and how a new snapshot is taken.
 //! - `http`, `tcp`, `detect`, `proxy_header`: what is spoken by callers.
 //! - `upstream`: clusters, pools and connections to endpoints.
@@ -16,6 +17,7 @@
 
 pub mod admin;
 mod body;
+pub mod capture;
 mod clock;
 pub mod config;
 mod core;

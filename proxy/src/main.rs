@@ -12,9 +12,11 @@ use clap::{Args, Parser, Subcommand};
 use fairlead_model::Snapshot;
 use fairlead_model::cluster::Address;
 use fairlead_proxy::admin::{self, Admin};
+use fairlead_proxy::capture::{self, Capture, Ports};
 use fairlead_proxy::config::Sources;
 use fairlead_proxy::{Shared, config, overload, trace, upkeep, worker};
 use fairlead_xds::Bootstrap;
+use ipnet::IpNet;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -42,6 +44,8 @@ enum What {
     Run(Run),
     /// Say whether a configuration is right, and which field is not
     Check(Check),
+    /// Bring the connections of this network namespace to the proxy, by rules for nftables
+    Capture(Redirect),
 }
 
 #[derive(Debug, Args)]
@@ -61,11 +65,75 @@ struct Check {
     config: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct Redirect {
+    /// The proxy's port for connections that begin here; without it they are left alone
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    outbound: Option<u16>,
+    /// The proxy's port for connections that come here; without it they are left alone
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    inbound: Option<u16>,
+    /// Users whose connections are left alone: the proxy's own, at least
+    #[arg(
+        long,
+        value_name = "UID",
+        value_delimiter = ',',
+        required_unless_present = "remove"
+    )]
+    exempt_uid: Vec<u32>,
+    /// Ports to which connections from here are left alone, such as 25 or 8000-8100
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    skip_outbound: Vec<Ports>,
+    /// Ports here to which connections are left alone
+    #[arg(long, value_name = "PORTS", value_delimiter = ',')]
+    skip_inbound: Vec<Ports>,
+    /// Networks to which connections from here are left alone, such as 10.0.0.0/8 or fd00::/8
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    skip_network: Vec<IpNet>,
+    /// Capture nothing any more
+    #[arg(long, conflicts_with_all = ["outbound", "inbound"])]
+    remove: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Where nft is
+    #[arg(long, value_name = "FILE", default_value = "/usr/sbin/nft")]
+    nft: PathBuf,
+}
+
+impl Redirect {
+    fn run(&self) -> Result<()> {
+        anyhow::ensure!(
+            self.remove || self.outbound.is_some() || self.inbound.is_some(),
+            "--outbound, --inbound: at least one is needed, or there is nothing to capture"
+        );
+        let capture = Capture {
+            outbound: self.outbound,
+            inbound: self.inbound,
+            exempt: self.exempt_uid.clone(),
+            skip_outbound: self.skip_outbound.clone(),
+            skip_inbound: self.skip_inbound.clone(),
+            skip_networks: self.skip_network.clone(),
+        };
+        let rules = if self.remove {
+            capture::removal()
+        } else {
+            capture.rules()
+        };
+        if self.dry_run {
+            return std::io::Write::write_all(&mut std::io::stdout(), rules.as_bytes())
+                .context("failed to say the rules");
+        }
+        Ok(capture::apply(&self.nft, &rules)?)
+    }
+}
+
 fn main() -> ExitCode {
     let command = Command::parse();
     let outcome = match command.what {
         What::Run(run) => start(&run),
         What::Check(check) => read(&check.config).map(|_| ()),
+        What::Capture(redirect) => redirect.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -94,7 +94,7 @@ pub(super) async fn serve(
     let _open = Open::new(&core, &chains.figures);
     let line = Line::begin(&core, chains.watching.as_ref());
     let mut connection = Connection {
-        source,
+        source: source.map(canonical),
         ..Connection::default()
     };
     // What is needed for a moment only is not kept for as long as the connection.
@@ -158,7 +158,10 @@ async fn arrive(
     connection: &mut Connection,
 ) -> Option<(Stream, Served, Option<Spoken>)> {
     let listener = &chains.listener;
-    connection.destination = stream.tcp().and_then(|tcp| tcp.local_addr().ok());
+    connection.destination = stream
+        .tcp()
+        .and_then(|tcp| tcp.local_addr().ok())
+        .map(canonical);
     if listener.original_destination {
         let wanted = stream.tcp().and_then(original_destination);
         if wanted.is_some() && wanted == connection.destination {
@@ -267,6 +270,12 @@ fn original_destination(tcp: &tokio::net::TcpStream) -> Option<SocketAddr> {
         .or_else(|_| socket.original_dst_v6())
         .ok()
         .and_then(|address| address.as_socket())
+        .map(canonical)
+}
+
+/// An IPv4 address as such, where a socket for both shows it as one of IPv6.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Makes the TLS handshake where the chain has one; says whether ALPN settled HTTP/2.
