@@ -439,6 +439,63 @@ async fn a_request_goes_on_after_an_early_answer() {
     }
 }
 
+/// The same over HTTP/2.
+async fn hasty_h2() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    tokio::spawn(async move {
+                        respond
+                            .send_response(Response::new(()), true)
+                            .expect("to answer");
+                        let mut body = request.into_body();
+                        while let Some(Ok(data)) = body.data().await {
+                            let _ = body.flow_control().release_capacity(data.len());
+                        }
+                    });
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_stream_with_an_early_answer_is_told_to_end() {
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let mut cluster = match protocol {
+            UpstreamProtocol::Http2 => up(&[hasty_h2().await]),
+            _ => up(&[hasty().await]),
+        };
+        cluster.protocol = protocol;
+        let proxy = proxy(http_to(to("up")), cluster).await;
+        let stream = TcpStream::connect(proxy.address)
+            .await
+            .expect("a connection");
+        let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let request = Request::post("http://shop.example/")
+            .body(())
+            .expect("a request");
+        let mut client = client.ready().await.expect("a stream");
+        let (response, mut sending) = client.send_request(request, false).expect("sent");
+        let response = timeout(Duration::from_secs(3), response).await;
+        let head = response.expect("an answer in time").expect("an answer");
+        let mut body = head.into_body();
+        while let Some(data) = body.data().await {
+            data.expect("a body");
+        }
+        let reset = std::future::poll_fn(|context| sending.poll_reset(context));
+        let reset = timeout(Duration::from_secs(3), reset).await;
+        let reset = reset.unwrap_or_else(|_| panic!("{protocol:?}: it is not told"));
+        assert_eq!(reset.ok(), Some(h2::Reason::NO_ERROR), "{protocol:?}");
+    }
+}
+
 #[tokio::test]
 async fn limits_refuse_at_once() {
     let endpoint = Endpoint::start(|_, _| async {

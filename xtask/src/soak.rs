@@ -193,7 +193,8 @@ impl Watched {
     fn change(&mut self, number: u32) -> Result<()> {
         let text = format!("soak-{number}");
         let routes = routes(&mut self.bootstrap);
-        routes.truncate(1);
+        // The one that everything takes is the last.
+        routes.drain(..routes.len() - 1);
         routes[0]["request_headers_to_add"] = json!([{"header": {"key": "x-soak", "value": text}}]);
         // Routes come and go.
         for other in 0..number % 50 {

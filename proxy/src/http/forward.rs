@@ -526,7 +526,7 @@ impl Call {
             return;
         };
         if hyper::body::Body::is_end_stream(response.body()) {
-            lease.done(now);
+            lease.done(now, false);
         }
         let is_rejection = class::is_rejection(status, grpc);
         let upstream = self.upstream();

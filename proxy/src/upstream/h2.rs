@@ -34,13 +34,14 @@ pub(crate) struct Http2Body {
     sending: Option<Sending>,
 }
 
-impl Drop for Http2Body {
-    fn drop(&mut self) {
-        // An endpoint that has answered says itself when it wants no more (RFC 9113 8.1).
-        if self.stream.is_end_stream()
-            && let Some(sending) = &mut self.sending
-            && !sending.task.is_finished()
-        {
+impl Received {
+    /// The answer has ended; the request may go on, for a while, or ends as well.
+    pub(crate) fn ended(&mut self, goes_on: bool) {
+        let Self::Http2(body) = self else {
+            return;
+        };
+        let sending = body.sending.take().filter(|own| !own.task.is_finished());
+        if let (true, Some(mut sending)) = (goes_on, sending) {
             sending.goes_on = true;
             let task = sending.task.abort_handle();
             tokio::task::spawn_local(async move {

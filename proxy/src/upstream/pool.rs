@@ -414,8 +414,8 @@ impl Lease {
         }
     }
 
-    /// The answer was read to its end.
-    pub(crate) fn done(self, now: Moment) {
+    /// The answer was read to its end. A request that was not sent to its own may go on for a while, or its connection ends.
+    pub(crate) fn done(self, now: Moment, goes_on: bool) {
         match self {
             Self::Http1 {
                 mut connection,
@@ -427,7 +427,7 @@ impl Lease {
                 } else if connection.is_done() {
                     connection.since = now;
                     pool.idle.borrow_mut().push(connection);
-                } else {
+                } else if goes_on {
                     // Whoever answers early may still read the request (RFC 9112 9.5).
                     tokio::task::spawn_local(async move {
                         if connection.finish().await {
