@@ -64,7 +64,7 @@ impl Answer {
     /// An endpoint's answer, begun at `now`.
     pub(super) fn of(mut body: Received, exchange: Exchange, now: Moment) -> Self {
         if body.is_end_stream() {
-            body.ended(exchange.goes_on());
+            body.ended();
             exchange.complete(now);
             return Self::Ended(body);
         }
@@ -149,7 +149,7 @@ impl Body for Answer {
                 if incoming.is_end_stream()
                     && let Some(exchange) = exchange.take()
                 {
-                    incoming.ended(exchange.goes_on());
+                    incoming.ended();
                     exchange.complete_now();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -168,7 +168,7 @@ impl Body for Answer {
             }
             None => {
                 if let Some(exchange) = exchange.take() {
-                    incoming.ended(exchange.goes_on());
+                    incoming.ended();
                     exchange.complete_now();
                 }
                 Poll::Ready(None)
@@ -206,7 +206,7 @@ impl Drop for Answer {
             && let Some(exchange) = exchange.take()
         {
             if incoming.is_end_stream() {
-                incoming.ended(exchange.goes_on());
+                incoming.ended();
                 exchange.complete_now();
             } else {
                 exchange
@@ -239,12 +239,6 @@ impl Exchange {
         }
     }
 
-    /// Whether the rest of a request is still sent once its answer has ended. Callers over HTTP/2 are told that no more is
-    /// wanted, which some of them wait for (RFC 9113 8.1).
-    fn goes_on(&self) -> bool {
-        !self.call.is_h2
-    }
-
     fn complete_now(self) {
         let clock = &self.call.core.clock;
         // A body that was there with its head is as old as that.
@@ -259,7 +253,7 @@ impl Exchange {
     /// The answer was read to its end: its connection may serve another.
     fn complete(mut self, now: Moment) {
         if let Some(lease) = self.lease.take() {
-            lease.done(now, self.goes_on());
+            lease.done(now, true);
         }
         let class = if self.call.is_grpc && self.grpc.is_none() {
             Class::Failure

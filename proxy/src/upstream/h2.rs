@@ -35,13 +35,13 @@ pub(crate) struct Http2Body {
 }
 
 impl Received {
-    /// The answer has ended; the request may go on, for a while, or ends as well.
-    pub(crate) fn ended(&mut self, goes_on: bool) {
+    /// The answer has ended; its request may go on for a while (RFC 9113 8.1).
+    pub(crate) fn ended(&mut self) {
         let Self::Http2(body) = self else {
             return;
         };
         let sending = body.sending.take().filter(|own| !own.task.is_finished());
-        if let (true, Some(mut sending)) = (goes_on, sending) {
+        if let Some(mut sending) = sending {
             sending.goes_on = true;
             let task = sending.task.abort_handle();
             tokio::task::spawn_local(async move {
@@ -163,10 +163,9 @@ async fn send_data(
     }
     while data.has_remaining() {
         stream.reserve_capacity(data.remaining());
-        let allowed = poll_fn(|context| stream.poll_capacity(context))
-            .await
-            .transpose()?
-            .unwrap_or(0);
+        let allowed = poll_fn(|context| stream.poll_capacity(context)).await;
+        // Nothing: the stream was ended without an error.
+        let allowed = allowed.transpose()?.ok_or(Reason::NO_ERROR)?;
         let part = data.split_to(allowed.min(data.remaining()));
         if part.is_empty() {
             continue;

@@ -62,6 +62,8 @@ fn connections_of_http(codec: &str) -> Value {
             "@type": format!("{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"),
             "stat_prefix": "http",
             "codec_type": codec,
+            // Nobody else makes ids.
+            "generate_request_id": false,
             "route_config": {
                 "name": "routes",
                 "virtual_hosts": [{

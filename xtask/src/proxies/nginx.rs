@@ -50,7 +50,7 @@ pub(crate) fn start_upstream(
     Ok(process)
 }
 
-/// 128 bytes at `/`, 1 KiB at `/1k` and 1 MiB at `/1m`; and whatever is posted is answered.
+/// 128 bytes at `/`, 1 KiB at `/1k` and 1 MiB at `/1m`; and whatever is posted is answered, at `/up` once all of it came.
 fn upstream(folder: &Path) -> String {
     let body = |length: usize| "x".repeat(length);
     format!(
@@ -67,6 +67,7 @@ fn upstream(folder: &Path) -> String {
         client_max_body_size 0;
         default_type text/plain;
         location / {{ return 200 \"{}\"; }}
+        location = /up {{ proxy_pass http://127.0.0.1:{PLAIN}/; }}
         location = /1k {{ return 200 \"{}\"; }}
         location = /{LARGE} {{ root {}; }}
     }}
