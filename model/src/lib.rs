@@ -15,7 +15,7 @@
 //! - [`class`], [`retry`], [`budget`], [`deadline`]: what an answer means, and whether and how long to try.
 //! - [`mod@format`]: texts made from what is known of a request; [`log`]: access logs made of them.
 //! - [`edge`]: what endpoints are told of callers. [`trace`]: the traces that requests belong to.
-//! - [`identity`]: names of workloads. [`fault`]: what the proxy says when it answers itself.
+//! - [`share`]: choice by weight. [`identity`]: names of workloads. [`fault`]: what the proxy says when it answers itself.
 
 pub mod balance;
 pub mod breaker;
@@ -37,6 +37,7 @@ pub mod overload;
 mod pattern;
 pub mod retry;
 pub mod route;
+pub mod share;
 pub mod snapshot;
 pub mod tls;
 pub mod trace;

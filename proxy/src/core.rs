@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fairlead_model::Snapshot;
 use fairlead_model::budget::RetryBudget;
 use fairlead_model::route::RouteTable;
+use fairlead_model::{Snapshot, share};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
@@ -150,6 +150,16 @@ impl Core {
     /// Forgets numbers that were found by the addresses of an old snapshot.
     pub(crate) fn forget_routes(&self) {
         self.routes.borrow_mut().clear();
+    }
+
+    /// The place of one of these, by their weights; nothing when none has any.
+    pub(crate) fn choose<T>(&self, all: &[T], weight: impl Fn(&T) -> u32) -> Option<usize> {
+        if let [only] = all {
+            return (weight(only) > 0).then_some(0);
+        }
+        let sum = share::sum(all, &weight);
+        let draw = (sum > 0).then(|| self.random.borrow_mut().u64(..sum))?;
+        share::place(all, weight, draw)
     }
 
     /// A number below a million.

@@ -110,27 +110,6 @@ impl Forward {
             upgrades: Vec::new(),
         }
     }
-
-    /// The cluster whose share `draw` (below the sum of weights, see [`Forward::weight`]) falls into. Weights of zero get nothing.
-    #[must_use]
-    pub fn cluster(&self, draw: u64) -> Option<&WeightedCluster> {
-        let mut left = draw;
-        self.clusters.iter().find(|cluster| {
-            let weight = u64::from(cluster.weight);
-            let found = left < weight;
-            left = left.saturating_sub(weight);
-            found
-        })
-    }
-
-    /// The sum of weights; zero when nothing may be sent anywhere.
-    #[must_use]
-    pub fn weight(&self) -> u64 {
-        self.clusters
-            .iter()
-            .map(|cluster| u64::from(cluster.weight))
-            .sum()
-    }
 }
 
 /// A cluster and its share.
@@ -408,21 +387,5 @@ mod tests {
             location(&redirect, &matches, "http", &head),
             "https://other.example:8443/c/b"
         );
-    }
-
-    #[test]
-    fn shares_follow_weights() {
-        let mut forward = Forward::to("a");
-        forward.clusters = [("a", 1), ("b", 0), ("c", 3)]
-            .map(|(name, weight)| WeightedCluster {
-                weight,
-                ..WeightedCluster::only(name)
-            })
-            .to_vec();
-        assert_eq!(forward.weight(), 4);
-        let drawn: Vec<_> = (0..5)
-            .map(|draw| forward.cluster(draw).map(|cluster| &*cluster.name))
-            .collect();
-        assert_eq!(drawn, [Some("a"), Some("c"), Some("c"), Some("c"), None]);
     }
 }

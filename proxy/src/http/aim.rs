@@ -1,4 +1,4 @@
-//! Where a request goes, and what of it changes on the way: the cluster, the route's changes, and its time.
+//! What of a request changes on its way, and its time.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,21 +13,6 @@ use http::{HeaderMap, HeaderValue, Uri};
 
 use super::forward::{Call, GRPC_TIMEOUT};
 use super::record::Record;
-use crate::core::Core;
-
-/// Which of the route's clusters; nothing when nothing may be sent anywhere.
-pub(super) fn choose(core: &Core, forward: &Forward) -> Option<usize> {
-    if let [only] = forward.clusters.as_slice() {
-        return (only.weight > 0).then_some(0);
-    }
-    let weight = forward.weight();
-    let draw = (weight > 0).then(|| core.random.borrow_mut().u64(..weight))?;
-    let chosen = forward.cluster(draw)?;
-    forward
-        .clusters
-        .iter()
-        .position(|cluster| std::ptr::eq(cluster, chosen))
-}
 
 /// Who changes a request, and what is known of it.
 pub(super) struct Changes<'a> {

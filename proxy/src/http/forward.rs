@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 
 use super::activity::Active;
 use super::affinity::{Bound, bind};
-use super::aim::{Changes, choose, deadline, silence};
+use super::aim::{Changes, deadline, silence};
 use super::answer::{Answer, Exchange};
 use super::attempt::{Attempt, Try, failure, retry_after};
 use super::fields::reshape;
@@ -102,7 +102,10 @@ pub(super) async fn forward(
     let Action::Forward(forward) = &route.action else {
         return Err(Fault::Internal.into());
     };
-    let cluster = choose(&call.core, forward).ok_or(Fault::NoEndpoint)?;
+    let cluster = call
+        .core
+        .choose(&forward.clusters, |own| own.weight)
+        .ok_or(Fault::NoEndpoint)?;
     let unserved = |fault| Unserved {
         fault,
         cluster: Some(cluster),

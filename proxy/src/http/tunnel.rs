@@ -201,13 +201,10 @@ async fn endpoint<'a>(
     headers: &http::HeaderMap,
 ) -> Result<(Rc<Upstream>, &'a WeightedCluster, Rc<Pool>, Running), Fault> {
     let core = &asked.core;
-    let weight = forward.weight();
-    let draw = if weight > 0 {
-        core.random.borrow_mut().u64(..weight)
-    } else {
-        0
-    };
-    let cluster = forward.cluster(draw).ok_or(Fault::NoEndpoint)?;
+    let cluster = core
+        .choose(&forward.clusters, |own| own.weight)
+        .ok_or(Fault::NoEndpoint)?;
+    let cluster = forward.clusters.get(cluster).ok_or(Fault::Internal)?;
     let upstream = core.upstream(&cluster.name).ok_or(Fault::UnknownCluster)?;
     let held = Held::take(
         &upstream.counts,
@@ -278,7 +275,7 @@ fn request(
         }
     }
     let mut request = Request::from_parts(head, Outgoing::Empty);
-    let scheme = if upstream.settings().tls.is_some() {
+    let scheme = if upstream.is_tls() {
         http::uri::Scheme::HTTPS
     } else {
         http::uri::Scheme::HTTP

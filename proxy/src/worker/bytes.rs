@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use fairlead_model::balance::{Finish, Wanted};
+use fairlead_model::balance::{EndpointKey, Finish, Wanted};
+use fairlead_model::cluster::Endpoint;
 use fairlead_model::fault::Fault;
 use fairlead_model::listener::Tcp;
 
@@ -54,44 +56,16 @@ async fn reach(pool: &Rc<Pool>, upstream: &Upstream, settings: &Tcp) -> Result<S
     }
 }
 
-async fn forward(
+/// A connection to an endpoint. One that cannot be made says nothing of the bytes: another endpoint may be tried.
+async fn connect(
     core: &Rc<Core>,
+    upstream: &Upstream,
     settings: &Tcp,
-    stream: Stream,
-    original: Option<SocketAddr>,
-    line: Option<&Line>,
-) -> Result<(), Fault> {
-    let weight: u64 = settings
-        .clusters
-        .iter()
-        .map(|(_, weight)| u64::from(*weight))
-        .sum();
-    let mut draw = if weight > 1 {
-        core.random.borrow_mut().u64(..weight)
-    } else {
-        0
-    };
-    let (name, _) = settings
-        .clusters
-        .iter()
-        .find(|(_, weight)| {
-            let found = draw < u64::from(*weight);
-            draw = draw.saturating_sub(u64::from(*weight));
-            found
-        })
-        .ok_or(Fault::NoEndpoint)?;
-    let upstream = core.upstream(name).ok_or(Fault::UnknownCluster)?;
-    let _running = Held::take(
-        &upstream.counts,
-        |counts| &counts.requests,
-        upstream.limits().requests,
-    )
-    .ok_or(Fault::LimitReached)?;
-    let wanted = upstream.original();
-    let at = wanted.and_then(|own| own.address(None, original));
+    at: Option<SocketAddr>,
+    goes_to: impl Fn(Option<&Arc<Endpoint>>),
+) -> Result<(EndpointKey, Stream), Fault> {
     let mut tried = Vec::new();
-    // A connection that cannot be made says nothing of the bytes: another endpoint may be tried.
-    let (key, endpoint) = loop {
+    loop {
         let begun = core.clock.now();
         let (key, pool) = upstream
             .pick(
@@ -104,14 +78,12 @@ async fn forward(
                 &core.random,
             )
             .await?;
-        if let Some(line) = line {
-            line.goes_to(name, pool.endpoint().map(|endpoint| &endpoint.address));
-        }
-        match reach(&pool, &upstream, settings).await {
+        goes_to(pool.endpoint());
+        match reach(&pool, upstream, settings).await {
             Ok(stream) => {
                 let now = core.clock.now();
                 upstream.answered(key, now.since(begun), now);
-                break (key, stream);
+                return Ok((key, stream));
             }
             Err(error) => {
                 let finish = Finish {
@@ -125,7 +97,35 @@ async fn forward(
                 tried.push(key);
             }
         }
+    }
+}
+
+async fn forward(
+    core: &Rc<Core>,
+    settings: &Tcp,
+    stream: Stream,
+    original: Option<SocketAddr>,
+    line: Option<&Line>,
+) -> Result<(), Fault> {
+    let cluster = core.choose(&settings.clusters, |(_, weight)| *weight);
+    let (name, _) = cluster
+        .and_then(|place| settings.clusters.get(place))
+        .ok_or(Fault::NoEndpoint)?;
+    let upstream = core.upstream(name).ok_or(Fault::UnknownCluster)?;
+    let _running = Held::take(
+        &upstream.counts,
+        |counts| &counts.requests,
+        upstream.limits().requests,
+    )
+    .ok_or(Fault::LimitReached)?;
+    let wanted = upstream.original();
+    let at = wanted.and_then(|own| own.address(None, original));
+    let goes_to = |endpoint: Option<&Arc<Endpoint>>| {
+        if let Some(line) = line {
+            line.goes_to(name, endpoint.map(|endpoint| &endpoint.address));
+        }
     };
+    let (key, endpoint) = connect(core, &upstream, settings, at, goes_to).await?;
     let figures = &upstream.figures;
     figures.upstream_cx_active.add(1);
     let copied = tcp::copy(stream, endpoint, settings.idle).await;
