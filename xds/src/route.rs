@@ -60,17 +60,10 @@ fn host(field: &Field<'_>) -> Result<VirtualHost> {
         .enumerate()
         .map(|(number, own)| route(own, &name, number).map(Arc::new))
         .collect::<Result<Vec<_>>>()?;
+    let (request_headers, response_headers) = header_changes(&fields)?;
     let host = VirtualHost {
-        request_headers: changes(
-            &fields,
-            "request_headers_to_add",
-            "request_headers_to_remove",
-        )?,
-        response_headers: changes(
-            &fields,
-            "response_headers_to_add",
-            "response_headers_to_remove",
-        )?,
+        request_headers,
+        response_headers,
         name,
         domains,
         routes,
@@ -99,6 +92,7 @@ fn route(field: &Field<'_>, host: &str, number: usize) -> Result<Route> {
     } else {
         return Err(field.error("route, redirect or direct_response is required"));
     };
+    let (request_headers, response_headers) = header_changes(&fields)?;
     let route = Route {
         name: if name.is_empty() {
             format!("{host}/{number}")
@@ -107,16 +101,8 @@ fn route(field: &Field<'_>, host: &str, number: usize) -> Result<Route> {
         },
         matches,
         action,
-        request_headers: changes(
-            &fields,
-            "request_headers_to_add",
-            "request_headers_to_remove",
-        )?,
-        response_headers: changes(
-            &fields,
-            "response_headers_to_add",
-            "response_headers_to_remove",
-        )?,
+        request_headers,
+        response_headers,
     };
     fields.ignore(&["metadata", "decorator", "stat_prefix"]);
     fields.finish()?;
@@ -311,21 +297,16 @@ fn clusters(fields: &Fields<'_>) -> Result<Vec<WeightedCluster>> {
         .iter()
         .map(|own| {
             let cluster = own.fields()?;
+            let name = Arc::from(cluster.need("name")?.text()?);
+            let weight = cluster
+                .get("weight")
+                .map_or(Ok(0), |field| field.number32())?;
+            let (request_headers, response_headers) = header_changes(&cluster)?;
             let weighted = WeightedCluster {
-                name: Arc::from(cluster.need("name")?.text()?),
-                weight: cluster
-                    .get("weight")
-                    .map_or(Ok(0), |field| field.number32())?,
-                request_headers: changes(
-                    &cluster,
-                    "request_headers_to_add",
-                    "request_headers_to_remove",
-                )?,
-                response_headers: changes(
-                    &cluster,
-                    "response_headers_to_add",
-                    "response_headers_to_remove",
-                )?,
+                name,
+                weight,
+                request_headers,
+                response_headers,
             };
             cluster.finish()?;
             Ok(weighted)
@@ -542,6 +523,22 @@ fn direct(field: &Field<'_>) -> Result<Action> {
     let status =
         StatusCode::from_u16(code).map_err(|_| status.error(format!("{code} is no status")))?;
     Ok(Action::Respond { status, body })
+}
+
+/// What is changed of requests and of answers.
+fn header_changes(fields: &Fields<'_>) -> Result<(HeaderChanges, HeaderChanges)> {
+    Ok((
+        changes(
+            fields,
+            "request_headers_to_add",
+            "request_headers_to_remove",
+        )?,
+        changes(
+            fields,
+            "response_headers_to_add",
+            "response_headers_to_remove",
+        )?,
+    ))
 }
 
 /// Headers to add and to remove.
