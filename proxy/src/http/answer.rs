@@ -19,7 +19,7 @@ use super::respond::grpc_status;
 use super::watched::Watched;
 use crate::body::BodyError;
 use crate::limit::Limit;
-use crate::metrics::RouteFigures;
+use crate::metrics::{ClusterFigures, Counter, RouteFigures};
 use crate::upstream::{Lease, Received, judged};
 
 /// The body of an answer.
@@ -83,96 +83,19 @@ impl Body for Answer {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let (incoming, exchange) = match self.get_mut() {
-            Self::Empty | Self::Ended(_) => return Poll::Ready(None),
-            Self::Text(text) => {
-                return Poll::Ready(
-                    text.take()
-                        .filter(|text| !text.is_empty())
-                        .map(|text| Ok(Frame::data(text))),
-                );
-            }
+        match self.get_mut() {
+            Self::Empty | Self::Ended(_) => Poll::Ready(None),
+            Self::Text(text) => Poll::Ready(
+                text.take()
+                    .filter(|text| !text.is_empty())
+                    .map(|text| Ok(Frame::data(text))),
+            ),
             Self::Refused { incoming, lease } => {
                 lease.drive(context);
-                return Pin::new(incoming).poll_frame(context);
+                Pin::new(incoming).poll_frame(context)
             }
-            Self::Watched(watched) => return watched.poll_frame(context),
-            Self::Stream { incoming, exchange } => (incoming, exchange),
-        };
-        let frame = match Pin::new(&mut *incoming).poll_frame(context) {
-            Poll::Pending
-                if exchange.as_mut().is_some_and(|exchange| {
-                    let lease = exchange.lease.as_mut();
-                    lease.is_some_and(|lease| lease.drive(context))
-                }) =>
-            {
-                Pin::new(&mut *incoming).poll_frame(context)
-            }
-            frame => frame,
-        };
-        if let (true, Some(own)) = (frame.is_pending(), exchange.as_mut()) {
-            own.has_waited = true;
-        }
-        if frame.is_pending()
-            && let Some(limit) = exchange.as_mut().and_then(|own| own.limit.as_mut())
-            && limit.poll(context).is_ready()
-        {
-            let is_silence = limit.is_silence();
-            if let Some(exchange) = exchange.take() {
-                exchange
-                    .call
-                    .upstream()
-                    .figures
-                    .upstream_rq_timeout
-                    .increment();
-                exchange.end(Some(Class::Failure));
-            }
-            return Poll::Ready(Some(Err(if is_silence {
-                BodyError::Silent
-            } else {
-                BodyError::Late
-            })));
-        }
-        match ready!(frame) {
-            Some(Ok(frame)) => {
-                if let Some(own) = exchange {
-                    if let Some(limit) = &mut own.limit {
-                        limit.moved();
-                    }
-                    if let Some(data) = frame.data_ref() {
-                        own.bytes += data.remaining() as u64;
-                    } else if let Some(trailers) = frame.trailers_ref() {
-                        own.trailers(trailers);
-                    }
-                }
-                // The caller does not ask again after the last frame of a known length.
-                if incoming.is_end_stream()
-                    && let Some(exchange) = exchange.take()
-                {
-                    incoming.ended();
-                    exchange.complete_now();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                if let Some(exchange) = exchange.take() {
-                    exchange
-                        .call
-                        .upstream()
-                        .figures
-                        .upstream_rq_rx_reset
-                        .increment();
-                    exchange.end(Some(Class::Failure));
-                }
-                Poll::Ready(Some(Err(error)))
-            }
-            None => {
-                if let Some(exchange) = exchange.take() {
-                    incoming.ended();
-                    exchange.complete_now();
-                }
-                Poll::Ready(None)
-            }
+            Self::Watched(watched) => watched.poll_frame(context),
+            Self::Stream { incoming, exchange } => pass(incoming, exchange, context),
         }
     }
 
@@ -200,28 +123,108 @@ impl Body for Answer {
     }
 }
 
+/// The next part of an endpoint's body.
+fn pass(
+    incoming: &mut Received,
+    exchange: &mut Option<Exchange>,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    let frame = match Pin::new(&mut *incoming).poll_frame(context) {
+        Poll::Pending
+            if exchange.as_mut().is_some_and(|exchange| {
+                let lease = exchange.lease.as_mut();
+                lease.is_some_and(|lease| lease.drive(context))
+            }) =>
+        {
+            Pin::new(&mut *incoming).poll_frame(context)
+        }
+        frame => frame,
+    };
+    if frame.is_pending()
+        && let Some(error) = exchange.as_mut().and_then(|own| own.late(context))
+    {
+        broken(exchange, Some(Class::Failure), |figures| {
+            &figures.upstream_rq_timeout
+        });
+        return Poll::Ready(Some(Err(error)));
+    }
+    match ready!(frame) {
+        Some(Ok(frame)) => {
+            if let Some(own) = exchange {
+                if let Some(limit) = &mut own.limit {
+                    limit.moved();
+                }
+                if let Some(data) = frame.data_ref() {
+                    own.bytes += data.remaining() as u64;
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    own.trailers(trailers);
+                }
+            }
+            // The caller does not ask again after the last frame of a known length.
+            if incoming.is_end_stream() {
+                whole(incoming, exchange);
+            }
+            Poll::Ready(Some(Ok(frame)))
+        }
+        Some(Err(error)) => {
+            broken(exchange, Some(Class::Failure), |figures| {
+                &figures.upstream_rq_rx_reset
+            });
+            Poll::Ready(Some(Err(error)))
+        }
+        None => {
+            whole(incoming, exchange);
+            Poll::Ready(None)
+        }
+    }
+}
+
+/// The body was read to its end.
+fn whole(incoming: &mut Received, exchange: &mut Option<Exchange>) {
+    if let Some(exchange) = exchange.take() {
+        incoming.ended();
+        exchange.complete_now();
+    }
+}
+
+/// The body ended before its end: a failure, unless the caller went away. Either is counted.
+fn broken(
+    exchange: &mut Option<Exchange>,
+    class: Option<Class>,
+    counter: impl Fn(&ClusterFigures) -> &Counter,
+) {
+    if let Some(exchange) = exchange.take() {
+        counter(&exchange.call.upstream().figures).increment();
+        exchange.end(class);
+    }
+}
+
 impl Drop for Answer {
     fn drop(&mut self) {
-        if let Self::Stream { incoming, exchange } = self
-            && let Some(exchange) = exchange.take()
-        {
+        if let Self::Stream { incoming, exchange } = self {
             if incoming.is_end_stream() {
-                incoming.ended();
-                exchange.complete_now();
+                whole(incoming, exchange);
             } else {
-                exchange
-                    .call
-                    .upstream()
-                    .figures
-                    .upstream_rq_tx_reset
-                    .increment();
-                exchange.end(None);
+                broken(exchange, None, |figures| &figures.upstream_rq_tx_reset);
             }
         }
     }
 }
 
 impl Exchange {
+    /// What of its body is late, which is being waited for.
+    fn late(&mut self, context: &mut Context<'_>) -> Option<BodyError> {
+        self.has_waited = true;
+        let limit = self.limit.as_mut()?;
+        limit.poll(context).is_ready().then(|| {
+            if limit.is_silence() {
+                BodyError::Silent
+            } else {
+                BodyError::Late
+            }
+        })
+    }
+
     fn trailers(&mut self, trailers: &HeaderMap) {
         if !self.call.is_grpc {
             return;
