@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fairlead_model::cluster::{ProxyVersion, UpstreamProtocol};
+use fairlead_model::cluster::{Cluster, ProxyVersion, UpstreamProtocol};
 use fairlead_model::listener::{Handler, Http};
 use fairlead_model::route::Action;
 use http::StatusCode;
@@ -230,11 +230,10 @@ async fn tls_passes_through_by_the_name_it_asks_for() {
     }
 }
 
-#[tokio::test]
-async fn bytes_cross_a_pair_in_a_tunnel_with_an_identity() {
+/// A proxy before an endpoint, and the cluster that reaches it over HTTP/2 with mutual TLS.
+async fn secured(endpoint: SocketAddr) -> (Proxy, Cluster) {
     let authority = Authority::default();
     let name = "spiffe://cluster.local/ns/a/sa/b";
-    let endpoint = greeter().await;
     let tls = server(
         authority.issue(&[name], |_| {}),
         authority.trust(&[], &[name]),
@@ -250,6 +249,12 @@ async fn bytes_cross_a_pair_in_a_tunnel_with_an_identity() {
         authority.issue(&[name], |_| {}),
         authority.trust(&[], &[name]),
     ));
+    (inner, cluster)
+}
+
+#[tokio::test]
+async fn bytes_cross_a_pair_in_a_tunnel_with_an_identity() {
+    let (_inner, cluster) = secured(greeter().await).await;
     let outer = tcp_proxy(cluster, |listener| {
         if let Handler::Tcp(tcp) = &mut listener.chains[0].handler {
             Arc::make_mut(tcp).tunnel = Some("db.example:5432".to_owned());
@@ -275,24 +280,7 @@ async fn a_websocket_passes() {
 
 #[tokio::test]
 async fn a_websocket_passes_a_pair_over_http2() {
-    let endpoint = socket_endpoint().await;
-    let authority = Authority::default();
-    let name = "spiffe://cluster.local/ns/a/sa/b";
-    let tls = server(
-        authority.issue(&[name], |_| {}),
-        authority.trust(&[], &[name]),
-    );
-    let inner = Proxy::start(|address| {
-        let handler = Handler::Http(Arc::new(with_upgrades("up")));
-        snapshot(listener(address, handler, Some(tls)), vec![up(&[endpoint])])
-    })
-    .await;
-    let mut cluster = up(&[inner.address]);
-    cluster.protocol = UpstreamProtocol::Http2;
-    cluster.tls = Some(client(
-        authority.issue(&[name], |_| {}),
-        authority.trust(&[], &[name]),
-    ));
+    let (_inner, cluster) = secured(socket_endpoint().await).await;
     let outer = proxy(with_upgrades("up"), cluster).await;
     upgraded(&outer).await;
 }

@@ -13,9 +13,11 @@ use fairlead_model::route::{
     Action, HeaderChange, HeaderChanges, OnPresent, PathMatch, PathRewrite, Redirect, Route,
     RouteMatch, Timeouts,
 };
+use h2::SendStream;
+use h2::client::ResponseFuture;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
-use support::{Endpoint, free, http, http_to, proxy, route, text_answer, to, up};
+use support::{Endpoint, Proxy, free, http, http_to, proxy, route, text_answer, to, up};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -354,6 +356,20 @@ async fn large_bodies_stream_over_http2() {
     assert!(answer == body, "{} of {}", answer.len(), body.len());
 }
 
+/// Sends the head of a request over HTTP/2; its body is to follow.
+async fn begin_h2(proxy: &Proxy) -> (ResponseFuture, SendStream<Bytes>) {
+    let stream = TcpStream::connect(proxy.address)
+        .await
+        .expect("a connection");
+    let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let request = Request::post("http://shop.example/")
+        .body(())
+        .expect("a request");
+    let mut client = client.ready().await.expect("a stream");
+    client.send_request(request, false).expect("sent")
+}
+
 /// gRPC's callers end a stream with a frame that has no data.
 #[tokio::test]
 async fn a_body_may_end_with_an_empty_frame() {
@@ -362,16 +378,7 @@ async fn a_body_may_end_with_an_empty_frame() {
         let mut cluster = up(&[endpoint.address]);
         cluster.protocol = protocol;
         let proxy = proxy(http_to(to("up")), cluster).await;
-        let stream = TcpStream::connect(proxy.address)
-            .await
-            .expect("a connection");
-        let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-        tokio::spawn(connection);
-        let request = Request::post("http://shop.example/")
-            .body(())
-            .expect("a request");
-        let mut client = client.ready().await.expect("a stream");
-        let (response, mut sending) = client.send_request(request, false).expect("sent");
+        let (response, mut sending) = begin_h2(&proxy).await;
         for part in ["one", " two", ""] {
             tokio::time::sleep(Duration::from_millis(30)).await;
             let data = Bytes::from_static(part.as_bytes());
@@ -475,16 +482,7 @@ async fn a_stream_goes_on_after_an_early_answer() {
         let mut cluster = up(&[endpoint]);
         cluster.protocol = protocol;
         let proxy = proxy(http_to(to("up")), cluster).await;
-        let stream = TcpStream::connect(proxy.address)
-            .await
-            .expect("a connection");
-        let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-        tokio::spawn(connection);
-        let request = Request::post("http://shop.example/")
-            .body(())
-            .expect("a request");
-        let mut client = client.ready().await.expect("a stream");
-        let (response, mut sending) = client.send_request(request, false).expect("sent");
+        let (response, mut sending) = begin_h2(&proxy).await;
         let response = timeout(Duration::from_secs(3), response).await;
         let head = response.expect("an answer in time").expect("an answer");
         let mut body = head.into_body();
