@@ -15,7 +15,7 @@
 //! - [`class`], [`retry`], [`budget`], [`deadline`]: what an answer means, and whether and how long to try.
 //! - [`mod@format`]: texts made from what is known of a request; [`log`]: access logs made of them.
 //! - [`edge`]: what endpoints are told of callers. [`trace`]: the traces that requests belong to.
-//! - [`share`]: choice by weight. [`identity`]: names of workloads. [`fault`]: what the proxy says when it answers itself.
+//! - [`warm`]: what is used until the next is ready. [`share`]: choice by weight. [`identity`]: names of workloads. [`fault`]: what the proxy says when it answers itself.
 
 pub mod balance;
 pub mod breaker;
@@ -41,6 +41,7 @@ pub mod share;
 pub mod snapshot;
 pub mod tls;
 pub mod trace;
+pub mod warm;
 
 pub use moment::Moment;
 pub use pattern::{Pattern, PatternError, TextMatch};

@@ -26,15 +26,15 @@ pub fn looked_up<'a>(told: &Endpoints, addresses: impl Fn(&str) -> &'a [IpAddr])
     })
 }
 
-/// Endpoints with what checks say of each; with `awaits` those are left out of which nothing is known yet.
+/// Endpoints with what checks say of each; those are left out of which that is not `wanted`.
 pub fn with_checks(
     endpoints: &Endpoints,
-    awaits: bool,
+    wanted: impl Fn(Checked) -> bool,
     checked: impl Fn(&Endpoint) -> Checked,
 ) -> Endpoints {
     each(endpoints, |endpoint, all| {
         let checked = checked(endpoint);
-        if !awaits || checked != Checked::Pending {
+        if wanted(checked) {
             all.push(Endpoint {
                 checked,
                 ..endpoint.clone()
@@ -138,8 +138,8 @@ mod tests {
             true => Checked::Passed,
             false => Checked::Pending,
         };
-        assert_eq!(with_checks(&all, false, checked).len(), 2);
-        let left = with_checks(&all, true, checked);
+        assert_eq!(with_checks(&all, |_| true, checked).len(), 2);
+        let left = with_checks(&all, |own| own != Checked::Pending, checked);
         assert_eq!(left.localities[0].endpoints[0].checked, Checked::Passed);
         assert_eq!(left.len(), 1);
     }

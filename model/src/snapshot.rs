@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::cluster::{Cluster, Discovery, Endpoints};
 use crate::listener::{Chain, Handler, Listener, Routes};
-use crate::route::{Action, RouteTable};
+use crate::route::RouteTable;
 use crate::tls::{Secret, SecretSource};
 
 /// All that a proxy is told.
@@ -114,6 +114,28 @@ impl Snapshot {
             .collect()
     }
 
+    /// Adds endpoints and secrets that are wanted and missing, from the first of `others` that has them.
+    pub fn complete(&mut self, others: &[&Self]) {
+        fn add<T: Clone>(
+            own: &mut BTreeMap<String, T>,
+            wanted: Vec<String>,
+            others: &[&Snapshot],
+            of: impl Fn(&Snapshot) -> &BTreeMap<String, T>,
+        ) {
+            for name in wanted {
+                if !own.contains_key(&name)
+                    && let Some(found) = others.iter().find_map(|other| of(other).get(&name))
+                {
+                    own.insert(name, found.clone());
+                }
+            }
+        }
+        let names = |wanted: BTreeSet<&str>| wanted.into_iter().map(str::to_owned).collect();
+        let (endpoints, secrets) = (names(self.wanted_endpoints()), names(self.wanted_secrets()));
+        add(&mut self.endpoints, endpoints, others, |own| &own.endpoints);
+        add(&mut self.secrets, secrets, others, |own| &own.secrets);
+    }
+
     /// The names of clusters that routes send to and that are not known, with the table they stand in.
     #[must_use]
     pub fn missing_clusters(&self) -> BTreeSet<(&str, &str)> {
@@ -127,20 +149,8 @@ impl Snapshot {
         inline
             .chain(self.routes.values())
             .flat_map(|table| {
-                table
-                    .hosts()
-                    .iter()
-                    .flat_map(move |host| host.routes.iter().map(move |route| (table, route)))
-            })
-            .filter_map(|(table, route)| match &route.action {
-                Action::Forward(forward) => Some((table, forward)),
-                _ => None,
-            })
-            .flat_map(|(table, forward)| {
-                forward
-                    .clusters
-                    .iter()
-                    .map(move |cluster| (&**table.name(), &*cluster.name))
+                let clusters = table.clusters();
+                clusters.map(move |cluster| (&**table.name(), &**cluster))
             })
             .filter(|(_, cluster)| !self.clusters.contains_key(*cluster))
             .collect()

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::matching::{PathMatch, RequestHead};
-use super::{Route, VirtualHost, split_port};
+use super::{Action, Route, VirtualHost, split_port};
 
 /// Why a table is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -128,6 +128,16 @@ impl RouteTable {
     #[must_use]
     pub fn hosts(&self) -> &[Arc<VirtualHost>] {
         &self.hosts
+    }
+
+    /// The names of the clusters that it sends to; one may come more than once.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<str>> {
+        let routes = self.hosts.iter().flat_map(|host| &host.routes);
+        let sends = routes.filter_map(|route| match &route.action {
+            Action::Forward(forward) => Some(&forward.clusters),
+            _ => None,
+        });
+        sends.flatten().map(|cluster| &cluster.name)
     }
 
     /// Whether a port in the request's host is not looked at.

@@ -5,26 +5,22 @@
 //! of this costs nothing.
 
 mod checks;
+mod kept;
 mod names;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use fairlead_model::Snapshot;
-use fairlead_model::cluster::{
-    Address, AddressFamily, Checked, Cluster, Discovery, Endpoint, Endpoints,
-};
-use fairlead_model::live;
-use hickory_resolver::TokioResolver;
-use rustls::ClientConfig;
+use fairlead_model::cluster::{Address, Checked, Cluster, Discovery};
+use fairlead_model::warm::PATIENCE;
+use fairlead_model::{Snapshot, warm};
 use tokio::sync::{mpsc, watch};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::time::Instant;
 
 use crate::core::Shared;
-use crate::metrics::ClusterFigures;
-use crate::upstream::Connector;
-use checks::Check;
+use kept::Kept;
+use names::Resolvers;
 
 /// Follows `given` for as long as there is someone who gives, and says in `live` what workers are to use.
 pub async fn run(
@@ -33,14 +29,7 @@ pub async fn run(
     live: watch::Sender<Arc<Snapshot>>,
 ) {
     let (events, mut heard) = mpsc::unbounded_channel();
-    let mut upkeep = Upkeep {
-        shared,
-        events,
-        given: Arc::default(),
-        kept: BTreeMap::new(),
-        resolvers: HashMap::new(),
-        serial: 0,
-    };
+    let mut upkeep = Upkeep::new(shared, events);
     given.mark_changed();
     loop {
         tokio::select! {
@@ -59,9 +48,19 @@ pub async fn run(
                 if !changed {
                     continue;
                 }
+                upkeep.settle();
             }
+            () = overdue(upkeep.due()) => upkeep.wait_no_longer(),
         }
         live.send_replace(upkeep.snapshot());
+    }
+}
+
+/// Ends when it is time; never where there is none.
+async fn overdue(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -101,32 +100,18 @@ impl Told {
     }
 }
 
-type Task = AbortOnDropHandle<()>;
-
-/// The upkeep of one cluster.
-#[derive(Debug)]
-struct Kept {
-    cluster: Arc<Cluster>,
-    tls: Option<Arc<ClientConfig>>,
-    serial: u64,
-    /// The endpoints as they were told.
-    told: Arc<Endpoints>,
-    /// Addresses by name, as they were last found.
-    addresses: HashMap<String, Vec<IpAddr>>,
-    names: HashMap<String, Task>,
-    /// What each kind of check says of an endpoint.
-    checked: HashMap<Address, Vec<Checked>>,
-    checks: HashMap<Address, (Endpoint, Vec<Task>)>,
-    figures: Option<Arc<ClusterFigures>>,
-    live: Arc<Endpoints>,
-}
-
 struct Upkeep {
     shared: Arc<Shared>,
     events: mpsc::UnboundedSender<Event>,
+    /// What was told.
     given: Arc<Snapshot>,
+    /// What of it is used, with what was used before in the place of what is not ready.
+    used: Arc<Snapshot>,
+    /// Of clusters that are used.
     kept: BTreeMap<Arc<str>, Kept>,
-    resolvers: HashMap<(AddressFamily, Vec<SocketAddr>), Arc<TokioResolver>>,
+    /// Of clusters that are to take the place of those.
+    coming: BTreeMap<Arc<str>, Kept>,
+    resolvers: Resolvers,
     serial: u64,
 }
 
@@ -136,12 +121,25 @@ fn needs_upkeep(cluster: &Cluster) -> bool {
 }
 
 impl Upkeep {
+    fn new(shared: Arc<Shared>, events: mpsc::UnboundedSender<Event>) -> Self {
+        Self {
+            shared,
+            events,
+            given: Arc::default(),
+            used: Arc::default(),
+            kept: BTreeMap::new(),
+            coming: BTreeMap::new(),
+            resolvers: Resolvers::default(),
+            serial: 0,
+        }
+    }
+
     /// What workers are to use now.
     fn snapshot(&self) -> Arc<Snapshot> {
         if self.kept.is_empty() {
-            return Arc::clone(&self.given);
+            return Arc::clone(&self.used);
         }
-        let mut next = (*self.given).clone();
+        let mut next = (*self.used).clone();
         next.live = self
             .kept
             .iter()
@@ -154,215 +152,101 @@ impl Upkeep {
     fn take(&mut self, next: Arc<Snapshot>) {
         let old = std::mem::replace(&mut self.given, Arc::clone(&next));
         let secrets_changed = old.secrets != next.secrets;
-        self.kept.retain(|name, _| {
-            next.clusters
-                .get(name)
-                .is_some_and(|cluster| needs_upkeep(cluster))
-        });
+        self.coming
+            .retain(|name, own| next.clusters.get(name) == Some(&own.cluster));
         for (name, cluster) in &next.clusters {
             if !needs_upkeep(cluster) {
                 continue;
             }
-            let is_same = self.kept.get(name).is_some_and(|kept| {
+            let is_same = |kept: &Kept| {
                 (Arc::ptr_eq(&kept.cluster, cluster) || kept.cluster == *cluster)
                     && !(secrets_changed && cluster.tls.is_some())
-            });
-            let before = self.kept.remove(name);
-            let kept = match before {
-                Some(kept) if is_same => kept,
-                before => self.begin(&next, cluster, before),
             };
-            self.kept.insert(Arc::clone(name), kept);
-            self.follow(name, next.told_endpoints(cluster).unwrap_or_default());
-        }
-    }
-
-    /// Begins the upkeep of a cluster; what was found out under its settings before is kept as far as it still counts.
-    fn begin(&mut self, next: &Snapshot, cluster: &Arc<Cluster>, before: Option<Kept>) -> Kept {
-        self.serial += 1;
-        let secret = |name: &str| next.secrets.get(name).cloned();
-        let tls = cluster.tls.as_ref().and_then(|tls| {
-            crate::tls::client_config(tls, &secret)
-                .inspect_err(|error| {
-                    tracing::info!(cluster = %cluster.name, %error, "checks wait for their TLS");
-                })
-                .ok()
-        });
-        let mut kept = Kept {
-            cluster: Arc::clone(cluster),
-            tls,
-            serial: self.serial,
-            told: Arc::default(),
-            addresses: HashMap::new(),
-            names: HashMap::new(),
-            checked: HashMap::new(),
-            checks: HashMap::new(),
-            figures: (!cluster.health.is_empty())
-                .then(|| self.shared.figures.cluster(&cluster.name)),
-            live: Arc::default(),
-        };
-        if let Some(before) = before {
-            kept.addresses = before.addresses;
-            if before.cluster.health == cluster.health {
-                kept.checked = before.checked;
+            if self.kept.get(name).is_some_and(is_same) {
+                self.coming.remove(name);
+            } else if !self.coming.get(name).is_some_and(is_same) {
+                let before = self.kept.get(name);
+                // One that is not ready itself is worth no waiting.
+                let waits = match before {
+                    Some(before) => before.is_ready,
+                    None => self.used.clusters.contains_key(name),
+                };
+                self.serial += 1;
+                let reports = Told {
+                    events: self.events.clone(),
+                    cluster: Arc::clone(name),
+                    serial: self.serial,
+                };
+                let kept = Kept::begin(&self.shared, &next, cluster, before, reports);
+                let all = if waits {
+                    &mut self.coming
+                } else {
+                    &mut self.kept
+                };
+                all.insert(Arc::clone(name), kept);
             }
         }
-        kept
-    }
-
-    /// Takes the endpoints that a cluster was told, and begins and ends what is needed for them.
-    fn follow(&mut self, name: &Arc<str>, told: Arc<Endpoints>) {
-        let Some(kept) = self.kept.get_mut(name) else {
-            return;
-        };
-        kept.told = told;
-        let reports = Told {
-            events: self.events.clone(),
-            cluster: Arc::clone(name),
-            serial: kept.serial,
-        };
-        if matches!(kept.cluster.discovery, Discovery::StrictDns(_)) {
-            let wanted: BTreeSet<String> = names_of(&kept.told).collect();
-            kept.names.retain(|name, _| wanted.contains(name));
-            kept.addresses.retain(|name, _| wanted.contains(name));
-            let settings = &kept.cluster.names;
-            for wanted in wanted {
-                if kept.names.contains_key(&wanted) {
-                    continue;
-                }
-                let key = (settings.family, settings.servers.clone());
-                let mut resolver = self.resolvers.get(&key).cloned();
-                if resolver.is_none()
-                    && let Ok(made) = names::resolver(settings)
-                {
-                    self.resolvers.insert(key, Arc::clone(&made));
-                    resolver = Some(made);
-                }
-                let task =
-                    names::follow(resolver, settings.clone(), wanted.clone(), reports.clone());
-                let task = AbortOnDropHandle::new(tokio::spawn(task));
-                kept.names.insert(wanted, task);
+        for kept in self.kept.values_mut().chain(self.coming.values_mut()) {
+            let told = next.told_endpoints(&kept.cluster);
+            if let Some(told) = told.or_else(|| self.used.told_endpoints(&kept.cluster)) {
+                kept.follow(told, &self.shared, &mut self.resolvers);
             }
         }
-        kept.refresh(&self.shared, &reports);
+        self.settle();
     }
 
-    /// Takes what was found out. Says whether endpoints changed by it.
+    /// Finds out what is used now: what became ready takes the place of what was there before it.
+    fn settle(&mut self) {
+        let given = &self.given.clusters;
+        let is_ready = |name: &str| {
+            let kept = self.kept.get(name);
+            let own = self.coming.get(name).or(kept);
+            // That of another cluster, by the name of which nothing has to be known, says nothing.
+            let own = own.filter(|own| given.get(name) == Some(&own.cluster));
+            own.is_none_or(|own| own.is_ready)
+        };
+        let next = warm::hold(&self.given, &self.used, is_ready);
+        self.kept
+            .extend(self.coming.extract_if(.., |_, own| own.is_ready));
+        self.kept
+            .retain(|name, own| next.clusters.get(name) == Some(&own.cluster));
+        self.used = next;
+    }
+
+    /// Takes what was found out. Says whether something changed by it.
     fn hear(&mut self, event: Event) -> bool {
-        let Some(kept) = self.kept.get_mut(&event.cluster) else {
+        let is_of = |kept: &&mut Kept| kept.reports.serial == event.serial;
+        let name = &event.cluster;
+        let kept = self.kept.get_mut(name).filter(is_of);
+        let Some(kept) = kept.or_else(|| self.coming.get_mut(name).filter(is_of)) else {
             return false;
         };
-        if kept.serial != event.serial {
-            return false;
-        }
         match event.what {
             What::Addresses(name, addresses) => {
                 kept.addresses.insert(name, addresses);
             }
-            What::Checked(address, kind, checked) => {
-                let known = kept.checked.get_mut(&address);
-                if let Some(own) = known.and_then(|all| all.get_mut(kind)) {
-                    *own = checked;
-                }
-            }
+            What::Checked(address, kind, checked) => kept.heard(&address, kind, checked),
         }
-        let before = Arc::clone(&kept.live);
-        let reports = Told {
-            events: self.events.clone(),
-            cluster: event.cluster,
-            serial: kept.serial,
-        };
-        kept.refresh(&self.shared, &reports);
-        kept.live != before
+        kept.refresh(&self.shared)
     }
-}
 
-/// The names among endpoints.
-fn names_of(endpoints: &Endpoints) -> impl Iterator<Item = String> + '_ {
-    let all = endpoints.localities.iter();
-    all.flat_map(|locality| &locality.endpoints)
-        .filter_map(|endpoint| match &endpoint.address {
-            Address::Name(name, _) => Some(name.clone()),
-            _ => None,
-        })
-}
-
-impl Kept {
-    /// Makes the endpoints anew of what is known, and checks those that there are.
-    fn refresh(&mut self, shared: &Arc<Shared>, reports: &Told) {
-        let looked_up = match self.cluster.discovery {
-            Discovery::StrictDns(_) => live::looked_up(&self.told, |name| {
-                self.addresses.get(name).map_or(&[], Vec::as_slice)
-            }),
-            _ => (*self.told).clone(),
-        };
-        if self.cluster.health.is_empty() {
-            self.live = Arc::new(looked_up);
-            return;
-        }
-        let all = looked_up.localities.iter();
-        let all: HashMap<&Address, &Endpoint> = all
-            .flat_map(|locality| &locality.endpoints)
-            .filter(|endpoint| !endpoint.check.is_off)
-            .map(|endpoint| (&endpoint.address, endpoint))
-            .collect();
-        // One that is to be checked elsewhere now is another.
-        self.checks.retain(|address, (endpoint, _)| {
-            all.get(address)
-                .is_some_and(|now| now.check == endpoint.check)
-        });
-        self.checked.retain(|address, _| all.contains_key(address));
-        let mut connector = None;
-        for (address, endpoint) in all {
-            if self.checks.contains_key(address) {
-                continue;
-            }
-            let connector = connector
-                .get_or_insert_with(|| Arc::new(Connector::new(&self.cluster, self.tls.clone())));
-            let kinds = self.cluster.health.len();
-            let known = self.checked.entry(address.clone());
-            let known = known.or_insert_with(|| vec![Checked::Pending; kinds]);
-            let tasks = (0..kinds).map(|kind| {
-                let check = Check {
-                    cluster: Arc::clone(&self.cluster),
-                    kind,
-                    endpoint: endpoint.clone(),
-                    connector: Arc::clone(connector),
-                    shared: Arc::clone(shared),
-                    before: known.get(kind).copied().unwrap_or_default(),
-                };
-                AbortOnDropHandle::new(tokio::spawn(check.run(reports.clone())))
-            });
-            let tasks = tasks.collect();
-            self.checks
-                .insert(address.clone(), (endpoint.clone(), tasks));
-        }
-        let checked = |endpoint: &Endpoint| match self.checked.get(&endpoint.address) {
-            None => Checked::Not,
-            Some(all) => worst(all),
-        };
-        self.live = Arc::new(live::with_checks(
-            &looked_up,
-            self.cluster.awaits_check,
-            checked,
-        ));
-        if let Some(figures) = &self.figures {
-            let passed = |all: &&Vec<Checked>| worst(all) == Checked::Passed;
-            let healthy = self.checked.values().filter(passed).count();
-            figures
-                .health_check_healthy
-                .set(i64::try_from(healthy).unwrap_or(i64::MAX));
-        }
+    /// When waiting for a cluster ends.
+    fn due(&self) -> Option<Instant> {
+        let all = self.kept.values().chain(self.coming.values());
+        let cold = all.filter(|own| !own.is_ready);
+        cold.map(|own| own.begun + PATIENCE).min()
     }
-}
 
-/// What several kinds of checks say together: one that fails is enough.
-fn worst(all: &[Checked]) -> Checked {
-    if all.contains(&Checked::Failed) {
-        Checked::Failed
-    } else if all.contains(&Checked::Pending) {
-        Checked::Pending
-    } else {
-        Checked::Passed
+    /// Waits no longer for clusters of which something is still not known.
+    fn wait_no_longer(&mut self) {
+        let all = self.kept.values_mut().chain(self.coming.values_mut());
+        for kept in all.filter(|own| !own.is_ready && own.begun.elapsed() >= PATIENCE) {
+            tracing::warn!(
+                cluster = %kept.cluster.name,
+                "a cluster is used though its names were not looked up, or its endpoints not checked"
+            );
+            kept.refresh(&self.shared);
+        }
+        self.settle();
     }
 }

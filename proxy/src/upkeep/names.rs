@@ -1,6 +1,7 @@
 //! Looks names up, again and again.
 
-use std::net::IpAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,11 +20,28 @@ const LEAST: Duration = Duration::from_secs(1);
 /// The most, so that no answer counts for ever.
 const MOST: Duration = Duration::from_secs(3600);
 
+/// Resolvers, one for all clusters with the same settings.
+#[derive(Debug, Default)]
+pub(super) struct Resolvers(HashMap<(AddressFamily, Vec<SocketAddr>), Arc<TokioResolver>>);
+
+impl Resolvers {
+    /// The one with these settings; nothing when none can be made now.
+    pub(super) fn get(&mut self, settings: &NameLookup) -> Option<Arc<TokioResolver>> {
+        let key = (settings.family, settings.servers.clone());
+        if let Some(own) = self.0.get(&key) {
+            return Some(Arc::clone(own));
+        }
+        let made = resolver(settings).ok()?;
+        self.0.insert(key, Arc::clone(&made));
+        Some(made)
+    }
+}
+
 /// A resolver for names of clusters with these settings. It keeps no answers: how long one counts is decided here.
 ///
 /// # Errors
 /// When the system names no name servers and the settings do not either.
-pub(super) fn resolver(settings: &NameLookup) -> Result<Arc<TokioResolver>, NetError> {
+fn resolver(settings: &NameLookup) -> Result<Arc<TokioResolver>, NetError> {
     let own = || {
         let servers = settings.servers.iter().map(|server| {
             let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()]

@@ -10,14 +10,12 @@ use std::time::Duration;
 
 use fairlead_model::cluster::{Cluster, Discovery};
 use fairlead_model::listener::{Chain, Handler, Listener, Routes};
-use fairlead_model::route::{Action, RouteTable};
+use fairlead_model::route::RouteTable;
 use fairlead_model::tls::{SecretSource, TlsCommon};
+use fairlead_model::warm::PATIENCE;
 use fairlead_model::{Moment, Snapshot};
 
 use crate::Kind;
-
-/// How long what a resource needs is waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What is known.
 #[derive(Debug, Default)]
@@ -185,31 +183,7 @@ impl Known {
         self.settle_clusters(&mut next, now);
         self.settle_routes(&mut next, now);
         self.settle_listeners(&mut next, now);
-        let (told, used) = (&self.told, &self.used);
-        let endpoints: Vec<String> = next
-            .wanted_endpoints()
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
-        for name in endpoints {
-            if let Some(own) = told
-                .endpoints
-                .get(&name)
-                .or_else(|| used.endpoints.get(&name))
-            {
-                next.endpoints.insert(name, Arc::clone(own));
-            }
-        }
-        let secrets: Vec<String> = next
-            .wanted_secrets()
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
-        for name in secrets {
-            if let Some(own) = told.secrets.get(&name).or_else(|| used.secrets.get(&name)) {
-                next.secrets.entry(name).or_insert_with(|| own.clone());
-            }
-        }
+        next.complete(&[&self.told, &self.used]);
         (next != self.used).then(|| {
             self.used = next.clone();
             next
@@ -217,6 +191,14 @@ impl Known {
     }
 
     fn settle_clusters(&self, next: &mut Snapshot, now: Moment) {
+        // What the file says is used at once where it takes the place of nothing: requests wait for its endpoints.
+        for (name, own) in &mut next.clusters {
+            if !self.is_cluster_ready(own, now)
+                && let Some(used) = self.used.clusters.get(name)
+            {
+                *own = Arc::clone(used);
+            }
+        }
         for (name, cluster) in &self.told.clusters {
             let is_ready = self.is_cluster_ready(cluster, now);
             let own = if is_ready {
@@ -270,7 +252,7 @@ impl Known {
 
     /// Whether no cluster that a table sends to is still waited for.
     fn has_clusters(&self, table: &RouteTable, next: &Snapshot, now: Moment) -> bool {
-        clusters_of(table).all(|name| {
+        table.clusters().all(|name| {
             next.clusters.contains_key(name)
                 || self
                     .told
@@ -281,16 +263,18 @@ impl Known {
     }
 
     fn settle_listeners(&self, next: &mut Snapshot, now: Moment) {
-        for (name, listener) in &self.told.listeners {
+        next.listeners.clear();
+        let given = &self.given.listeners;
+        let told = self.told.listeners.iter();
+        let told = told.filter(|(name, _)| !given.contains_key(*name));
+        for (name, listener) in given.iter().chain(told) {
             let own = if self.is_listener_ready(listener, next, now) {
                 Some(listener)
             } else {
                 self.used.listeners.get(name)
             };
             if let Some(own) = own {
-                next.listeners
-                    .entry(name.clone())
-                    .or_insert_with(|| Arc::clone(own));
+                next.listeners.insert(name.clone(), Arc::clone(own));
             }
         }
     }
@@ -320,18 +304,4 @@ impl Known {
             .chain(&listener.default_chain)
             .all(is_ready)
     }
-}
-
-/// The clusters that a table sends to.
-fn clusters_of(table: &RouteTable) -> impl Iterator<Item = &str> {
-    table
-        .hosts()
-        .iter()
-        .flat_map(|host| &host.routes)
-        .filter_map(|route| match &route.action {
-            Action::Forward(forward) => Some(&forward.clusters),
-            _ => None,
-        })
-        .flatten()
-        .map(|cluster| &*cluster.name)
 }

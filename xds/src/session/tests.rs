@@ -419,6 +419,57 @@ fn routes_wait_for_clusters_that_are_on_their_way() {
 }
 
 #[test]
+fn what_the_file_says_waits_for_what_it_names() {
+    // A listener and a changed cluster, given and not told.
+    let given = |eds: &str| {
+        let mut own = Snapshot::default();
+        let shapes = Shapes::default();
+        let mut add = |kind: Kind, value: Value| {
+            let bytes = any(kind, &value).value;
+            let named = resource::decode(&shapes, kind, None, &bytes, outside().read);
+            let alone = named.expect("a resource").alone;
+            own.clusters.extend(alone.clusters);
+            own.listeners.extend(alone.listeners);
+        };
+        let mut up = cluster("up", "1s");
+        up["eds_cluster_config"]["service_name"] = json!(eds);
+        add(Kind::Cluster, up);
+        add(Kind::Listener, listener("in", "shop"));
+        own
+    };
+    let mut session = session(true);
+    session.give(given("first"), at(0));
+    session.begin(at(0));
+    let next = session.settle(at(0)).expect("a snapshot");
+    assert!(next.listeners.is_empty() && next.clusters.contains_key("up"));
+    let shop = routes("shop", "up");
+    tell(
+        &mut session,
+        Kind::Routes,
+        "r1",
+        &[("shop", shop)],
+        &[],
+        at(1),
+    );
+    let all = [("first", endpoints("first"))];
+    tell(&mut session, Kind::Endpoints, "e1", &all, &[], at(1));
+    let next = session.settle(at(1)).expect("a snapshot");
+    assert!(next.listeners.contains_key("in") && next.endpoints.contains_key("first"));
+
+    session.give(given("second"), at(2));
+    assert_eq!(session.settle(at(2)), None, "the old cluster goes on");
+    let all = [("second", endpoints("second"))];
+    tell(&mut session, Kind::Endpoints, "e2", &all, &[], at(3));
+    let next = session.settle(at(3)).expect("a snapshot");
+    assert_eq!(next.clusters, given("second").clusters);
+
+    session.give(given("third"), at(4));
+    assert_eq!(session.settle(at(18)), None);
+    let next = session.settle(at(19)).expect("a snapshot");
+    assert_eq!(next.clusters, given("third").clusters);
+}
+
+#[test]
 fn what_is_removed_is_gone() {
     let mut delta = session(true);
     tell_all(&mut delta);

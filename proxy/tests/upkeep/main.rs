@@ -1,9 +1,11 @@
 //! Endpoints are checked, and their names looked up, while requests go to those that are well.
 
-#[path = "support/program.rs"]
+#[path = "../support/program.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]
 mod program;
+#[path = "../support/mod.rs"]
 mod support;
+mod warming;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
