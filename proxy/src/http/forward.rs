@@ -389,9 +389,9 @@ impl Call {
         pool: &Rc<Pool>,
         body: Outgoing,
     ) -> Result<(Response<Received>, Lease), Try> {
-        let connections = self.upstream().limits().connections;
+        let limits = self.upstream().limits();
         let mut lease = pool
-            .lease(self.is_h2, connections)
+            .lease(self.is_h2, limits)
             .await
             .map_err(|error| Try::of(error.fault()))?;
         let request = self

@@ -140,7 +140,7 @@ pub(super) async fn open(
     };
     if protocol.eq_ignore_ascii_case("connect") {
         let stream = pool
-            .connect_raw(upstream.limits().connections)
+            .connect_raw(upstream.limits())
             .await
             .map_err(|error| error.fault())?;
         upstream.answered(key, Duration::ZERO, wanted.core.clock.now());
@@ -148,7 +148,7 @@ pub(super) async fn open(
         return Ok(Response::new(Answer::Empty));
     }
     let mut lease = pool
-        .lease(wanted.is_h2, upstream.limits().connections)
+        .lease(wanted.is_h2, upstream.limits())
         .await
         .map_err(|error| error.fault())?;
     let key_of_caller = head.headers.get(SEC_WEBSOCKET_KEY).cloned();

@@ -102,6 +102,8 @@ figures! {
             upstream_rq_timeout,
             /// Tries that took too long.
             upstream_rq_per_try_timeout,
+            /// Requests that had to wait for a connection.
+            upstream_rq_pending_total,
             /// Requests that were refused for a limit on waiting or running ones.
             upstream_rq_pending_overflow,
             /// Requests that waited for a connection and got none.

@@ -16,7 +16,8 @@ use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 
-use super::{Held, REST_OF_REQUEST, Stream};
+use super::waiting::Place;
+use super::{REST_OF_REQUEST, Stream};
 use crate::body::Outgoing;
 use crate::metrics::ClusterFigures;
 
@@ -27,15 +28,15 @@ const CLOSING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Open {
     figures: Arc<ClusterFigures>,
-    _held: Held,
+    _place: Place,
 }
 
 impl Open {
-    pub(super) fn new(figures: &Arc<ClusterFigures>, held: Held) -> Self {
+    pub(super) fn new(figures: &Arc<ClusterFigures>, place: Place) -> Self {
         figures.upstream_cx_active.add(1);
         Self {
             figures: Arc::clone(figures),
-            _held: held,
+            _place: place,
         }
     }
 }

@@ -5,6 +5,7 @@ mod h1;
 mod h2;
 mod pool;
 mod stream;
+mod waiting;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -55,6 +56,7 @@ pub(crate) struct Counts {
     pub(crate) requests: Cell<u32>,
     pub(crate) retries: Cell<u32>,
     pub(crate) connections: Cell<u32>,
+    pub(crate) pending: Cell<u32>,
 }
 
 impl Upstream {

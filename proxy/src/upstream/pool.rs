@@ -10,13 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use fairlead_model::Moment;
 use fairlead_model::cluster::{Address, Endpoint, UpstreamProtocol};
+use fairlead_model::limits::Limits;
 use h2::client::SendRequest;
 use http::{Request, Response};
 
+use super::Counts;
 use super::connect::{ConnectError, Connected, Connector};
 use super::h1::{Http1, Open};
 use super::h2::{self as own_h2, Received, Tunnel};
-use super::{Counts, Held};
+use super::waiting::{Pending, Place, Places};
 use crate::body::Outgoing;
 use crate::metrics::ClusterFigures;
 
@@ -35,6 +37,7 @@ pub(crate) struct Pool {
     endpoint: Option<Arc<Endpoint>>,
     connector: Rc<Connector>,
     counts: Rc<Counts>,
+    places: Rc<Places>,
     figures: Arc<ClusterFigures>,
     #[expect(
         clippy::vec_box,
@@ -53,17 +56,19 @@ struct Multiplexed {
     sender: SendRequest<Bytes>,
     is_open: Rc<Cell<bool>>,
     running: Rc<Cell<u32>>,
+    places: Rc<Places>,
     used: Rc<Cell<Moment>>,
     requests: Rc<Cell<u32>>,
 }
 
 /// One stream of an HTTP/2 connection, for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Running(Rc<Cell<u32>>);
+pub(crate) struct Running(Rc<Cell<u32>>, Rc<Places>);
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
+        self.1.tell();
     }
 }
 
@@ -112,6 +117,7 @@ impl Pool {
             endpoint,
             connector,
             counts,
+            places: Rc::default(),
             figures,
             idle: RefCell::default(),
             multiplexed: RefCell::default(),
@@ -125,11 +131,11 @@ impl Pool {
         self.endpoint.as_ref()
     }
 
-    /// A connection for one request: one that waits, or a new one.
+    /// A connection for one request: one that waits, or a new one; where no more are allowed, the first that is free again.
     pub(crate) async fn lease(
         self: &Rc<Self>,
         is_h2_wanted: bool,
-        connections: u32,
+        limits: Limits,
     ) -> Result<Lease, ConnectError> {
         let is_h2 = match self.connector.protocol {
             UpstreamProtocol::Http1 => false,
@@ -146,19 +152,31 @@ impl Pool {
         match ready {
             Some(lease) => Ok(lease),
             // What only some requests need must not make every request's state larger.
-            None if is_h2 => Box::pin(self.make_h2(connections)).await,
-            None => Box::pin(self.make_h1(connections)).await,
+            None => Box::pin(self.wait(is_h2, limits)).await,
         }
     }
 
+    async fn wait(self: &Rc<Self>, is_h2: bool, limits: Limits) -> Result<Lease, ConnectError> {
+        let _pending = self.pending(limits)?;
+        let made = if is_h2 {
+            self.make_h2(limits.connections).await
+        } else {
+            self.make_h1(limits.connections).await
+        };
+        made.inspect_err(|_| self.figures.upstream_rq_pending_failure_eject.increment())
+    }
+
+    fn pending(&self, limits: Limits) -> Result<Pending, ConnectError> {
+        Pending::begin(&self.counts, &self.figures, limits.pending).ok_or(ConnectError::Limit)
+    }
+
     /// A connection of its own, on which nothing is spoken yet.
-    pub(crate) async fn connect_raw(
-        &self,
-        connections: u32,
-    ) -> Result<super::Stream, ConnectError> {
-        let (connected, held) = self.connect(connections).await?;
+    pub(crate) async fn connect_raw(&self, limits: Limits) -> Result<super::Stream, ConnectError> {
+        let _pending = self.pending(limits)?;
+        let place = self.place(limits.connections).ok_or(ConnectError::Limit)?;
+        let (connected, place) = self.connect(place).await?;
         // It counts for as long as its tunnel, which holds a request's place as well.
-        drop(held);
+        drop(place);
         Ok(connected.stream)
     }
 
@@ -177,27 +195,57 @@ impl Pool {
     }
 
     async fn make_h1(self: &Rc<Self>, connections: u32) -> Result<Lease, ConnectError> {
-        let (connected, held) = self.connect(connections).await?;
-        self.begin_h1(connected, held).await
+        let place = loop {
+            if let Some(place) = self.place(connections) {
+                break place;
+            }
+            self.places.wait().await;
+            if let Some(lease) = self.idle_h1() {
+                return Ok(lease);
+            }
+        };
+        let (connected, place) = self.connect(place).await?;
+        self.begin_h1(connected, place).await
+    }
+
+    /// A place for a new connection, unless there are as many as are allowed.
+    fn place(&self, connections: u32) -> Option<Place> {
+        if self.counts.connections.get() >= connections {
+            self.figures.upstream_cx_overflow.increment();
+        }
+        self.places.take(&self.counts, connections)
+    }
+
+    /// A connection is free for another request.
+    fn keep(&self, connection: Box<Http1>) {
+        self.idle.borrow_mut().push(connection);
+        self.places.tell();
     }
 
     async fn make_h2(self: &Rc<Self>, connections: u32) -> Result<Lease, ConnectError> {
         let _others_wait = self.connecting.lock().await;
-        if let Some(lease) = self.running_h2() {
-            return Ok(lease);
-        }
-        let (connected, held) = self.connect(connections).await?;
+        let place = loop {
+            if let Some(lease) = self.running_h2() {
+                return Ok(lease);
+            }
+            if let Some(place) = self.place(connections) {
+                break place;
+            }
+            self.places.wait().await;
+        };
+        let (connected, place) = self.connect(place).await?;
         if self.connector.protocol == UpstreamProtocol::Alpn {
             self.settled_h2.set(Some(connected.is_h2));
             if !connected.is_h2 {
-                return self.begin_h1(connected, held).await;
+                return self.begin_h1(connected, place).await;
             }
         }
-        let (sender, is_open) = self.begin_h2(connected, held).await?;
+        let (sender, is_open) = self.begin_h2(connected, place).await?;
         let multiplexed = Multiplexed {
             sender,
             is_open,
             running: Rc::default(),
+            places: Rc::clone(&self.places),
             used: Rc::default(),
             requests: Rc::default(),
         };
@@ -217,11 +265,7 @@ impl Pool {
             .map(Multiplexed::lease)
     }
 
-    async fn connect(&self, connections: u32) -> Result<(Connected, Held), ConnectError> {
-        let Some(held) = Held::take(&self.counts, |counts| &counts.connections, connections) else {
-            self.figures.upstream_cx_overflow.increment();
-            return Err(ConnectError::Limit);
-        };
+    async fn connect(&self, place: Place) -> Result<(Connected, Place), ConnectError> {
         let address = self.address();
         let begun = tokio::time::Instant::now();
         match self.connector.connect(&address, None).await {
@@ -231,7 +275,7 @@ impl Pool {
                 if matches!(connected.stream, super::Stream::Client(_)) {
                     self.figures.ssl_handshake.increment();
                 }
-                Ok((connected, held))
+                Ok((connected, place))
             }
             Err(error) => {
                 match &error {
@@ -251,9 +295,9 @@ impl Pool {
     async fn begin_h1(
         self: &Rc<Self>,
         connected: Connected,
-        held: Held,
+        place: Place,
     ) -> Result<Lease, ConnectError> {
-        let open = Open::new(&self.figures, held);
+        let open = Open::new(&self.figures, place);
         let connection = Http1::begin(connected.stream, open)
             .await
             .map_err(|source| ConnectError::Http {
@@ -270,7 +314,7 @@ impl Pool {
     async fn begin_h2(
         &self,
         connected: Connected,
-        held: Held,
+        place: Place,
     ) -> Result<(SendRequest<Bytes>, Rc<Cell<bool>>), ConnectError> {
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
@@ -286,7 +330,7 @@ impl Pool {
         self.figures.upstream_cx_http2_total.increment();
         let is_open = Rc::new(Cell::new(true));
         let open = Rc::clone(&is_open);
-        let counted = Open::new(&self.figures, held);
+        let counted = Open::new(&self.figures, place);
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to an endpoint broke");
@@ -332,7 +376,7 @@ impl Multiplexed {
             sender: self.sender.clone(),
             is_open: Rc::clone(&self.is_open),
             used: Rc::clone(&self.used),
-            _running: Running(Rc::clone(&self.running)),
+            _running: Running(Rc::clone(&self.running), Rc::clone(&self.places)),
         }
     }
 }
@@ -426,13 +470,13 @@ impl Lease {
                     connection.close();
                 } else if connection.is_done() {
                     connection.since = now;
-                    pool.idle.borrow_mut().push(connection);
+                    pool.keep(connection);
                 } else if goes_on {
                     // Whoever answers early may still read the request (RFC 9112 9.5).
                     tokio::task::spawn_local(async move {
                         if connection.finish().await {
                             connection.since = now;
-                            pool.idle.borrow_mut().push(connection);
+                            pool.keep(connection);
                         }
                     });
                 }

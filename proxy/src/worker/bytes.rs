@@ -32,15 +32,15 @@ pub(super) async fn serve(
 
 /// A connection to an endpoint: its own, or a tunnel through HTTP/2 (CONNECT) that others share.
 async fn reach(pool: &Rc<Pool>, upstream: &Upstream, settings: &Tcp) -> Result<Stream, Fault> {
-    let connections = upstream.limits().connections;
+    let limits = upstream.limits();
     let Some(authority) = &settings.tunnel else {
         return pool
-            .connect_raw(connections)
+            .connect_raw(limits)
             .await
             .map_err(|error| error.fault());
     };
     let mut lease = pool
-        .lease(true, connections)
+        .lease(true, limits)
         .await
         .map_err(|error| error.fault())?;
     let request = http::Request::connect(authority)
