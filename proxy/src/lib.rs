@@ -25,6 +25,7 @@ mod detect;
 mod executor;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod gather;
 mod http;
 mod limit;
 mod logs;

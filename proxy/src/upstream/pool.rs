@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
@@ -20,6 +21,7 @@ use super::h1::{Http1, Open};
 use super::h2::{self as own_h2, Received, Tunnel};
 use super::waiting::{Pending, Place, Places};
 use crate::body::Outgoing;
+use crate::gather::Gathered;
 use crate::metrics::ClusterFigures;
 
 /// How many streams an HTTP/2 connection carries before another is made.
@@ -316,12 +318,13 @@ impl Pool {
         connected: Connected,
         place: Place,
     ) -> Result<(SendRequest<Bytes>, Rc<Cell<bool>>), ConnectError> {
-        let (sender, connection) = h2::client::Builder::new()
+        let gathered = Gathered::new(connected.stream);
+        let (sender, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .enable_push(false)
-            .handshake(connected.stream)
+            .handshake(gathered.clone())
             .await
             .map_err(|source| ConnectError::Http2 {
                 address: self.address(),
@@ -332,7 +335,11 @@ impl Pool {
         let open = Rc::clone(&is_open);
         let counted = Open::new(&self.figures, place);
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            let running = poll_fn(|context| {
+                let turn = Pin::new(&mut connection).poll(context);
+                gathered.after(context, turn)
+            });
+            if let Err(error) = running.await {
                 tracing::debug!(%error, "a connection to an endpoint broke");
             }
             open.set(false);

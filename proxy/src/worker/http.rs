@@ -16,6 +16,7 @@ use super::connection::{Chains, FIRST_BYTES};
 use super::life::{Life, Verdict};
 use crate::detect::{Spoken, detect};
 use crate::executor::Local;
+use crate::gather::Gathered;
 use crate::http::{Connection, HttpService};
 use crate::upstream::Stream;
 
@@ -69,12 +70,14 @@ async fn serve_h2(
 ) -> hyper::Result<()> {
     let (own, caller) = (Rc::clone(service), Rc::clone(connection));
     let handler = service_fn(move |request| own.serve(&caller, request));
-    let io = TokioIo::new(Noted::new(stream, connection));
+    let gathered = Gathered::new(Noted::new(stream, connection));
+    let io = TokioIo::new(gathered.clone());
     let mut serving = std::pin::pin!(h2_builder(service).serve_connection(io, handler));
     let mut life = Life::new(chains, service, connection, false);
     poll_fn(|context| {
         loop {
-            if let Poll::Ready(outcome) = serving.as_mut().poll(context) {
+            let turn = serving.as_mut().poll(context);
+            if let Poll::Ready(outcome) = gathered.after(context, turn) {
                 return Poll::Ready(outcome);
             }
             match std::task::ready!(life.poll(context)) {
