@@ -1,6 +1,7 @@
 //! A pair of proxies under load for half an hour, while their configuration changes and endpoints are killed. Nothing may be
 //! lost, and nothing may grow.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -36,6 +37,8 @@ const PORT: u16 = 15000;
 const ENDPOINTS: [u16; 3] = [9010, 9011, 9012];
 /// How long one run of the load's tool is, in seconds.
 const ROUND: u32 = 15;
+/// After how many of them what the proxies hold is looked at first.
+const WARM: u32 = 4;
 /// How often something changes.
 const CHANGE: Duration = Duration::from_millis(700);
 /// Every so many changes an endpoint is killed, and comes back with the next.
@@ -59,69 +62,36 @@ struct Held {
     files: usize,
 }
 
+/// The pair, its endpoints, and what was done to them so far.
+struct Soak {
+    programs: Programs,
+    place: Place,
+    /// Inbound, outbound.
+    proxies: [Watched; 2],
+    endpoints: Vec<Option<Process>>,
+    changes: u32,
+}
+
 /// Runs the load; fails when a request was lost or a proxy grew.
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(options.minutes > 0, "--minutes: 0 is no time; 1 or more is");
-    let programs = Programs::ensure(&[Peer::Ours], &[])?;
     let oha = OHA.ensure()?;
-    let place = Place::new()?;
-    let mut endpoints = Vec::new();
-    for port in ENDPOINTS {
-        endpoints.push(Some(endpoint(&programs, &place, port)?));
-    }
-    let mut pair = Pair::new("soak", Carries::Http, PORT, ENDPOINTS[0], false);
-    pair.inbound.upstreams = ENDPOINTS
-        .iter()
-        .map(|port| std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, *port))
-        .collect();
-    let mut proxies = [
-        Watched::start(&pair.inbound, &programs, &place, FAR)?,
-        Watched::start(&pair.outbound, &programs, &place, NEAR)?,
-    ];
-    let mut first = None;
-    let (mut answered, mut changes) = (0.0, 0);
+    let mut soak = Soak::start()?;
+    let (mut first, mut answered) = (None, 0.0);
     let end = Instant::now() + Duration::from_secs(u64::from(options.minutes) * 60);
     for round in 1.. {
-        let done = AtomicBool::new(false);
-        let found = std::thread::scope(|scope| {
-            let loads = [&[][..], &["--http2", "-p", "8"][..]].map(|more| {
-                let (oha, done, rate) = (&oha, &done, options.rate);
-                scope.spawn(move || {
-                    let found = load(oha, rate, more);
-                    done.store(true, Ordering::SeqCst);
-                    found
-                })
-            });
-            while !done.load(Ordering::SeqCst) {
-                changes += 1;
-                disturb(&mut proxies, &mut endpoints, &programs, &place, changes)?;
-                std::thread::sleep(CHANGE);
-            }
-            loads
-                .into_iter()
-                .map(|load| load.join().expect("the load's thread ends"))
-                .collect::<Result<Vec<_>>>()
-        })?;
-        for found in &found {
-            answered += found.requests;
-            ensure!(
-                found.failed == 0.0,
-                "{} requests were lost: {}",
-                found.failed,
-                found.why
-            );
-        }
-        let held = [proxies[0].held()?, proxies[1].held()?];
+        answered += soak.round(&oha, options.rate)?;
+        let held = soak.held()?;
         note(&format!(
-            "{answered} requests, {changes} changes; inbound {:.1} MiB and {} files, outbound {:.1} MiB and {} files",
-            held[0].resident, held[0].files, held[1].resident, held[1].files
+            "{answered} requests, {} changes; inbound {:.1} MiB and {} files, outbound {:.1} MiB and {} files",
+            soak.changes, held[0].resident, held[0].files, held[1].resident, held[1].files
         ));
         // By then every path was taken once.
-        if round == 4 {
+        if round == WARM {
             first = Some(held);
         }
         if Instant::now() > end {
-            return report(answered, changes, first.unwrap_or(held), held);
+            return report(answered, soak.changes, first.unwrap_or(held), held);
         }
     }
     Ok(())
@@ -150,6 +120,82 @@ fn report(answered: f64, changes: u32, first: [Held; 2], last: [Held; 2]) -> Res
     Ok(())
 }
 
+impl Soak {
+    fn start() -> Result<Self> {
+        let programs = Programs::ensure(&[Peer::Ours], &[])?;
+        let place = Place::new()?;
+        let endpoints = ENDPOINTS.map(|port| endpoint(&programs, &place, port).map(Some));
+        let endpoints = endpoints.into_iter().collect::<Result<Vec<_>>>()?;
+        let mut pair = Pair::new("soak", Carries::Http, PORT, ENDPOINTS[0], false);
+        let upstreams = ENDPOINTS.map(|port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
+        pair.inbound.upstreams = upstreams.into();
+        let proxies = [
+            Watched::start(&pair.inbound, &programs, &place, FAR)?,
+            Watched::start(&pair.outbound, &programs, &place, NEAR)?,
+        ];
+        Ok(Self {
+            programs,
+            place,
+            proxies,
+            endpoints,
+            changes: 0,
+        })
+    }
+
+    /// Loads the pair, and disturbs it until that is over; how many requests were answered. None may be lost.
+    fn round(&mut self, oha: &Path, rate: u32) -> Result<f64> {
+        let done = AtomicBool::new(false);
+        let found = std::thread::scope(|scope| {
+            let loads = [&[][..], &["--http2", "-p", "8"][..]].map(|more| {
+                let done = &done;
+                scope.spawn(move || {
+                    let found = load(oha, rate, more);
+                    done.store(true, Ordering::SeqCst);
+                    found
+                })
+            });
+            while !done.load(Ordering::SeqCst) {
+                self.disturb()?;
+                std::thread::sleep(CHANGE);
+            }
+            loads
+                .into_iter()
+                .map(|load| load.join().expect("the load's thread ends"))
+                .collect::<Result<Vec<_>>>()
+        })?;
+        for found in &found {
+            ensure!(
+                found.failed == 0.0,
+                "{} requests were lost: {}",
+                found.failed,
+                found.why
+            );
+        }
+        Ok(found.iter().map(|found| found.requests).sum())
+    }
+
+    /// Changes a proxy's configuration, and kills an endpoint or brings it back.
+    fn disturb(&mut self) -> Result<()> {
+        self.changes += 1;
+        let number = self.changes;
+        self.proxies[number as usize % 2].change(number)?;
+        for (own, port) in self.endpoints.iter_mut().zip(ENDPOINTS) {
+            if own.is_none() {
+                *own = Some(endpoint(&self.programs, &self.place, port)?);
+            }
+        }
+        if number.is_multiple_of(KILL) {
+            let which = (number / KILL) as usize % self.endpoints.len();
+            self.endpoints[which] = None;
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> Result<[Held; 2]> {
+        Ok([self.proxies[0].held()?, self.proxies[1].held()?])
+    }
+}
+
 impl Watched {
     fn start(hop: &Hop, programs: &Programs, place: &Place, namespace: &str) -> Result<Self> {
         let mut bootstrap = envoy::bootstrap(hop, place.folder(), None);
@@ -162,19 +208,7 @@ impl Watched {
         });
         let file = place.folder().join(format!("{}.yaml", hop.name));
         write(&file, &bootstrap)?;
-        let process = Process::start(&Start {
-            name: &hop.name,
-            program: programs.ours()?,
-            arguments: &["run", "--config"]
-                .map(str::to_owned)
-                .into_iter()
-                .chain([file.display().to_string()])
-                .collect::<Vec<_>>(),
-            namespace,
-            core: Core::Proxy,
-            folder: place.folder(),
-        })?;
-        process.listens(hop.listen.port())?;
+        let process = hop.start_ours(&file, programs, place, namespace)?;
         Ok(Self {
             process,
             file,
@@ -242,27 +276,6 @@ fn write(file: &Path, value: &Value) -> Result<()> {
     let new = file.with_extension("new");
     write_secret(&new, text)?;
     std::fs::rename(&new, file).with_context(|| format!("failed to replace {}", file.display()))
-}
-
-/// Changes a proxy's configuration, and kills an endpoint or brings it back.
-fn disturb(
-    proxies: &mut [Watched; 2],
-    endpoints: &mut [Option<Process>],
-    programs: &Programs,
-    place: &Place,
-    number: u32,
-) -> Result<()> {
-    proxies[number as usize % 2].change(number)?;
-    for (own, port) in endpoints.iter_mut().zip(ENDPOINTS) {
-        if own.is_none() {
-            *own = Some(endpoint(programs, place, port)?);
-        }
-    }
-    if number.is_multiple_of(KILL) {
-        let which = (number / KILL) as usize % endpoints.len();
-        endpoints[which] = None;
-    }
-    Ok(())
 }
 
 /// nginx with a small answer.

@@ -219,11 +219,16 @@ fn section(bench: &Bench, tables: &[Table], figures: &[(String, f64)]) -> String
     let Options {
         rounds, seconds, ..
     } = bench.options;
+    let turns = match rounds {
+        1 => "1 round".to_owned(),
+        more => format!("{more} rounds"),
+    };
     let mut text = format!(
-        "`make bench-proxy`: {rounds} rounds of {seconds} s for each peer, taken in turns; load and upstream on one core, the peer's proxies on another.
-nginx and HAProxy are Debian's, Envoy is a release binary with `--concurrency 1`; Envoy and ours read the same file, but that Envoy is given least
-request, as HAProxy is, and ours has its default, peak EWMA. A pair stands in two network namespaces with mutual TLS between them, both proxies on one core, and its cost is the sum of both. **Compare within a table only**: processor time a
-request is steady, requests a second are not. Ratios are the middle of the rounds' own ratios; under 1 is cheaper.\n\n"
+        "`make bench-proxy`: {turns} of {seconds} s for each peer, taken in turns; load and upstream on one core, the peer's proxies on another.
+nginx and HAProxy are Debian's, Envoy is a release binary with `--concurrency 1`; Envoy and ours read the same file, but that Envoy is given
+least request, as HAProxy is, and ours has its default, peak EWMA. A pair stands in two network namespaces with mutual TLS between them, both
+proxies on one core, and its cost is the sum of both. **Compare within a table only**: processor time a request is steady, requests a second
+are not. Ratios are the middle of the rounds' own ratios; under 1 is cheaper.\n\n"
     );
     for table in tables {
         // Writing into a String cannot fail.

@@ -12,6 +12,9 @@ use super::process::{Core, Process, Start};
 use super::{Peer, envoy, haproxy, nginx};
 use crate::paths::write_secret;
 
+/// What our proxy is called with, before its file.
+const OURS: [&str; 2] = ["run", "--config"];
+
 /// What is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Carries {
@@ -128,19 +131,43 @@ impl Hop {
                 (
                     programs.ours()?,
                     self.bootstrap(&path, folder, None)?,
-                    with(&["run", "--config"], &path),
+                    with(&OURS, &path),
                 )
             }
         };
         // Some of them hold a key.
         write_secret(&configuration.0, configuration.1)?;
+        let name = format!("{}-{}", self.name, peer.name());
+        self.launch(&name, program, &arguments, place, namespace)
+    }
+
+    /// Starts our proxy with a file that is there, as [`Hop::start`] does.
+    pub(crate) fn start_ours(
+        &self,
+        file: &Path,
+        programs: &Programs,
+        place: &Place,
+        namespace: &str,
+    ) -> Result<Process> {
+        let arguments = with(&OURS, file);
+        self.launch(&self.name, programs.ours()?, &arguments, place, namespace)
+    }
+
+    fn launch(
+        &self,
+        name: &str,
+        program: &Path,
+        arguments: &[String],
+        place: &Place,
+        namespace: &str,
+    ) -> Result<Process> {
         let process = Process::start(&Start {
-            name: &format!("{}-{}", self.name, peer.name()),
+            name,
             program,
-            arguments: &arguments,
+            arguments,
             namespace,
             core: Core::Proxy,
-            folder,
+            folder: place.folder(),
         })?;
         process.listens(self.listen.port())?;
         Ok(process)
