@@ -23,6 +23,7 @@ pub(crate) struct Limit {
     timer: Option<Pin<Box<Sleep>>>,
     timers: Rc<Timers>,
     silence: Option<Silence>,
+    is_reached: bool,
 }
 
 /// A limit that something moving puts off. Moves are only noted, so that they cost nothing: it is reached after the time at the
@@ -57,6 +58,7 @@ impl Limit {
             timer: None,
             timers: Rc::clone(timers),
             silence: None,
+            is_reached: false,
         }
     }
 
@@ -93,6 +95,11 @@ impl Limit {
             .is_some_and(|silence| silence.end.is_none_or(|end| self.at < end))
     }
 
+    /// Whether it was reached.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.is_reached
+    }
+
     /// Ready once it is reached.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let at = self.at;
@@ -114,15 +121,17 @@ impl Limit {
                 timer.as_mut().reset(self.at);
                 continue;
             }
-            let Some(silence) = self.silence.as_mut() else {
+            let next = self.silence.as_mut().and_then(|silence| {
+                let is_end = silence.end.is_some_and(|end| self.at >= end);
+                let goes_on = !is_end && silence.has_moved();
+                let at = Instant::now() + silence.most;
+                goes_on.then(|| silence.end.map_or(at, |end| end.min(at)))
+            });
+            let Some(next) = next else {
+                self.is_reached = true;
                 return Poll::Ready(());
             };
-            let is_end = silence.end.is_some_and(|end| self.at >= end);
-            if is_end || !silence.has_moved() {
-                return Poll::Ready(());
-            }
-            let at = Instant::now() + silence.most;
-            self.at = silence.end.map_or(at, |end| end.min(at));
+            self.at = next;
             timer.as_mut().reset(self.at);
         }
     }

@@ -26,19 +26,22 @@ fn number(proxy: &Proxy, name: &str) -> i128 {
     }
 }
 
-/// The statuses of so many requests at once; `meanwhile` is called while they run.
+/// The statuses of so many requests at once, the first a little before the others; `meanwhile` is called while they run.
 async fn ask(
     cluster: Cluster,
     count: usize,
     meanwhile: impl FnOnce(&Proxy),
 ) -> (Vec<StatusCode>, Arc<Proxy>) {
     let proxy = Arc::new(proxy(http_to(to("up")), cluster).await);
-    let asked: Vec<_> = (0..count)
-        .map(|_| {
-            let proxy = Arc::clone(&proxy);
-            tokio::spawn(async move { proxy.get("/").await.0 })
-        })
-        .collect();
+    let mut asked = Vec::new();
+    for number in 0..count {
+        let proxy = Arc::clone(&proxy);
+        asked.push(tokio::spawn(async move { proxy.get("/").await.0 }));
+        if number == 0 {
+            // Until it has its connection, it waits as well.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
     tokio::time::sleep(Duration::from_millis(250)).await;
     meanwhile(&proxy);
     let mut statuses = Vec::new();

@@ -2,11 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::task::Context;
 
 use fairlead_model::Moment;
 use tokio::sync::oneshot;
 
 use super::service::{Connection, HttpService};
+use crate::limit::Limit;
 use crate::upstream::Stream;
 
 /// What moves on a caller's connection, and since when nothing does.
@@ -17,6 +19,7 @@ pub(crate) struct Activity {
     has_read: Cell<bool>,
     is_stuck: Cell<bool>,
     left: RefCell<Option<oneshot::Sender<Stream>>>,
+    lent: RefCell<Option<Limit>>,
 }
 
 impl Activity {
@@ -53,6 +56,23 @@ impl Activity {
     /// Bytes were to be written, and could be or not.
     pub(crate) fn note_written(&self, could_be: bool) {
         self.is_stuck.set(!could_be);
+    }
+
+    /// The time of an answer, while nobody asks for more of its body.
+    pub(crate) fn lend(&self, limit: Option<Limit>) {
+        self.lent.replace(limit);
+    }
+
+    /// The time of an answer, whose body is asked for more.
+    pub(crate) fn take_back(&self) -> Option<Limit> {
+        self.lent.take()
+    }
+
+    /// Whether the caller took nothing of an answer in its time.
+    pub(crate) fn is_late(&self, context: &mut Context<'_>) -> bool {
+        let mut lent = self.lent.borrow_mut();
+        lent.as_mut()
+            .is_some_and(|limit| limit.poll(context).is_ready())
     }
 
     /// Where the connection goes when it leaves HTTP/1.1.
@@ -96,6 +116,17 @@ impl Active {
             service: Rc::clone(service),
             connection: Rc::clone(connection),
         }
+    }
+}
+
+impl Active {
+    pub(super) fn activity(&self) -> &Activity {
+        &self.connection.activity
+    }
+
+    /// Nothing moved for too long.
+    pub(super) fn was_silent(&self) {
+        self.service.figures.downstream_rq_idle_timeout.increment();
     }
 }
 

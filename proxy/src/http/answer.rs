@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use fairlead_model::Moment;
 use fairlead_model::balance::{EndpointKey, Finish};
 use fairlead_model::class::{self, Class};
+use fairlead_model::format::Flag;
 use fairlead_model::route::Action;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -62,12 +63,13 @@ pub(crate) struct Exchange {
 
 impl Answer {
     /// An endpoint's answer, begun at `now`.
-    pub(super) fn of(mut body: Received, exchange: Exchange, now: Moment) -> Self {
+    pub(super) fn of(mut body: Received, mut exchange: Exchange, now: Moment) -> Self {
         if body.is_end_stream() {
             body.ended();
             exchange.complete(now);
             return Self::Ended(body);
         }
+        exchange.wait_for_caller();
         Self::Stream {
             incoming: body,
             exchange: Some(exchange),
@@ -129,6 +131,9 @@ fn pass(
     exchange: &mut Option<Exchange>,
     context: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    if let Some(exchange) = exchange {
+        exchange.wait_for_endpoint();
+    }
     let frame = match Pin::new(&mut *incoming).poll_frame(context) {
         Poll::Pending
             if exchange.as_mut().is_some_and(|exchange| {
@@ -163,6 +168,8 @@ fn pass(
             // The caller does not ask again after the last frame of a known length.
             if incoming.is_end_stream() {
                 whole(incoming, exchange);
+            } else if let Some(exchange) = exchange {
+                exchange.wait_for_caller();
             }
             Poll::Ready(Some(Ok(frame)))
         }
@@ -202,9 +209,15 @@ fn broken(
 impl Drop for Answer {
     fn drop(&mut self) {
         if let Self::Stream { incoming, exchange } = self {
+            if let Some(exchange) = exchange {
+                exchange.wait_for_endpoint();
+            }
             if incoming.is_end_stream() {
                 whole(incoming, exchange);
             } else {
+                if let Some(exchange) = exchange {
+                    exchange.was_left();
+                }
                 broken(exchange, None, |figures| &figures.upstream_rq_tx_reset);
             }
         }
@@ -212,12 +225,45 @@ impl Drop for Answer {
 }
 
 impl Exchange {
+    /// The caller is to take what there is: whoever writes to it minds the time.
+    fn wait_for_caller(&mut self) {
+        if let Some(active) = &self.call.active
+            && self.limit.is_some()
+        {
+            active.activity().lend(self.limit.take());
+        }
+    }
+
+    /// The caller took what there was, and asks for more.
+    fn wait_for_endpoint(&mut self) {
+        if let (None, Some(active)) = (&self.limit, &self.call.active) {
+            self.limit = active.activity().take_back();
+        }
+    }
+
+    /// Nobody wants the rest: the caller went away, or took nothing for too long.
+    fn was_left(&self) {
+        let Some(limit) = self.limit.as_ref().filter(|limit| limit.is_reached()) else {
+            return;
+        };
+        let flag = if limit.is_silence() {
+            self.call.was_silent();
+            Flag::StreamIdle
+        } else {
+            Flag::UpstreamTimeout
+        };
+        if let Some(record) = &self.call.record {
+            record.flag(flag);
+        }
+    }
+
     /// What of its body is late, which is being waited for.
     fn late(&mut self, context: &mut Context<'_>) -> Option<BodyError> {
         self.has_waited = true;
         let limit = self.limit.as_mut()?;
         limit.poll(context).is_ready().then(|| {
             if limit.is_silence() {
+                self.call.was_silent();
                 BodyError::Silent
             } else {
                 BodyError::Late

@@ -52,7 +52,7 @@ pub(super) struct Call {
     pub(super) original: Option<std::net::SocketAddr>,
     pub(super) begun: Moment,
     pub(super) target: Option<Target>,
-    pub(super) _active: Option<Active>,
+    pub(super) active: Option<Active>,
     pub(super) record: Option<Rc<Record>>,
 }
 
@@ -365,6 +365,13 @@ impl Call {
         }
     }
 
+    /// Nothing moved for too long.
+    pub(super) fn was_silent(&self) {
+        if let Some(active) = &self.active {
+            active.was_silent();
+        }
+    }
+
     fn late(&self, is_of_call: bool, is_silence: bool) -> Try {
         let figures = &self.upstream().figures;
         if !is_of_call {
@@ -372,6 +379,7 @@ impl Call {
             return Try::of(Fault::ResponseTimeout);
         }
         if is_silence {
+            self.was_silent();
             return Try::of(Fault::StreamIdle);
         }
         figures.upstream_rq_timeout.increment();

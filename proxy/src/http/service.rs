@@ -290,7 +290,7 @@ impl HttpService {
             original: connection.original,
             begun: seen.begun,
             target: None,
-            _active: seen.active.take(),
+            active: seen.active.take(),
             record: seen.record.clone(),
         });
         Next::Forward(call, body, way)

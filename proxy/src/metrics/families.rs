@@ -200,6 +200,8 @@ figures! {
             downstream_rq_header_timeout,
             /// Requests that took too long.
             downstream_rq_timeout,
+            /// Requests of which nothing moved for too long.
+            downstream_rq_idle_timeout,
             /// Requests refused since too much was to do.
             downstream_rq_overload_close,
             /// Requests without a route.

@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use fairlead_model::listener::Codec;
 use hyper::server::conn::{http1, http2};
@@ -15,11 +16,13 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use super::connection::{Chains, FIRST_BYTES};
 use super::life::{Life, Verdict};
 use crate::detect::{Spoken, detect};
-use crate::executor::Local;
+use crate::executor::Streams;
 use crate::gather::Gathered;
 use crate::http::{Connection, HttpService};
 use crate::upstream::Stream;
 
+/// How long the end of a connection may take that is closed.
+const CLOSING: Duration = Duration::from_secs(1);
 /// hyper's own limit of headers, which costs nothing.
 const DEFAULT_HEADERS: u32 = 100;
 
@@ -72,7 +75,7 @@ async fn serve_h2(
     let handler = service_fn(move |request| own.serve(&caller, request));
     let gathered = Gathered::new(Noted::new(stream, connection));
     let io = TokioIo::new(gathered.clone());
-    let mut serving = std::pin::pin!(h2_builder(service).serve_connection(io, handler));
+    let mut serving = std::pin::pin!(h2_builder(service, connection).serve_connection(io, handler));
     let mut life = Life::new(chains, service, connection, false);
     poll_fn(|context| {
         loop {
@@ -131,7 +134,8 @@ async fn serve_h1(
         match left {
             Left::Resting => {}
             Left::Closed => {
-                let _ = stream.shutdown().await;
+                // Whoever reads nothing does not take the end of TLS either.
+                let _ = tokio::time::timeout(CLOSING, stream.shutdown()).await;
                 return Ok(());
             }
             Left::Ended(outcome) => {
@@ -175,9 +179,9 @@ fn h1_builder(service: &HttpService) -> http1::Builder {
     builder
 }
 
-fn h2_builder(service: &HttpService) -> http2::Builder<Local> {
+fn h2_builder(service: &HttpService, connection: &Rc<Connection>) -> http2::Builder<Streams> {
     let settings = &service.settings;
-    let mut builder = http2::Builder::new(Local);
+    let mut builder = http2::Builder::new(Streams::of(connection));
     builder
         .auto_date_header(false)
         .max_concurrent_streams(settings.streams)

@@ -88,6 +88,9 @@ impl<'a> Life<'a> {
             self.service.figures.downstream_cx_drain_close.increment();
             return Poll::Ready(self.finish());
         }
+        if self.connection.activity.is_late(context) {
+            return Poll::Ready(Verdict::Close);
+        }
         let clock = &self.service.core.clock;
         if self.connection.activity.is_busy() {
             self.head = None;
