@@ -40,6 +40,8 @@ pub(crate) enum Outgoing {
     Empty,
     /// As it comes in.
     Stream(Incoming),
+    /// As it comes in, timed.
+    Timed(Incoming, Rc<Flow>),
     /// As it comes in, minded.
     Minded(Box<(Incoming, Mind)>),
     /// As it comes in, kept for another try.
@@ -59,6 +61,11 @@ impl Body for Outgoing {
             Self::Stream(incoming) => Pin::new(incoming)
                 .poll_frame(context)
                 .map_err(BodyError::Broken),
+            Self::Timed(incoming, flow) => {
+                let frame = Pin::new(&mut *incoming).poll_frame(context);
+                flow.note(&frame, incoming);
+                frame.map_err(BodyError::Broken)
+            }
             Self::Minded(minded) => {
                 let (incoming, mind) = &mut **minded;
                 mind.poll(incoming, context)
@@ -70,7 +77,7 @@ impl Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream(incoming) => incoming.is_end_stream(),
+            Self::Stream(incoming) | Self::Timed(incoming, _) => incoming.is_end_stream(),
             Self::Minded(minded) => minded.0.is_end_stream(),
             Self::Kept(replay) => replay.is_end_stream(),
         }
@@ -79,10 +86,27 @@ impl Body for Outgoing {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream(incoming) => incoming.size_hint(),
+            Self::Stream(incoming) | Self::Timed(incoming, _) => incoming.size_hint(),
             Self::Minded(minded) => minded.0.size_hint(),
             Self::Kept(replay) => replay.shared.borrow().size,
         }
+    }
+}
+
+impl Flow {
+    /// Notes what came of a request's body. Says whether that was its end.
+    fn note<T, E>(&self, frame: &Poll<Option<Result<T, E>>>, incoming: &Incoming) -> bool {
+        let has_ended = match frame {
+            Poll::Pending => return false,
+            // Nobody asks again after the last frame of a known length.
+            Poll::Ready(Some(_)) => incoming.is_end_stream(),
+            Poll::Ready(None) => true,
+        };
+        self.has_moved.set(true);
+        if has_ended && self.ended.get().is_none() {
+            self.ended.set(Some(tokio::time::Instant::now()));
+        }
+        has_ended
     }
 }
 
@@ -90,7 +114,7 @@ impl Body for Outgoing {
 #[derive(Debug, Default)]
 pub(crate) struct Mind {
     pub(crate) record: Option<Rc<Record>>,
-    pub(crate) flow: Option<Rc<Flow>>,
+    pub(crate) flow: Rc<Flow>,
     pub(crate) limit: Option<Limit>,
 }
 
@@ -100,29 +124,26 @@ impl Mind {
         incoming: &mut Incoming,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = Pin::new(incoming).poll_frame(context);
+        let frame = Pin::new(&mut *incoming).poll_frame(context);
+        let has_ended = self.flow.note(&frame, incoming);
         let Poll::Ready(frame) = frame else {
             if let Some(limit) = &mut self.limit
                 && limit.poll(context).is_ready()
             {
-                if let Some(flow) = &self.flow {
-                    flow.is_late.set(true);
-                }
+                self.flow.is_late.set(true);
                 return Poll::Ready(Some(Err(BodyError::Late)));
             }
             return Poll::Pending;
         };
-        if let Some(flow) = &self.flow {
-            flow.has_moved.set(true);
-        }
-        match (&self.record, &frame) {
-            (Some(record), Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    record.received(data.remaining());
-                }
+        if let Some(record) = &self.record {
+            if let Some(Ok(frame)) = &frame
+                && let Some(data) = frame.data_ref()
+            {
+                record.received(data.remaining());
             }
-            (Some(record), None) => record.request_ended(),
-            _ => {}
+            if has_ended {
+                record.request_ended();
+            }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
     }

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
@@ -16,124 +16,156 @@ const KEPT: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Timers(RefCell<Vec<Pin<Box<Sleep>>>>);
 
-/// A time limit.
+/// A time limit: the first of its terms that is reached.
 #[derive(Debug)]
 pub(crate) struct Limit {
     at: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     timers: Rc<Timers>,
-    silence: Option<Silence>,
-    is_reached: bool,
-}
-
-/// A limit that something moving puts off. Moves are only noted, so that they cost nothing: it is reached after the time at the
-/// earliest, and after twice of it at the latest.
-#[derive(Debug)]
-struct Silence {
-    most: Duration,
-    has_moved: bool,
-    flow: Option<Rc<Flow>>,
     end: Option<Instant>,
+    answer: Option<Span>,
+    silence: Option<Span>,
+    flow: Option<Rc<Flow>>,
+    has_moved: bool,
+    reached: Option<Reached>,
 }
 
-impl Silence {
-    fn has_moved(&mut self) -> bool {
-        let own = std::mem::take(&mut self.has_moved);
-        let others = self.flow.as_ref().is_some_and(|flow| flow.has_moved.take());
-        own || others
+/// What a limit counts.
+#[derive(Debug, Default)]
+pub(crate) struct Terms {
+    /// Until then, whatever moves.
+    pub(crate) end: Option<Instant>,
+    /// So long from the end of the request on.
+    pub(crate) answer: Option<Duration>,
+    /// So long without a move. Moves are only noted, so that they cost nothing: it is reached after this time at the earliest, and
+    /// after twice of it at the latest.
+    pub(crate) silence: Option<Duration>,
+    /// The request's body, while it is on its way.
+    pub(crate) flow: Option<Rc<Flow>>,
+}
+
+/// Which term of a limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reached {
+    /// The end.
+    End,
+    /// The time from the end of the request on.
+    Answer,
+    /// The silence.
+    Silence,
+}
+
+/// A time, and when it is looked at whether it is over.
+#[derive(Debug)]
+struct Span {
+    most: Duration,
+    until: Instant,
+}
+
+impl Span {
+    fn new(now: Instant, most: Duration) -> Self {
+        Self {
+            most,
+            until: now + most,
+        }
     }
 }
 
-/// A request's body on its way: whether it moved, and whether it came too late.
+/// A request's body on its way: whether it moved, when it ended, and whether it came too late.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     pub(crate) has_moved: Cell<bool>,
+    pub(crate) ended: Cell<Option<Instant>>,
     pub(crate) is_late: Cell<bool>,
 }
 
 impl Limit {
-    pub(crate) fn new(timers: &Rc<Timers>, at: Instant) -> Self {
-        Self {
-            at,
+    /// Counted from `now`; nothing where there are no terms.
+    pub(crate) fn new(timers: &Rc<Timers>, now: Instant, terms: Terms) -> Option<Self> {
+        let span = |most| Span::new(now, most);
+        let mut limit = Self {
+            at: now,
             timer: None,
             timers: Rc::clone(timers),
-            silence: None,
-            is_reached: false,
-        }
-    }
-
-    /// Reached after a silence of `most`, counted from `now`, or at the end, where there is one; `flow` breaks the silence too.
-    pub(crate) fn of_silence(
-        timers: &Rc<Timers>,
-        now: Instant,
-        most: Duration,
-        end: Option<Instant>,
-        flow: Option<Rc<Flow>>,
-    ) -> Self {
-        let at = now + most;
-        let mut limit = Self::new(timers, end.map_or(at, |end| end.min(at)));
-        limit.silence = Some(Silence {
-            most,
+            end: terms.end,
+            answer: terms.answer.map(span),
+            silence: terms.silence.map(span),
+            flow: terms.flow,
             has_moved: false,
-            flow,
-            end,
-        });
-        limit
+            reached: None,
+        };
+        limit.at = limit.next()?;
+        Some(limit)
     }
 
     /// Something moved.
     pub(crate) fn moved(&mut self) {
-        if let Some(silence) = &mut self.silence {
-            silence.has_moved = true;
+        self.has_moved = true;
+    }
+
+    /// Which term was reached.
+    pub(crate) fn reached(&self) -> Option<Reached> {
+        self.reached
+    }
+
+    /// When to look again.
+    fn next(&self) -> Option<Instant> {
+        let spans = [&self.answer, &self.silence].map(|span| span.as_ref().map(|own| own.until));
+        spans.into_iter().chain([self.end]).flatten().min()
+    }
+
+    /// Which term is reached now; those that are put off are looked at again when they may be.
+    fn judge(&mut self, now: Instant) -> Option<Reached> {
+        if self.end.is_some_and(|end| end <= now) {
+            return Some(Reached::End);
         }
-    }
-
-    /// Whether it was reached by silence.
-    pub(crate) fn is_silence(&self) -> bool {
-        self.silence
-            .as_ref()
-            .is_some_and(|silence| silence.end.is_none_or(|end| self.at < end))
-    }
-
-    /// Whether it was reached.
-    pub(crate) fn is_reached(&self) -> bool {
-        self.is_reached
+        let flow = self.flow.as_deref();
+        if let Some(answer) = self.answer.as_mut().filter(|own| own.until <= now) {
+            // What has not ended by now cannot be late before as much time has passed again.
+            let begun = flow.map_or(Some(answer.until - answer.most), |flow| flow.ended.get());
+            answer.until = begun.unwrap_or(now) + answer.most;
+            if answer.until <= now {
+                return Some(Reached::Answer);
+            }
+        }
+        if let Some(silence) = self.silence.as_mut().filter(|own| own.until <= now) {
+            let others = flow.is_some_and(|flow| flow.has_moved.take());
+            if !std::mem::take(&mut self.has_moved) && !others {
+                return Some(Reached::Silence);
+            }
+            silence.until = now + silence.most;
+        }
+        None
     }
 
     /// Ready once it is reached.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let at = self.at;
-        let timer = self.timer.get_or_insert_with(|| {
-            let mut timer = self
-                .timers
-                .0
-                .borrow_mut()
-                .pop()
-                .unwrap_or_else(|| Box::pin(tokio::time::sleep_until(at)));
+        let timers = &self.timers;
+        let mut timer = self.timer.take().unwrap_or_else(|| {
+            let kept = timers.0.borrow_mut().pop();
+            let mut timer = kept.unwrap_or_else(|| Box::pin(tokio::time::sleep_until(at)));
             if timer.deadline() > at {
                 timer.as_mut().reset(at);
             }
             timer
         });
-        loop {
-            ready!(timer.as_mut().poll(context));
-            if timer.deadline() < self.at && Instant::now() < self.at {
-                timer.as_mut().reset(self.at);
-                continue;
+        let polled = loop {
+            if timer.as_mut().poll(context).is_pending() {
+                break Poll::Pending;
             }
-            let next = self.silence.as_mut().and_then(|silence| {
-                let is_end = silence.end.is_some_and(|end| self.at >= end);
-                let goes_on = !is_end && silence.has_moved();
-                let at = Instant::now() + silence.most;
-                goes_on.then(|| silence.end.map_or(at, |end| end.min(at)))
-            });
-            let Some(next) = next else {
-                self.is_reached = true;
-                return Poll::Ready(());
-            };
-            self.at = next;
+            let now = Instant::now();
+            if now >= self.at {
+                self.reached = self.judge(now);
+                if self.reached.is_some() {
+                    break Poll::Ready(());
+                }
+                self.at = self.next().unwrap_or(now);
+            }
             timer.as_mut().reset(self.at);
-        }
+        };
+        self.timer = Some(timer);
+        polled
     }
 
     /// What `future` makes within the limit.
@@ -163,28 +195,37 @@ mod tests {
 
     use super::*;
 
-    /// How long until the limit of `after` is reached.
-    async fn reached(timers: &Rc<Timers>, after: Duration) -> Duration {
+    fn limit(timers: &Rc<Timers>, terms: Terms) -> Limit {
+        Limit::new(timers, Instant::now(), terms).expect("there are terms")
+    }
+
+    fn until(seconds: u64) -> Terms {
+        Terms {
+            end: Some(Instant::now() + Duration::from_secs(seconds)),
+            ..Terms::default()
+        }
+    }
+
+    /// How long until a limit is reached, and by what.
+    async fn reached(mut limit: Limit) -> (u64, Option<Reached>) {
         let begun = Instant::now();
-        let mut limit = Limit::new(timers, begun + after);
         let never = pin!(std::future::pending::<()>());
         assert!(limit.hold(never).await.is_none());
-        begun.elapsed()
+        (begun.elapsed().as_secs(), limit.reached())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_timer_that_was_left_ends_no_limit_early_or_late() {
         let timers = Rc::default();
         for seconds in [5, 1, 9, 2] {
-            let limit = Duration::from_secs(seconds);
-            Limit::new(&timers, Instant::now() + limit)
+            limit(&timers, until(seconds))
                 .hold(pin!(tokio::task::yield_now()))
                 .await
                 .expect("what ends at once is within its limit");
         }
         for seconds in [3, 7, 1] {
-            let took = reached(&timers, Duration::from_secs(seconds)).await;
-            assert_eq!(took.as_secs(), seconds);
+            let took = reached(limit(&timers, until(seconds))).await;
+            assert_eq!(took, (seconds, Some(Reached::End)));
         }
         assert_eq!(timers.0.borrow().len(), 1);
     }
@@ -192,11 +233,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silence_is_broken_by_what_moves() {
         let timers = Rc::default();
-        let begun = Instant::now();
         let flow = Rc::new(Flow::default());
         let second = Duration::from_secs(1);
-        let mut limit =
-            Limit::of_silence(&timers, begun, second * 10, None, Some(Rc::clone(&flow)));
+        let terms = |end| Terms {
+            end,
+            silence: Some(second * 10),
+            flow: Some(Rc::clone(&flow)),
+            ..Terms::default()
+        };
+        let mut silent = limit(&timers, terms(None));
+        let begun = Instant::now();
         let moving = async {
             for _ in 0..5 {
                 tokio::time::sleep(second * 6).await;
@@ -204,18 +250,43 @@ mod tests {
             }
             std::future::pending::<()>().await;
         };
-        assert!(limit.hold(pin!(moving)).await.is_none() && limit.is_silence());
+        assert!(silent.hold(pin!(moving)).await.is_none());
+        assert_eq!(silent.reached(), Some(Reached::Silence));
         let took = begun.elapsed().as_secs();
         assert!((40..=50).contains(&took), "{took}");
-        let begun = Instant::now();
-        let mut ended =
-            Limit::of_silence(&timers, begun, second * 10, Some(begun + second * 3), None);
-        assert!(
-            ended
-                .hold(pin!(std::future::pending::<()>()))
-                .await
-                .is_none()
-        );
-        assert!(!ended.is_silence() && begun.elapsed().as_secs() == 3);
+        let ended = limit(&timers, terms(Some(Instant::now() + second * 3)));
+        assert_eq!(reached(ended).await, (3, Some(Reached::End)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_has_its_time_from_the_end_of_the_request_on() {
+        let timers = Rc::default();
+        let second = Duration::from_secs(1);
+        for ends in [0, 4, 10, 25, 39] {
+            let flow = Rc::new(Flow::default());
+            let mut own = limit(
+                &timers,
+                Terms {
+                    answer: Some(second * 10),
+                    flow: Some(Rc::clone(&flow)),
+                    ..Terms::default()
+                },
+            );
+            let begun = Instant::now();
+            let sending = async {
+                tokio::time::sleep(second * ends).await;
+                flow.ended.set(Some(Instant::now()));
+                std::future::pending::<()>().await;
+            };
+            assert!(own.hold(pin!(sending)).await.is_none());
+            assert_eq!(own.reached(), Some(Reached::Answer));
+            assert_eq!(begun.elapsed().as_secs(), u64::from(ends) + 10);
+        }
+        let whole = Terms {
+            answer: Some(second * 10),
+            ..Terms::default()
+        };
+        let took = reached(limit(&timers, whole)).await;
+        assert_eq!(took, (10, Some(Reached::Answer)));
     }
 }

@@ -5,7 +5,9 @@ mod support;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use fairlead_model::cluster::UpstreamProtocol;
 use fairlead_model::listener::Http;
+use fairlead_model::retry::RetryPolicy;
 use fairlead_model::route::Timeouts;
 use support::{Endpoint, Proxy, drain, http_to, proxy, text_answer, to, up};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -166,4 +168,85 @@ async fn a_stream_has_its_time_however_much_moves() {
         "{answer}"
     );
     assert!(took < SHORT * 5, "{took:?}");
+}
+
+/// An endpoint that reads a body, and then says nothing for a long time.
+async fn mute() -> Endpoint {
+    Endpoint::start(|request, _| async move {
+        let _ = http_body_util::BodyExt::collect(request.into_body()).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        text_answer(200, "late")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_time_of_a_route_begins_with_the_end_of_the_request() {
+    let timeouts = Timeouts {
+        request: Some(SHORT),
+        ..Timeouts::default()
+    };
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let over = |endpoint: &Endpoint| {
+            let mut cluster = up(&[endpoint.address]);
+            cluster.protocol = protocol;
+            cluster
+        };
+        let endpoint = sink().await;
+        let own = proxy(limited(timeouts.clone(), |_| {}), over(&endpoint)).await;
+        let answer = upload(&own, SHORT / 2).await;
+        assert!(answer.ends_with("5 bytes"), "{answer}");
+
+        let endpoint = mute().await;
+        let own = proxy(limited(timeouts.clone(), |_| {}), over(&endpoint)).await;
+        let begun = Instant::now();
+        let answer = upload(&own, SHORT / 2).await;
+        assert!(answer.ends_with("http_response_timeout"), "{answer}");
+        // The body, the time of the route, and the silence by which the end of the answer is known.
+        let most = SHORT * 5 / 2 + SHORT + Duration::from_millis(500) + SHORT;
+        assert!(begun.elapsed() < most, "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_a_try_begins_with_the_end_of_the_request() {
+    let mut forward = to("up");
+    forward.retry = Some(RetryPolicy {
+        per_try: Some(SHORT),
+        ..RetryPolicy::default()
+    });
+    let endpoint = sink().await;
+    let own = proxy(http_to(forward.clone()), up(&[endpoint.address])).await;
+    let answer = upload(&own, SHORT / 2).await;
+    assert!(answer.ends_with("5 bytes"), "{answer}");
+    let endpoint = mute().await;
+    let own = proxy(http_to(forward), up(&[endpoint.address])).await;
+    let answer = upload(&own, SHORT / 2).await;
+    assert!(answer.ends_with("http_response_timeout"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_a_grpc_caller_asks_for_begins_with_its_head() {
+    let endpoint = mute().await;
+    let mut cluster = up(&[endpoint.address]);
+    cluster.protocol = UpstreamProtocol::Http2;
+    let proxy = proxy(http_to(to("up")), cluster).await;
+    let stream = TcpStream::connect(proxy.address).await.expect("a proxy");
+    let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let mut client = client.ready().await.expect("HTTP/2");
+    let request = http::Request::post("http://shop.example/Cart/Add")
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "200m")
+        .body(())
+        .expect("a request");
+    let begun = Instant::now();
+    // Its body never ends.
+    let (answer, mut body) = client.send_request(request, false).expect("to send");
+    body.send_data(bytes::Bytes::from_static(b"abc"), false)
+        .expect("to send");
+    let answer = answer.await.expect("an answer");
+    assert_eq!(answer.headers()["grpc-status"], "4");
+    let took = begun.elapsed();
+    assert!((SHORT..SHORT * 5).contains(&took), "{took:?}");
 }

@@ -66,8 +66,9 @@ pub(super) fn silence(forward: &Forward, limits: &HttpTimeouts) -> Option<Durati
     }
 }
 
-/// When the whole call has to end: the route's limit, or what a gRPC caller still has, whichever is sooner.
-pub(super) fn deadline(
+/// When the whole call has to end, whatever its route says of the answer: a stream's life is over, or what a gRPC caller still has,
+/// both counted from the request's head.
+pub(super) fn end(
     call: &Call,
     forward: &Forward,
     limits: &HttpTimeouts,
@@ -75,10 +76,6 @@ pub(super) fn deadline(
     let stream = match forward.timeouts.stream {
         Some(own) => Some(own).filter(|own| !own.is_zero()),
         None => limits.stream,
-    };
-    let own = match (forward.timeouts.request, stream) {
-        (Some(own), Some(stream)) => Some(own.min(stream)),
-        (own, stream) => own.or(stream),
     };
     let asked = call
         .head
@@ -97,9 +94,6 @@ pub(super) fn deadline(
                 .grpc_longest
                 .map_or(asked, |longest| asked.min(longest))
         });
-    let limit = match (own, asked) {
-        (Some(own), Some(asked)) => own.min(asked),
-        (own, asked) => own.or(asked)?,
-    };
+    let limit = stream.into_iter().chain(asked).min()?;
     Some(call.core.clock.instant(call.begun + limit))
 }

@@ -19,7 +19,7 @@ use super::forward::Call;
 use super::respond::grpc_status;
 use super::watched::Watched;
 use crate::body::BodyError;
-use crate::limit::Limit;
+use crate::limit::{Limit, Reached};
 use crate::metrics::{ClusterFigures, Counter, RouteFigures};
 use crate::upstream::{Lease, Received, judged};
 
@@ -243,10 +243,11 @@ impl Exchange {
 
     /// Nobody wants the rest: the caller went away, or took nothing for too long.
     fn was_left(&self) {
-        let Some(limit) = self.limit.as_ref().filter(|limit| limit.is_reached()) else {
+        let reached = self.limit.as_ref().and_then(Limit::reached);
+        let Some(reached) = reached else {
             return;
         };
-        let flag = if limit.is_silence() {
+        let flag = if reached == Reached::Silence {
             self.call.was_silent();
             Flag::StreamIdle
         } else {
@@ -262,7 +263,7 @@ impl Exchange {
         self.has_waited = true;
         let limit = self.limit.as_mut()?;
         limit.poll(context).is_ready().then(|| {
-            if limit.is_silence() {
+            if limit.reached() == Some(Reached::Silence) {
                 self.call.was_silent();
                 BodyError::Silent
             } else {

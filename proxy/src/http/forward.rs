@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fairlead_model::Moment;
 use fairlead_model::balance::{EndpointKey, Finish, Wanted};
@@ -16,10 +17,11 @@ use http::header::SET_COOKIE;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::activity::Active;
 use super::affinity::{Bound, bind};
-use super::aim::{Changes, deadline, silence};
+use super::aim::{Changes, end, silence};
 use super::answer::{Answer, Exchange};
 use super::attempt::{Attempt, Try, failure, retry_after};
 use super::fields::reshape;
@@ -28,7 +30,7 @@ use super::respond::grpc_status;
 use super::retry::run;
 use crate::body::{Mind, Outgoing, Replay};
 use crate::core::Core;
-use crate::limit::{Flow, Limit};
+use crate::limit::{Flow, Limit, Reached, Terms};
 use crate::upstream::{Held, Lease, Pool, Received, Sent, Upstream, judged};
 
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -62,8 +64,13 @@ pub(super) struct Target {
     /// Which of the route's clusters.
     cluster: usize,
     pub(super) upstream: Rc<Upstream>,
-    pub(super) deadline: Option<tokio::time::Instant>,
-    /// The same; out while a try is under it.
+    /// When the call has to end.
+    end: Option<Instant>,
+    /// How long after the end of its request, where that is still on its way.
+    answer: Option<Duration>,
+    /// The request's body.
+    flow: Option<Rc<Flow>>,
+    /// These limits; out while a try is under them.
     limit: Option<Limit>,
     hash: Option<u64>,
     /// What the answer gives the caller, so that it comes back to the endpoint.
@@ -73,6 +80,15 @@ pub(super) struct Target {
     at: Option<std::net::SocketAddr>,
     _running: Held,
     pub(super) retrying: Option<Held>,
+}
+
+impl Target {
+    /// When the call has to end, as far as that is known.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let ended = self.flow.as_ref().and_then(|flow| flow.ended.get());
+        let answer = self.answer.and_then(|most| Some(ended? + most));
+        self.end.into_iter().chain(answer).min()
+    }
 }
 
 /// A request that was not served.
@@ -115,7 +131,7 @@ pub(super) async fn forward(
     } else {
         call.mind(limits)
     };
-    let flow = mind.as_ref().and_then(|mind| mind.flow.clone());
+    let flow = mind.as_ref().map(|mind| Rc::clone(&mind.flow));
     call.aim(forward, cluster, limits, flow.clone())
         .map_err(unserved)?;
     let policy = forward.retry.as_ref();
@@ -127,6 +143,9 @@ pub(super) async fn forward(
             mind.unwrap_or_default(),
         )),
         (None, None) => Outgoing::Stream(body),
+        (None, Some(mind)) if mind.limit.is_none() && mind.record.is_none() => {
+            Outgoing::Timed(body, mind.flow)
+        }
         (None, Some(mind)) => Outgoing::Minded(Box::new((body, mind))),
     };
     let outcome = match policy {
@@ -193,20 +212,24 @@ impl Call {
         let Action::Forward(forward) = &self.route.action else {
             return None;
         };
-        let limit = limits.request.map(|most| {
-            let end = self.core.clock.instant(self.begun + most);
-            Limit::new(&self.core.timers, end)
-        });
-        // A request whose whole time is shorter is never silent for so long.
-        let whole = forward.timeouts.request;
-        let is_heard =
-            silence(forward, limits).is_some_and(|most| whole.is_none_or(|whole| whole > most));
-        if limit.is_none() && self.record.is_none() && !is_heard {
+        let now = self.core.clock.instant(self.begun);
+        let terms = Terms {
+            end: limits.request.map(|most| now + most),
+            ..Terms::default()
+        };
+        let limit = Limit::new(&self.core.timers, now, terms);
+        let is_timed = forward.timeouts.request.is_some()
+            || forward
+                .retry
+                .as_ref()
+                .is_some_and(|own| own.per_try.is_some())
+            || silence(forward, limits).is_some();
+        if limit.is_none() && self.record.is_none() && !is_timed {
             return None;
         }
         Some(Mind {
             record: self.record.clone(),
-            flow: Some(Rc::default()),
+            flow: Rc::default(),
             limit,
         })
     }
@@ -232,18 +255,23 @@ impl Call {
             upstream.figures.upstream_rq_pending_overflow.increment();
             return Err(Fault::LimitReached);
         };
-        let deadline = deadline(self, forward, limits);
         let now = self.core.clock.instant(self.begun);
-        let limit = match (deadline, silence(forward, limits)) {
-            (Some(end), Some(most)) if now + most >= end => {
-                Some(Limit::new(&self.core.timers, end))
-            }
-            (end, Some(most)) => {
-                let timers = &self.core.timers;
-                Some(Limit::of_silence(timers, now, most, end, flow))
-            }
-            (end, None) => end.map(|end| Limit::new(&self.core.timers, end)),
+        let mut end = end(self, forward, limits);
+        let mut answer = forward.timeouts.request;
+        if flow.is_none() {
+            // It has ended with its head.
+            let own = answer.take().map(|most| now + most);
+            end = end.into_iter().chain(own).min();
+        }
+        let silence = silence(forward, limits);
+        let terms = Terms {
+            end,
+            answer,
+            // Who has less time is never silent for so long.
+            silence: silence.filter(|most| end.is_none_or(|end| now + *most < end)),
+            flow: flow.clone(),
         };
+        let limit = Limit::new(&self.core.timers, now, terms);
         let head = self.head.as_mut().ok_or(Fault::Internal)?;
         let bound = match forward.affinity.as_slice() {
             [] => Bound::default(),
@@ -261,7 +289,9 @@ impl Call {
         self.target = Some(Target {
             cluster,
             upstream,
-            deadline,
+            end,
+            answer,
+            flow,
             limit,
             hash: bound.hash,
             cookies: bound.cookies,
@@ -330,8 +360,7 @@ impl Call {
                     let sending = pin!(self.send(forward, policy.is_some(), &pool, body));
                     limit.hold(sending).await
                 };
-                let is_silence = limit.is_silence();
-                let outcome = sent.unwrap_or_else(|| Err(self.late(is_of_call, is_silence)));
+                let outcome = sent.unwrap_or_else(|| Err(self.late(is_of_call, limit.reached())));
                 if let (true, Some(target)) = (is_of_call, self.target.as_mut()) {
                     target.limit = Some(limit);
                 }
@@ -352,16 +381,22 @@ impl Call {
 
     /// What a try has to have an answer within, and whether that is the limit of the whole call.
     fn limit(&mut self, policy: Option<&RetryPolicy>) -> Option<(Limit, bool)> {
-        let now = self.core.clock.read();
-        let per_try = policy
-            .and_then(|policy| policy.per_try)
-            .map(|limit| self.core.clock.instant(now + limit));
+        let now = self.core.clock.instant(self.core.clock.read());
         let target = self.target.as_mut()?;
-        match per_try {
-            Some(at) if target.deadline.is_none_or(|deadline| at < deadline) => {
-                Some((Limit::new(&self.core.timers, at), false))
+        let end = target.deadline();
+        let per_try = policy.and_then(|policy| policy.per_try);
+        match per_try.filter(|most| end.is_none_or(|end| now + *most < end)) {
+            Some(most) => {
+                let flow = target.flow.as_ref();
+                let terms = Terms {
+                    end,
+                    answer: Some(most),
+                    flow: flow.filter(|flow| flow.ended.get().is_none()).cloned(),
+                    ..Terms::default()
+                };
+                Limit::new(&self.core.timers, now, terms).map(|limit| (limit, false))
             }
-            _ => target.limit.take().map(|limit| (limit, true)),
+            None => target.limit.take().map(|limit| (limit, true)),
         }
     }
 
@@ -372,13 +407,13 @@ impl Call {
         }
     }
 
-    fn late(&self, is_of_call: bool, is_silence: bool) -> Try {
+    fn late(&self, is_of_call: bool, reached: Option<Reached>) -> Try {
         let figures = &self.upstream().figures;
-        if !is_of_call {
+        if !is_of_call && reached == Some(Reached::Answer) {
             figures.upstream_rq_per_try_timeout.increment();
             return Try::of(Fault::ResponseTimeout);
         }
-        if is_silence {
+        if reached == Some(Reached::Silence) {
             self.was_silent();
             return Try::of(Fault::StreamIdle);
         }
@@ -433,9 +468,9 @@ impl Call {
                 .filter(|host| !host.is_empty()),
             _ => None,
         };
-        if let (true, Some(deadline)) = (self.is_grpc, self.target().deadline) {
+        if let (true, Some(deadline)) = (self.is_grpc, self.target().deadline()) {
             // What is left of the caller's time is all that the next one has.
-            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             if let Ok(left) = HeaderValue::from_str(&format_grpc_timeout(left)) {
                 request.headers_mut().insert(GRPC_TIMEOUT, left);
             }

@@ -30,7 +30,9 @@ pub(super) async fn run(
         let again = match &body {
             Outgoing::Empty => None,
             Outgoing::Kept(replay) => replay.again(),
-            Outgoing::Stream(_) | Outgoing::Minded(_) => return Err(Fault::Internal),
+            Outgoing::Stream(_) | Outgoing::Timed(..) | Outgoing::Minded(_) => {
+                return Err(Fault::Internal);
+            }
         };
         let (failed, kept) = match call.once(forward, Some(policy), body).await {
             Ok((response, begun)) => {
@@ -114,7 +116,7 @@ impl Call {
     async fn pause(&self, policy: &RetryPolicy, failed: Failed, retries: u32) -> Result<(), Fault> {
         self.upstream().figures.upstream_rq_retry.increment();
         let pause = policy.pause(retries, &mut self.core.random.borrow_mut());
-        let deadline = self.target().deadline;
+        let deadline = self.target().deadline();
         if deadline.is_some_and(|deadline| tokio::time::Instant::now() + pause >= deadline) {
             return Err(match failed {
                 Failed::Fault { fault, .. } => fault,
