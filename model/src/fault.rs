@@ -61,13 +61,17 @@ pub enum Fault {
     Overloaded,
     /// The caller is not who it has to be.
     Denied,
+    /// There are more requests than may come in.
+    RateLimited,
+    /// It goes wrong on purpose.
+    Injected,
     /// A bug or a broken configuration.
     Internal,
 }
 
 impl Fault {
     /// All faults.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::ConnectionRefused,
         Self::ConnectionTimeout,
         Self::ConnectionTerminated,
@@ -89,6 +93,8 @@ impl Fault {
         Self::RetryBudgetSpent,
         Self::Overloaded,
         Self::Denied,
+        Self::RateLimited,
+        Self::Injected,
         Self::Internal,
     ];
 
@@ -117,6 +123,8 @@ impl Fault {
             Self::RetryBudgetSpent => "retry_budget_spent",
             Self::Overloaded => "proxy_overloaded",
             Self::Denied => "http_request_denied",
+            Self::RateLimited => "rate_limited",
+            Self::Injected => "fault_injected",
             Self::Internal => "proxy_internal_error",
         }
     }
@@ -141,6 +149,8 @@ impl Fault {
             Self::StreamIdle => Flag::StreamIdle,
             Self::Overloaded => Flag::Overloaded,
             Self::Denied => Flag::Denied,
+            Self::RateLimited => Flag::RateLimited,
+            Self::Injected => Flag::FaultInjected,
             Self::Loop | Self::Internal => return None,
         })
     }
@@ -158,6 +168,7 @@ impl Fault {
             | Self::LimitReached
             | Self::RetryBudgetSpent
             | Self::Overloaded
+            | Self::Injected
             | Self::ConnectionTimeout => StatusCode::SERVICE_UNAVAILABLE,
             Self::ResponseTimeout | Self::DeadlineExceeded | Self::StreamIdle => {
                 StatusCode::GATEWAY_TIMEOUT
@@ -169,6 +180,7 @@ impl Fault {
             Self::RequestInvalid | Self::RequestCancelled => StatusCode::BAD_REQUEST,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Denied => StatusCode::FORBIDDEN,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -199,12 +211,14 @@ impl Fault {
             | Self::RequestCancelled
             | Self::HeadersTooLarge
             | Self::Denied
+            | Self::RateLimited
             | Self::Loop => Source::Downstream,
             Self::RouteNotFound
             | Self::UnknownCluster
             | Self::LimitReached
             | Self::RetryBudgetSpent
             | Self::Overloaded
+            | Self::Injected
             | Self::Internal => Source::Internal,
             _ => Source::Upstream,
         }
@@ -217,6 +231,21 @@ impl Fault {
             self,
             Self::ConnectionRefused | Self::ConnectionTimeout | Self::TlsFailed
         )
+    }
+}
+
+/// The gRPC status that stands for one of HTTP
+/// (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
+#[must_use]
+pub fn grpc_of(status: StatusCode) -> u8 {
+    match status.as_u16() {
+        200 => 0,
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
     }
 }
 

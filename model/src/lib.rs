@@ -15,7 +15,9 @@
 //! - [`class`], [`retry`], [`budget`], [`deadline`]: what an answer means, and whether and how long to try.
 //! - [`mod@format`]: texts made from what is known of a request; [`log`]: access logs made of them.
 //! - [`edge`]: what endpoints are told of callers. [`trace`]: the traces that requests belong to.
-//! - [`warm`]: what is used until the next is ready. [`share`]: choice by weight. [`identity`]: names of workloads. [`fault`]: what the proxy says when it answers itself.
+//! - [`filter`]: what is done with a request on its way: authorization, rate limits, faults on purpose, CORS.
+//! - [`warm`]: what is used until the next is ready. [`share`]: choice by weight. [`identity`]: names of workloads.
+//! - [`fault`]: what the proxy says when it answers itself.
 
 pub mod balance;
 pub mod breaker;
@@ -25,6 +27,7 @@ pub mod cluster;
 pub mod deadline;
 pub mod edge;
 pub mod fault;
+pub mod filter;
 pub mod format;
 pub mod health;
 pub mod identity;

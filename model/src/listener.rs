@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::cluster::Address;
 use crate::edge::Edge;
+use crate::filter::{Authorization, HttpFilter};
 use crate::log::AccessLog;
 use crate::route::RouteTable;
 use crate::tls::ServerTls;
@@ -68,6 +69,8 @@ pub struct Chain {
     pub matches: ChainMatch,
     /// How they are secured.
     pub tls: Option<ServerTls>,
+    /// Who may come in, once that is known; all of these have to agree.
+    pub access: Vec<Arc<Authorization>>,
     /// What is spoken.
     pub handler: Handler,
 }
@@ -116,6 +119,8 @@ pub struct Http {
     pub codec: Codec,
     /// The routes.
     pub routes: Routes,
+    /// What is done with a request before it goes to an endpoint, in this order.
+    pub filters: Vec<HttpFilter>,
     /// What is said of the server in answers.
     pub server: ServerHeader,
     /// How long each part may take.
@@ -213,6 +218,7 @@ impl Http {
             name: name.to_owned(),
             codec: Codec::Auto,
             routes,
+            filters: Vec::new(),
             server: ServerHeader::Pass,
             timeouts: HttpTimeouts::default(),
             header_bytes: 60 * 1024,
@@ -363,6 +369,7 @@ mod tests {
             name: name.to_owned(),
             matches,
             tls: None,
+            access: Vec::new(),
             handler: Handler::Tcp(Arc::new(tcp)),
         }
     }

@@ -96,6 +96,7 @@ mod tests {
                 name: String::new(),
                 matches: ChainMatch::default(),
                 tls: None,
+                access: Vec::new(),
                 handler: Handler::Tcp(Arc::new(Tcp {
                     name: "tcp".to_owned(),
                     clusters: vec![(cluster.into(), 1)],

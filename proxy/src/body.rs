@@ -28,6 +28,9 @@ pub(crate) enum BodyError {
     /// Nothing moved for too long.
     #[error("nothing moved for too long")]
     Silent,
+    /// It was broken off on purpose.
+    #[error("the body was cut on purpose")]
+    Cut,
     /// What was sent cannot be sent again.
     #[error("the body was not kept")]
     Gone,

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fairlead_model::budget::RetryBudget;
@@ -12,6 +12,7 @@ use fairlead_model::{Snapshot, share};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
+use crate::http::{Found, Limiters};
 use crate::limit::Timers;
 use crate::logs::Logs;
 use crate::metrics::{Figures, LATENCY_BOUNDS, ProcessFigures, RouteFigures};
@@ -37,6 +38,12 @@ pub struct Shared {
     pub logs: Logs,
     /// The spans of traced requests.
     pub spans: Spans,
+    /// The buckets of rate limits.
+    pub(crate) limiters: Limiters,
+    /// How many faults run that were made on purpose.
+    pub(crate) active_faults: AtomicU32,
+    /// Whether nothing is to go wrong on purpose (`/runtime_modify?faults.disabled=true`).
+    pub faults_off: AtomicBool,
     workers: Mutex<Vec<mpsc::UnboundedSender<Ask>>>,
 }
 
@@ -58,6 +65,9 @@ impl Shared {
             cores: cores.max(1),
             logs: Logs::default(),
             spans: Spans::default(),
+            limiters: Limiters::default(),
+            active_faults: AtomicU32::new(0),
+            faults_off: AtomicBool::new(false),
             workers: Mutex::default(),
         })
     }
@@ -96,6 +106,8 @@ pub(crate) struct Core {
     pub(crate) snapshot: RefCell<Arc<Snapshot>>,
     pub(crate) connections: Cell<u32>,
     pub(crate) figures: Arc<ProcessFigures>,
+    /// The buckets of rate limits.
+    pub(crate) limiters: Found,
     routes: RefCell<HashMap<(usize, usize), Arc<RouteFigures>>>,
     budgets: RefCell<HashMap<String, Rc<RefCell<Budget>>>>,
 }
@@ -112,6 +124,7 @@ impl Core {
             tables: RefCell::default(),
             snapshot: RefCell::default(),
             connections: Cell::new(0),
+            limiters: Found::default(),
             routes: RefCell::default(),
             budgets: RefCell::default(),
         })
@@ -147,9 +160,10 @@ impl Core {
         }
     }
 
-    /// Forgets numbers that were found by the addresses of an old snapshot.
+    /// Forgets what was found by the addresses of an old snapshot.
     pub(crate) fn forget_routes(&self) {
         self.routes.borrow_mut().clear();
+        self.limiters.clear();
     }
 
     /// The place of one of these, by their weights; nothing when none has any.

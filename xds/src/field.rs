@@ -85,6 +85,18 @@ impl<'a> Field<'a> {
             .collect())
     }
 
+    /// The entries of a map by their keys.
+    pub(crate) fn entries(&self) -> Result<Vec<(&'a str, Field<'a>)>> {
+        let map = self.value.as_object().ok_or_else(|| self.wanted("map"))?;
+        Ok(map
+            .iter()
+            .map(|(key, value)| {
+                let path = format!("{}[{key:?}]", self.path);
+                (key.as_str(), Field { value, path })
+            })
+            .collect())
+    }
+
     pub(crate) fn text(&self) -> Result<&'a str> {
         self.value.as_str().ok_or_else(|| self.wanted("text"))
     }
@@ -158,6 +170,17 @@ impl<'a> Field<'a> {
         };
         fields.finish()?;
         Ok(numerator.saturating_mul(scale).min(1_000_000))
+    }
+}
+
+impl Field<'_> {
+    /// A share that Envoy lets its runtime change, in millionths: what is given stands.
+    pub(crate) fn runtime_share(&self) -> Result<u32> {
+        let fields = self.fields()?;
+        let share = fields.need("default_value")?.share()?;
+        fields.ignore(&["runtime_key"]);
+        fields.finish()?;
+        Ok(share)
     }
 }
 

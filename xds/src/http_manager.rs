@@ -6,7 +6,7 @@ use std::time::Duration;
 use fairlead_model::listener::{Codec, Http, Routes, ServerHeader};
 
 use crate::field::{Field, Fields, Result};
-use crate::{access_log, edge, route, tracing};
+use crate::{access_log, edge, filter, route, tracing};
 
 /// The router.
 pub(crate) const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
@@ -22,7 +22,7 @@ pub(crate) fn read(field: &Field<'_>) -> Result<Http> {
             ("HTTP2", Codec::Http2),
         ])?;
     }
-    router(&fields)?;
+    http.filters = filter::filters(&fields)?;
     http.server = server(&fields)?;
     timeouts(&fields, &mut http)?;
     if let Some(kilobytes) = fields.get("max_request_headers_kb") {
@@ -76,29 +76,6 @@ fn routes(fields: &Fields<'_>) -> Result<Routes> {
     rds.ignore(&["config_source"]);
     rds.finish()?;
     Ok(Routes::Named(name))
-}
-
-/// The only filter is the router.
-fn router(fields: &Fields<'_>) -> Result<()> {
-    let filters = fields.need("http_filters")?;
-    let list = filters.list()?;
-    let [filter] = list.as_slice() else {
-        return Err(filters.error(format!(
-            "{} filters; the router alone is supported",
-            list.len()
-        )));
-    };
-    let own = filter.fields()?;
-    own.ignore(&["name", "is_optional", "disabled"]);
-    let (_, config) = own.need("typed_config")?.typed(&[ROUTER])?;
-    own.finish()?;
-    let config = config.fields()?;
-    config.ignore(&[
-        "dynamic_stats",
-        "suppress_envoy_headers",
-        "respect_expected_rq_timeout",
-    ]);
-    config.finish()
 }
 
 fn timeouts(fields: &Fields<'_>, http: &mut Http) -> Result<()> {

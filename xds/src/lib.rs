@@ -16,6 +16,8 @@ mod dynamic;
 mod edge;
 mod endpoint;
 mod field;
+mod filter;
+mod headers;
 mod health;
 mod http_manager;
 mod kind;

@@ -7,6 +7,7 @@ use fairlead_model::listener::{Chain, ChainMatch, Detect, Handler, Listener, Tcp
 use ipnet::IpNet;
 
 use crate::field::{Field, Fields, Result};
+use crate::filter::{self, NETWORK_RBAC};
 use crate::{ReadFile, access_log, endpoint, http_manager, tls};
 
 /// The HTTP connection manager.
@@ -111,16 +112,18 @@ fn chain(
     };
     let filters = fields.need("filters")?;
     let list = filters.list()?;
-    let [filter] = list.as_slice() else {
-        return Err(filters.error(format!(
-            "{} filters; one HttpConnectionManager or one TcpProxy is supported",
-            list.len()
-        )));
+    let Some((last, others)) = list.split_last() else {
+        return Err(filters.error("no filter; an HttpConnectionManager or a TcpProxy is required"));
     };
-    let own = filter.fields()?;
-    own.ignore(&["name"]);
-    let (kind, config) = own.need("typed_config")?.typed(&[MANAGER, TCP])?;
-    own.finish()?;
+    let access = others
+        .iter()
+        .map(|own| {
+            Ok(Arc::new(filter::of_connection(
+                &typed(own, &[NETWORK_RBAC])?.1,
+            )?))
+        })
+        .collect::<Result<_>>()?;
+    let (kind, config) = typed(last, &[MANAGER, TCP])?;
     let handler = if kind == MANAGER {
         let mut http = http_manager::read(&config)?;
         if let Some(tracing) = &mut http.tracing {
@@ -140,8 +143,18 @@ fn chain(
         },
         matches,
         tls,
+        access,
         handler,
     })
+}
+
+/// The configuration of a network filter.
+fn typed<'a>(filter: &Field<'a>, types: &[&str]) -> Result<(String, Field<'a>)> {
+    let own = filter.fields()?;
+    own.ignore(&["name"]);
+    let config = own.need("typed_config")?.typed(types)?;
+    own.finish()?;
+    Ok(config)
 }
 
 fn chain_match(fields: &Fields<'_>) -> Result<ChainMatch> {
@@ -175,23 +188,22 @@ fn chain_match(fields: &Fields<'_>) -> Result<ChainMatch> {
 }
 
 fn networks(fields: &Fields<'_>, name: &'static str) -> Result<Vec<IpNet>> {
-    fields
-        .list(name)?
-        .iter()
-        .map(|own| {
-            let range = own.fields()?;
-            let prefix = range.need("address_prefix")?.text()?;
-            let length = range
-                .get("prefix_len")
-                .map_or(Ok(0), |field| field.number(0, 128))?;
-            range.finish()?;
-            let address = prefix
-                .parse()
-                .map_err(|_| own.error(format!("{prefix:?} is no IP address")))?;
-            IpNet::new(address, u8::try_from(length).unwrap_or(0))
-                .map_err(|_| own.error(format!("{length} is no length of a prefix of {prefix}")))
-        })
-        .collect()
+    fields.list(name)?.iter().map(cidr).collect()
+}
+
+/// A `CidrRange`.
+pub(crate) fn cidr(field: &Field<'_>) -> Result<IpNet> {
+    let range = field.fields()?;
+    let prefix = range.need("address_prefix")?.text()?;
+    let length = range
+        .get("prefix_len")
+        .map_or(Ok(0), |field| field.number(0, 128))?;
+    range.finish()?;
+    let address = prefix
+        .parse()
+        .map_err(|_| field.error(format!("{prefix:?} is no IP address")))?;
+    IpNet::new(address, u8::try_from(length).unwrap_or(0))
+        .map_err(|_| field.error(format!("{length} is no length of a prefix of {prefix}")))
 }
 
 fn tcp(field: &Field<'_>) -> Result<Tcp> {

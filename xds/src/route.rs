@@ -4,17 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_model::TextMatch;
-use fairlead_model::format::Format;
 use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::{
-    Action, Affinity, AffinityBy, CookieMade, Forward, HeaderChange, HeaderChanges, HeaderMatch,
-    HeaderTest, HeaderText, HostRewrite, OnPresent, PathMatch, PathRewrite, QueryMatch, QueryTest,
-    Redirect, Route, RouteMatch, RouteTable, Timeouts, VirtualHost, WeightedCluster,
+    Action, Affinity, AffinityBy, CookieMade, Forward, HeaderMatch, HeaderTest, HostRewrite,
+    PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect, Route, RouteMatch, RouteTable,
+    Timeouts, VirtualHost, WeightedCluster,
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use crate::field::{Field, Fields, Result};
-use crate::{endpoint, matching, options};
+use crate::{endpoint, filter, headers, matching, options};
 
 /// The time of a request where none is given (Envoy's).
 const USUAL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -60,8 +59,9 @@ fn host(field: &Field<'_>) -> Result<VirtualHost> {
         .enumerate()
         .map(|(number, own)| route(own, &name, number).map(Arc::new))
         .collect::<Result<Vec<_>>>()?;
-    let (request_headers, response_headers) = header_changes(&fields)?;
+    let (request_headers, response_headers) = headers::both(&fields)?;
     let host = VirtualHost {
+        filters: filter::overrides(&fields)?,
         request_headers,
         response_headers,
         name,
@@ -92,8 +92,9 @@ fn route(field: &Field<'_>, host: &str, number: usize) -> Result<Route> {
     } else {
         return Err(field.error("route, redirect or direct_response is required"));
     };
-    let (request_headers, response_headers) = header_changes(&fields)?;
+    let (request_headers, response_headers) = headers::both(&fields)?;
     let route = Route {
+        filters: filter::overrides(&fields)?,
         name: if name.is_empty() {
             format!("{host}/{number}")
         } else {
@@ -122,10 +123,7 @@ fn route_match(field: &Field<'_>) -> Result<RouteMatch> {
         ..RouteMatch::default()
     };
     if let Some(fraction) = fields.get("runtime_fraction") {
-        let fraction = fraction.fields()?;
-        matches.share = Some(fraction.need("default_value")?.share()?);
-        fraction.ignore(&["runtime_key"]);
-        fraction.finish()?;
+        matches.share = Some(fraction.runtime_share()?);
     }
     for own in fields.list("headers")? {
         match method(&own)? {
@@ -301,7 +299,7 @@ fn clusters(fields: &Fields<'_>) -> Result<Vec<WeightedCluster>> {
             let weight = cluster
                 .get("weight")
                 .map_or(Ok(0), |field| field.number32())?;
-            let (request_headers, response_headers) = header_changes(&cluster)?;
+            let (request_headers, response_headers) = headers::both(&cluster)?;
             let weighted = WeightedCluster {
                 name,
                 weight,
@@ -523,67 +521,4 @@ fn direct(field: &Field<'_>) -> Result<Action> {
     let status =
         StatusCode::from_u16(code).map_err(|_| status.error(format!("{code} is no status")))?;
     Ok(Action::Respond { status, body })
-}
-
-/// What is changed of requests and of answers.
-fn header_changes(fields: &Fields<'_>) -> Result<(HeaderChanges, HeaderChanges)> {
-    Ok((
-        changes(
-            fields,
-            "request_headers_to_add",
-            "request_headers_to_remove",
-        )?,
-        changes(
-            fields,
-            "response_headers_to_add",
-            "response_headers_to_remove",
-        )?,
-    ))
-}
-
-/// Headers to add and to remove.
-fn changes(fields: &Fields<'_>, add: &'static str, remove: &'static str) -> Result<HeaderChanges> {
-    let mut changes = HeaderChanges::default();
-    for own in fields.list(remove)? {
-        let name = own.text()?;
-        changes.remove.push(
-            HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| own.error(format!("{name:?} is no name of a header")))?,
-        );
-    }
-    for own in fields.list(add)? {
-        let option = own.fields()?;
-        let header = option.need("header")?.fields()?;
-        let (name, value) = (header.need("key")?, header.get("value"));
-        header.finish()?;
-        let text = value.as_ref().map_or(Ok(""), Field::text)?;
-        let format =
-            Format::parse(text).map_err(|error| own.error(format!("header.value: {error}")))?;
-        let value = match format.literal() {
-            Some(text) => HeaderText::Literal(
-                HeaderValue::from_str(text)
-                    .map_err(|_| own.error("header.value: is no value of a header"))?,
-            ),
-            None => HeaderText::Format(Box::new(format)),
-        };
-        let (present, only_if_present) = match option.get("append_action") {
-            None => (OnPresent::Append, false),
-            Some(action) => action.one_of(&[
-                ("APPEND_IF_EXISTS_OR_ADD", (OnPresent::Append, false)),
-                ("ADD_IF_ABSENT", (OnPresent::Keep, false)),
-                ("OVERWRITE_IF_EXISTS_OR_ADD", (OnPresent::Replace, false)),
-                ("OVERWRITE_IF_EXISTS", (OnPresent::Replace, true)),
-            ])?,
-        };
-        option.ignore(&["keep_empty_value"]);
-        option.finish()?;
-        changes.set.push(HeaderChange {
-            name: HeaderName::from_bytes(name.text()?.as_bytes())
-                .map_err(|_| name.error("is no name of a header"))?,
-            value,
-            present,
-            only_if_present,
-        });
-    }
-    Ok(changes)
 }

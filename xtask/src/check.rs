@@ -33,9 +33,9 @@ const LINES: usize = 600;
 const BELOW: [(&str, &[&str]); 5] = [
     ("fairlead-crds", &[]),
     ("fairlead-expr", &[]),
-    ("fairlead-model", &[]),
+    ("fairlead-model", &["fairlead-expr"]),
     ("fairlead-plan", &["fairlead-crds", "fairlead-expr"]),
-    ("fairlead-xds", &["fairlead-model"]),
+    ("fairlead-xds", &["fairlead-expr", "fairlead-model"]),
 ];
 
 /// What must not stand below the data plane, which knows no Kubernetes.

@@ -35,11 +35,17 @@ pub enum Flag {
     Overloaded,
     /// It was not allowed.
     Denied,
+    /// There were too many.
+    RateLimited,
+    /// It was delayed on purpose.
+    DelayInjected,
+    /// It was answered on purpose.
+    FaultInjected,
 }
 
 impl Flag {
     /// All, in the order they are written.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::NoHealthyUpstream,
         Self::UpstreamConnection,
         Self::UpstreamOverflow,
@@ -55,6 +61,9 @@ impl Flag {
         Self::NoCluster,
         Self::Overloaded,
         Self::Denied,
+        Self::RateLimited,
+        Self::DelayInjected,
+        Self::FaultInjected,
     ];
 
     /// Its letters.
@@ -76,6 +85,9 @@ impl Flag {
             Self::NoCluster => "NC",
             Self::Overloaded => "OM",
             Self::Denied => "UAEX",
+            Self::RateLimited => "RL",
+            Self::DelayInjected => "DI",
+            Self::FaultInjected => "FI",
         }
     }
 

@@ -22,6 +22,7 @@ pub use precedence::{GatewayRule, precedence};
 pub use table::{Matched, RouteTable, TableError};
 
 use crate::class::Classes;
+use crate::filter::Overrides;
 use crate::pattern::Pattern;
 use crate::retry::RetryPolicy;
 
@@ -38,6 +39,8 @@ pub struct VirtualHost {
     pub request_headers: HeaderChanges,
     /// Changes to every answer, after the route's own.
     pub response_headers: HeaderChanges,
+    /// What filters do otherwise here.
+    pub filters: Overrides,
 }
 
 /// One way of a request.
@@ -53,6 +56,8 @@ pub struct Route {
     pub request_headers: HeaderChanges,
     /// Changes to the answer, made by the proxy itself or by an endpoint.
     pub response_headers: HeaderChanges,
+    /// What filters do otherwise here.
+    pub filters: Overrides,
 }
 
 /// What becomes of a request.

@@ -271,6 +271,8 @@ impl PathIndex {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use http::{HeaderMap, Method, StatusCode};
     use proptest::prelude::*;
 
@@ -297,11 +299,13 @@ mod tests {
                         },
                         request_headers: HeaderChanges::default(),
                         response_headers: HeaderChanges::default(),
+                        filters: BTreeMap::new(),
                     })
                 })
                 .collect(),
             request_headers: HeaderChanges::default(),
             response_headers: HeaderChanges::default(),
+            filters: BTreeMap::new(),
         }
     }
 

@@ -185,6 +185,8 @@ async fn runtime(State(admin): State<Admin>) -> Json<Value> {
 
 /// The most values that may be set.
 const MOST_VALUES: usize = 1_000;
+/// While this is `true`, nothing goes wrong on purpose.
+const FAULTS_OFF: &str = "faults.disabled";
 
 async fn runtime_modify(State(admin): State<Admin>, query: Parameters) -> Response {
     let mut values = admin.runtime.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,6 +211,8 @@ async fn runtime_modify(State(admin): State<Admin>, query: Parameters) -> Respon
             values.insert(key.clone(), value.clone());
         }
     }
+    let is_off = values.get(FAULTS_OFF).is_some_and(|own| own == "true");
+    admin.shared.faults_off.store(is_off, Ordering::Relaxed);
     "OK\n".into_response()
 }
 

@@ -15,6 +15,7 @@ use fairlead_model::route::Action;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+use super::filter::Damaged;
 use super::forward::Call;
 use super::respond::grpc_status;
 use super::watched::Watched;
@@ -34,6 +35,8 @@ pub(crate) enum Answer {
     Ended(Received),
     /// An endpoint's that refused to leave HTTP; its connection is not used again.
     Refused { incoming: Received, lease: Lease },
+    /// Any of these, which comes slowly or breaks off on purpose.
+    Damaged(Box<Damaged>),
     /// Any of these, whose end is noted.
     Watched(Box<Watched>),
     /// An endpoint's, as it comes.
@@ -96,6 +99,7 @@ impl Body for Answer {
                 lease.drive(context);
                 Pin::new(incoming).poll_frame(context)
             }
+            Self::Damaged(damaged) => damaged.poll_frame(context),
             Self::Watched(watched) => watched.poll_frame(context),
             Self::Stream { incoming, exchange } => pass(incoming, exchange, context),
         }
@@ -105,6 +109,7 @@ impl Body for Answer {
         match self {
             Self::Empty | Self::Ended(_) => true,
             Self::Text(text) => text.as_ref().is_none_or(Bytes::is_empty),
+            Self::Damaged(damaged) => damaged.is_end_stream(),
             Self::Watched(watched) => watched.inner().is_end_stream(),
             Self::Refused { incoming, .. } | Self::Stream { incoming, .. } => {
                 incoming.is_end_stream()
@@ -116,6 +121,7 @@ impl Body for Answer {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Damaged(damaged) => damaged.size_hint(),
             Self::Watched(watched) => watched.inner().size_hint(),
             // The length an answer to HEAD tells is not zero.
             Self::Ended(incoming)

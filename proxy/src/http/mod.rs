@@ -1,7 +1,7 @@
 //! HTTP: what becomes of a request from its head to the end of its answer.
 //!
 //! [`activity`] knows what moves on a caller's connection; [`service`] takes a request, finds its route, and answers or forwards it; [`edge`] puts right what is said of its
-//! caller; [`aim`] finds out where it goes, [`affinity`] what keeps it with one endpoint; [`forward`] makes a try, [`retry`] more of them; [`answer`] is the body
+//! caller; [`filter`] does what the listener's filters ask; [`aim`] finds out where it goes, [`affinity`] what keeps it with one endpoint; [`forward`] makes a try, [`retry`] more of them; [`answer`] is the body
 //! on its way back, which counts when it ends; [`respond`] writes the proxy's own answers; [`record`] keeps what
 //! is asked for of a request, [`view`] names it, and [`watched`] sees its answer end; [`fields`] holds the rules for
 //! headers that concern one connection only; [`tunnel`] joins two connections after an upgrade or CONNECT.
@@ -16,6 +16,7 @@ mod edge;
 mod fields;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fields;
+mod filter;
 mod forward;
 mod record;
 mod respond;
@@ -25,6 +26,7 @@ mod tunnel;
 mod view;
 mod watched;
 
+pub(crate) use filter::{Found, Limiters};
 pub(crate) use record::{Record, Watching};
 pub(crate) use service::{Connection, HttpService};
 pub(crate) use view::{endpoint_value, flags, of_connection};

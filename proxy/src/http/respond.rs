@@ -1,7 +1,8 @@
 //! Answers that the proxy makes itself.
 
 use bytes::Bytes;
-use fairlead_model::fault::Fault;
+use fairlead_model::fault::{Fault, grpc_of};
+use fairlead_model::filter::AbortBy;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
@@ -31,6 +32,45 @@ pub(super) fn fault(fault: Fault, is_grpc: bool) -> Response<Answer> {
     headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
     *response.status_mut() = fault.status();
     *response.body_mut() = Answer::Text(Some(text));
+    response
+}
+
+/// The answer to a request of which there are too many.
+pub(super) fn limited(status: StatusCode, is_exhausted: bool, is_grpc: bool) -> Response<Answer> {
+    let mut response = fault(Fault::RateLimited, is_grpc);
+    if !is_grpc {
+        *response.status_mut() = status;
+    } else if is_exhausted {
+        let exhausted = HeaderValue::from_static("8");
+        response.headers_mut().insert(GRPC_STATUS, exhausted);
+    }
+    response
+}
+
+/// The answer to a request that goes wrong on purpose.
+pub(super) fn injected(by: AbortBy, body: &str, is_grpc: bool) -> Response<Answer> {
+    let mut response = fault(Fault::Injected, is_grpc);
+    let (status, grpc) = match by {
+        AbortBy::Http(status) => (status, grpc_of(status)),
+        AbortBy::Grpc(grpc) => (StatusCode::OK, grpc),
+        AbortBy::Header => return response,
+    };
+    if is_grpc {
+        let headers = response.headers_mut();
+        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(grpc)));
+        return response;
+    }
+    *response.status_mut() = status;
+    if let AbortBy::Grpc(grpc) = by {
+        let headers = response.headers_mut();
+        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(grpc)));
+    }
+    if !body.is_empty() {
+        let text = Bytes::copy_from_slice(body.as_bytes());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        *response.body_mut() = Answer::Text(Some(text));
+    }
     response
 }
 

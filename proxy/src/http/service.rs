@@ -1,6 +1,5 @@
 //! A request's way from its head to its answer.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,10 +14,12 @@ use fairlead_model::route::{
 use http::header::{CONNECTION, CONTENT_TYPE, SERVER};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
+use tokio_util::either::Either;
 
 use super::activity::{Active, Activity};
 use super::answer::Answer;
 use super::fields::{authority, remove_hop_by_hop};
+use super::filter::{Asking, Passage, Stopped};
 use super::forward::{Call, Unserved, forward};
 use super::record::{Record, Watching};
 use super::watched::watch;
@@ -76,7 +77,14 @@ struct Seen {
     /// What is known of it, where something asks for that.
     record: Option<Rc<Record>>,
     arrived: edge::Arrived,
+    /// What filters leave to be done with its answer.
+    passage: Option<Box<Passage>>,
 }
+
+/// A request whose connection, or whose stream, ends without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was reset on purpose")]
+pub(crate) struct Reset;
 
 impl HttpService {
     /// Whether endpoints are told of callers' certificates.
@@ -87,13 +95,13 @@ impl HttpService {
             .is_some_and(|edge| edge.certificate.mode != CertificateMode::Sanitize)
     }
 
-    /// Answers a request. It never fails: what goes wrong is an answer too. What can be found out at once is, so that the
+    /// Answers a request. It fails only on purpose: what goes wrong is an answer too. What can be found out at once is, so that the
     /// future carries no more than what it waits with.
     pub(crate) fn serve(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         mut request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Answer>, Infallible>> + 'static + use<> {
+    ) -> impl Future<Output = Result<Response<Answer>, Reset>> + 'static + use<> {
         let begun = self.core.clock.now();
         let arrived = edge::arrive(
             &self.core,
@@ -109,6 +117,7 @@ impl HttpService {
             is_grpc: is_grpc(request.headers()),
             arrived,
             is_head: request.method() == Method::HEAD,
+            passage: None,
             record: self.watching.as_ref().map(|watching| {
                 let trace = watching.trace(&self.core, request.headers_mut());
                 let watching = Some(watching);
@@ -116,30 +125,45 @@ impl HttpService {
             }),
         };
         let shed = self.core.shared.pressure.get();
+        let is_last = shed.keep_alive && !is_h2;
+        let service = Rc::clone(self);
         let next = if shed.requests {
             self.figures.downstream_rq_overload_close.increment();
             Err(Fault::Overloaded)
-        } else {
+        } else if self.settings.filters.is_empty() {
             self.route(connection, request, &mut seen)
+        } else {
+            let connection = Rc::clone(connection);
+            // What only some listeners have must not make every request's state larger.
+            return Either::Right(Box::pin(async move {
+                let next = service.filter(&connection, request, &mut seen).await;
+                service.serve_to_end(next, seen, is_last).await
+            }));
         };
-        let is_last = shed.keep_alive && !is_h2;
-        let service = Rc::clone(self);
-        async move {
-            let response = match next {
-                Err(fault) => service.failed(fault, &seen),
-                Ok(Next::Answer(response)) => *response,
-                Ok(Next::Forward(call, body, way)) => {
-                    let limits = &service.settings.timeouts;
-                    let outcome = forward(call, body, &way.route, limits).await;
-                    service.came_back(outcome, &way, &seen)
-                }
-                Ok(Next::Tunnel(opening, way)) => {
-                    let outcome = opening.await.map_err(Unserved::from);
-                    service.came_back(outcome, &way, &seen)
-                }
-            };
-            Ok(service.answer(response, seen, is_last))
-        }
+        Either::Left(service.serve_to_end(next, seen, is_last))
+    }
+
+    async fn serve_to_end(
+        self: Rc<Self>,
+        next: Result<Next, Fault>,
+        seen: Seen,
+        is_last: bool,
+    ) -> Result<Response<Answer>, Reset> {
+        let response = match next {
+            Ok(Next::Reset) => return Err(Reset),
+            Err(fault) => self.failed(fault, &seen),
+            Ok(Next::Answer(response)) => *response,
+            Ok(Next::Forward(call, body, way)) => {
+                let limits = &self.settings.timeouts;
+                let outcome = forward(call, body, &way.route, limits).await;
+                self.came_back(outcome, &way, &seen)
+            }
+            Ok(Next::Tunnel(opening, way)) => {
+                let outcome = opening.await.map_err(Unserved::from);
+                self.came_back(outcome, &way, &seen)
+            }
+        };
+        Ok(self.answer(response, seen, is_last))
     }
 
     /// Makes the last changes to an answer, and counts it.
@@ -173,6 +197,9 @@ impl HttpService {
         self.figures
             .downstream_rq_time
             .observe(self.core.clock.read().since(seen.begun));
+        if let Some(passage) = seen.passage.take() {
+            response = passage.back(response);
+        }
         match seen.record {
             None => response,
             Some(record) => watch(response, record),
@@ -196,20 +223,54 @@ impl HttpService {
         request: Request<Incoming>,
         seen: &mut Seen,
     ) -> Result<Next, Fault> {
+        let host = host(&request)?;
+        let way = self.way(connection, &request, &host, seen)?;
+        Ok(self.act(connection, request, host, way, seen))
+    }
+
+    /// The same where there are filters, which may take their time.
+    async fn filter(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        request: Request<Incoming>,
+        seen: &mut Seen,
+    ) -> Result<Next, Fault> {
+        let host = host(&request)?;
+        let way = self.way(connection, &request, &host, seen);
+        let mut passage = Box::<Passage>::default();
+        let asking = Asking {
+            service: self,
+            connection,
+            request: &request,
+            authority: host.to_str().unwrap_or(""),
+            caller: seen.arrived.caller,
+            is_grpc: seen.is_grpc,
+            record: seen.record.as_ref(),
+            way: way.as_ref().ok().map(|way| (&*way.host, &*way.route)),
+        };
+        let passed = asking.pass(&mut passage).await;
+        seen.passage = Some(passage);
+        match passed {
+            Ok(()) => Ok(self.act(connection, request, host, way?, seen)),
+            Err(Stopped::Reset) => Ok(Next::Reset),
+            Err(Stopped::Answered(response)) => Ok(Next::Answer(match way {
+                Ok(way) => Box::new(way.back(None, seen, *response)),
+                Err(_) => response,
+            })),
+        }
+    }
+
+    /// Finds the route of a request.
+    fn way(
+        &self,
+        connection: &Rc<Connection>,
+        request: &Request<Incoming>,
+        host: &HeaderValue,
+        seen: &mut Seen,
+    ) -> Result<Way, Fault> {
         let table = self.table.borrow();
         let table = table.as_ref().ok_or(Fault::RouteNotFound)?;
-        let host = authority(&request).map_err(|_| Fault::RequestInvalid)?;
-        let is_asterisk = request.uri().path() == "*" && request.method() != Method::OPTIONS;
-        if is_asterisk {
-            return Err(Fault::RequestInvalid);
-        }
-        let head = RequestHead {
-            method: request.method(),
-            authority: host.to_str().unwrap_or(""),
-            path: request.uri().path(),
-            query: request.uri().query(),
-            headers: request.headers(),
-        };
+        let head = head(request, host);
         let Some(matched) = table.route(&head, self.core.draw()) else {
             self.figures.no_route.increment();
             return Err(Fault::RouteNotFound);
@@ -220,7 +281,7 @@ impl HttpService {
         };
         let has_formats = has_formats(&way.host, &way.route);
         if seen.record.is_none() && has_formats {
-            let record = Record::new(&self.core, None, connection, seen.begun, &request, None);
+            let record = Record::new(&self.core, None, connection, seen.begun, request, None);
             seen.record = Some(record);
         }
         if let Some(record) = &seen.record {
@@ -230,6 +291,18 @@ impl HttpService {
                 record.keep_request(request.headers(), true);
             }
         }
+        Ok(way)
+    }
+
+    /// Does what the route says.
+    fn act(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        request: Request<Incoming>,
+        host: HeaderValue,
+        way: Way,
+        seen: &mut Seen,
+    ) -> Next {
         let response = match &way.route.action {
             Action::Respond { status, body } => {
                 self.figures.rq_direct_response.increment();
@@ -238,13 +311,13 @@ impl HttpService {
             Action::Redirect(redirect) => {
                 self.figures.rq_redirect.increment();
                 let scheme = scheme(connection, &request);
-                let place = location(redirect, &way.route.matches, scheme, &head);
+                let place = location(redirect, &way.route.matches, scheme, &head(&request, &host));
                 respond::redirect(redirect.status, &place)
             }
-            Action::Forward(_) => return Ok(self.forward(connection, request, host, way, seen)),
+            Action::Forward(_) => return self.forward(connection, request, host, way, seen),
         };
         let response = way.back(Some("direct_response"), seen, response);
-        Ok(Next::Answer(Box::new(response)))
+        Next::Answer(Box::new(response))
     }
 
     /// Makes a request ready to go to an endpoint.
@@ -325,6 +398,8 @@ impl HttpService {
 
 /// What becomes of a request.
 enum Next {
+    /// Its connection, or its stream, ends.
+    Reset,
     /// The proxy answers.
     Answer(Box<Response<Answer>>),
     /// It goes to an endpoint.
@@ -362,6 +437,26 @@ impl Way {
         self.route.response_headers.apply(headers, text);
         self.host.response_headers.apply(headers, text);
         response
+    }
+}
+
+/// The host that a request asks for, where it is a valid one.
+fn host(request: &Request<Incoming>) -> Result<HeaderValue, Fault> {
+    let is_asterisk = request.uri().path() == "*" && request.method() != Method::OPTIONS;
+    if is_asterisk {
+        return Err(Fault::RequestInvalid);
+    }
+    authority(request).map_err(|_| Fault::RequestInvalid)
+}
+
+/// What of a request decides its route.
+fn head<'a>(request: &'a Request<Incoming>, host: &'a HeaderValue) -> RequestHead<'a> {
+    RequestHead {
+        method: request.method(),
+        authority: host.to_str().unwrap_or(""),
+        path: request.uri().path(),
+        query: request.uri().query(),
+        headers: request.headers(),
     }
 }
 

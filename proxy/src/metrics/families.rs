@@ -212,6 +212,36 @@ figures! {
             rq_redirect,
             /// Requests that the proxy answered as it was told.
             rq_direct_response,
+            /// Requests that authorization lets pass.
+            rbac_allowed,
+            /// Requests that authorization refuses.
+            rbac_denied,
+            /// Requests that rules which are only counted would let pass.
+            rbac_shadow_allowed,
+            /// Requests that rules which are only counted would refuse.
+            rbac_shadow_denied,
+            /// Requests from other origins that are allowed.
+            cors_origin_valid,
+            /// Requests from other origins that are not allowed.
+            cors_origin_invalid,
+            /// Requests that a local rate limit looked at.
+            local_rate_limit_enabled,
+            /// Requests for which there was room.
+            local_rate_limit_ok,
+            /// Requests for which there was no room.
+            local_rate_limit_rate_limited,
+            /// Requests that were refused since there was no room.
+            local_rate_limit_enforced,
+            /// Requests that were delayed on purpose.
+            fault_delays_injected,
+            /// Requests that were answered on purpose.
+            fault_aborts_injected,
+            /// Answers that were slowed down on purpose.
+            fault_response_rl_injected,
+            /// Connections and answers that were broken off on purpose.
+            fault_breaks_injected,
+            /// Faults on purpose that were left out, since as many ran as may.
+            fault_faults_overflow,
         }
         gauges {
             /// Connections open.
@@ -220,6 +250,8 @@ figures! {
             downstream_cx_upgrades_active,
             /// Requests running.
             downstream_rq_active,
+            /// Faults on purpose that run.
+            fault_active_faults,
         }
         statuses {
             /// Answers by the hundreds of their status.
@@ -260,6 +292,14 @@ figures! {
             loops_refused,
             /// Broken PROXY headers.
             proxy_protocol_error,
+            /// Connections that authorization lets in.
+            rbac_allowed,
+            /// Connections that authorization refuses.
+            rbac_denied,
+            /// Connections that rules which are only counted would let in.
+            rbac_shadow_allowed,
+            /// Connections that rules which are only counted would refuse.
+            rbac_shadow_denied,
         }
         gauges {
             /// Connections open.

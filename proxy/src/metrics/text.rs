@@ -76,7 +76,15 @@ pub fn stats(figures: &Figures) -> BTreeMap<String, Stat> {
 
 /// A number's name as Envoy has it: some have a dot where ours have an underscore.
 fn envoy_name(name: &str) -> String {
-    for group in ["ssl", "outlier_detection", "health_check"] {
+    for group in [
+        "ssl",
+        "outlier_detection",
+        "health_check",
+        "rbac",
+        "cors",
+        "fault",
+        "local_rate_limit",
+    ] {
         if let Some(rest) = name
             .strip_prefix(group)
             .and_then(|rest| rest.strip_prefix('_'))

@@ -241,9 +241,11 @@ fn make_chains(
                     }
                 },
             };
+            let access = chain.access.iter().cloned().collect();
             match &chain.handler {
                 Handler::Http(http) => Served::Http {
                     tls: server,
+                    access,
                     service: Rc::new(HttpService {
                         core: Rc::clone(core),
                         settings: Arc::clone(http),
@@ -262,6 +264,7 @@ fn make_chains(
                 },
                 Handler::Tcp(tcp) => Served::Tcp {
                     tls: server,
+                    access,
                     settings: Arc::clone(tcp),
                     watching: Watching::new(core, &tcp.logs, None),
                 },

@@ -1,10 +1,12 @@
 //! A caller's connection, from its first byte to its end.
 
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_model::filter::{Asked, Authorization};
 use fairlead_model::listener::{Arrived, Codec, Listener, Tcp, Transport};
 use fairlead_model::tls::Peer;
 use rustls::ServerConfig;
@@ -44,11 +46,13 @@ pub(super) enum Served {
     /// HTTP.
     Http {
         tls: Option<Arc<ServerConfig>>,
+        access: Rc<[Arc<Authorization>]>,
         service: Rc<HttpService>,
     },
     /// Bytes.
     Tcp {
         tls: Option<Arc<ServerConfig>>,
+        access: Rc<[Arc<Authorization>]>,
         settings: Arc<Tcp>,
         watching: Option<Rc<Watching>>,
     },
@@ -106,10 +110,17 @@ pub(super) async fn serve(
         return;
     };
     match served {
-        Served::Http { tls, service } => {
+        Served::Http {
+            tls,
+            access,
+            service,
+        } => {
             let Some((stream, is_h2)) = secured(&chains, stream, tls, &mut connection).await else {
                 return;
             };
+            if !is_admitted(&chains, &access, &connection) {
+                return;
+            }
             let is_h2 = match service.settings.codec {
                 Codec::Http1 => Some(false),
                 // Without TLS the first bytes are looked at, so that another protocol ends with an orderly close.
@@ -131,6 +142,7 @@ pub(super) async fn serve(
         }
         Served::Tcp {
             tls,
+            access,
             settings,
             watching,
         } => {
@@ -141,7 +153,9 @@ pub(super) async fn serve(
             for line in own.iter().chain(&line) {
                 line.is_of(&connection);
             }
-            if let Some((stream, _)) = secured {
+            if let Some((stream, _)) = secured
+                && is_admitted(&chains, &access, &connection)
+            {
                 let line = own.as_ref().or(line.as_ref());
                 let original = connection.original;
                 Box::pin(bytes::serve(&core, &settings, stream, original, line)).await;
@@ -224,6 +238,37 @@ async fn arrive(
         return None;
     };
     Some((stream, served, spoken))
+}
+
+/// Whether all rules let a connection in.
+fn is_admitted(chains: &Chains, access: &[Arc<Authorization>], connection: &Connection) -> bool {
+    if access.is_empty() {
+        return true;
+    }
+    let asked = Asked {
+        head: None,
+        destination: connection.destination,
+        source: connection.source,
+        caller: connection.source.map(|own| own.ip()),
+        server_name: connection.server_name.as_deref(),
+        peer: &connection.peer,
+        scope: OnceCell::new(),
+    };
+    let figures = &chains.figures;
+    access.iter().all(|own| {
+        if let Some(shadow) = &own.shadow {
+            match shadow.decide(&asked).is_allowed {
+                true => figures.rbac_shadow_allowed.increment(),
+                false => figures.rbac_shadow_denied.increment(),
+            }
+        }
+        let verdict = own.rules.as_ref().map(|rules| rules.decide(&asked));
+        match verdict.is_none_or(|own| own.is_allowed) {
+            true => figures.rbac_allowed.increment(),
+            false => figures.rbac_denied.increment(),
+        }
+        verdict.is_none_or(|own| own.is_allowed)
+    })
 }
 
 /// Whether first bytes have to be looked at, how many, and for how long.

@@ -139,6 +139,10 @@ async fn serve_h1(
                 return Ok(());
             }
             Left::Ended(outcome) => {
+                if outcome.as_ref().is_err_and(hyper::Error::is_user) {
+                    reset(&stream);
+                    return outcome;
+                }
                 match connection.activity.left() {
                     Some(left) if outcome.is_ok() => drop(left.send(stream)),
                     _ => drop(stream.shutdown().await),
@@ -162,6 +166,13 @@ async fn serve_h1(
             return Ok(());
         }
         life.rest(false);
+    }
+}
+
+/// Has a connection end with a reset, where it is not secured; else it just ends.
+fn reset(stream: &Stream) {
+    if let Some(tcp) = stream.tcp() {
+        let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fairlead_model::Snapshot;
 use fairlead_model::cluster::{Address, Cluster, Endpoints};
+use fairlead_model::filter::Overrides;
 use fairlead_model::listener::{Chain, ChainMatch, Handler, Http, Listener, Routes, Tcp};
 use fairlead_model::route::{
     Action, Forward, HeaderChanges, Route, RouteMatch, RouteTable, VirtualHost,
@@ -248,6 +249,7 @@ pub fn route(name: &str, matches: RouteMatch, action: Action) -> Arc<Route> {
         action,
         request_headers: HeaderChanges::default(),
         response_headers: HeaderChanges::default(),
+        filters: Overrides::new(),
     })
 }
 
@@ -259,6 +261,7 @@ pub fn http(routes: Vec<Arc<Route>>) -> Http {
         routes,
         request_headers: HeaderChanges::default(),
         response_headers: HeaderChanges::default(),
+        filters: Overrides::new(),
     };
     let table = RouteTable::new("routes", vec![host], false).expect("a table");
     Http::routed("in", Routes::Inline(Arc::new(table)))
@@ -290,6 +293,7 @@ pub fn listener(address: SocketAddr, handler: Handler, tls: Option<ServerTls>) -
             name: "all".to_owned(),
             matches: ChainMatch::default(),
             tls,
+            access: Vec::new(),
             handler,
         }],
         default_chain: None,

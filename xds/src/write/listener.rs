@@ -6,10 +6,11 @@ use fairlead_model::listener::{
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::filter as http_filter;
 use super::{
     Message, access_log, duration, endpoint, extension, limit, manager, route, source, tls,
 };
-use crate::http_manager::ROUTER;
+use crate::filter::NETWORK_RBAC;
 use crate::listener::{HTTP_INSPECTOR, MANAGER, ORIGINAL, PROXY_HEADER, TCP, TLS_INSPECTOR};
 
 /// A `Listener`.
@@ -66,6 +67,12 @@ fn chain(chain: &Chain) -> Value {
         ),
         Handler::Tcp(own) => extension("envoy.filters.network.tcp_proxy", TCP, tcp(own)),
     };
+    let access = chain.access.iter().map(|own| {
+        let mut config = http_filter::authorization(own);
+        config["stat_prefix"] = json!("access");
+        extension("envoy.filters.network.rbac", NETWORK_RBAC, config)
+    });
+    let filters: Vec<Value> = access.chain([filter]).collect();
     let matches = (chain.matches != ChainMatch::default()).then(|| chain_match(&chain.matches));
     Message::default()
         .with("name", json!(chain.name))
@@ -74,7 +81,7 @@ fn chain(chain: &Chain) -> Value {
             "transport_socket",
             json!(chain.tls.as_ref().map(tls::server)),
         )
-        .with("filters", json!([filter]))
+        .with("filters", json!(filters))
         .done()
 }
 
@@ -94,12 +101,7 @@ fn chain_match(matches: &ChainMatch) -> Value {
 }
 
 fn networks(networks: &[IpNet]) -> Value {
-    networks
-        .iter()
-        .map(
-            |own| json!({"address_prefix": own.addr().to_string(), "prefix_len": own.prefix_len()}),
-        )
-        .collect()
+    networks.iter().map(http_filter::cidr).collect()
 }
 
 fn http(http: &Http) -> Value {
@@ -143,10 +145,7 @@ fn http(http: &Http) -> Value {
         .with("stat_prefix", json!(http.name))
         .with("codec_type", json!(codec))
         .with(field, routes)
-        .with(
-            "http_filters",
-            json!([extension("envoy.filters.http.router", ROUTER, json!({}))]),
-        )
+        .with("http_filters", http_filter::filters(&http.filters))
         .with("server_header_transformation", json!(transformation))
         .with("server_name", json!(server))
         .with("request_headers_timeout", limit(http.timeouts.header))

@@ -5,6 +5,8 @@ mod access_log;
 mod bootstrap;
 mod cluster;
 mod endpoint;
+mod filter;
+mod headers;
 mod health;
 mod listener;
 mod manager;

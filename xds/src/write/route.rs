@@ -3,14 +3,13 @@
 use fairlead_model::class::{Class, ClassRule};
 use fairlead_model::retry::RetryPolicy;
 use fairlead_model::route::{
-    Action, Affinity, AffinityBy, Forward, HeaderChanges, HeaderText, HostRewrite, OnPresent,
-    PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect, Route, RouteMatch, RouteTable,
-    VirtualHost, WeightedCluster,
+    Action, Affinity, AffinityBy, Forward, HostRewrite, PathMatch, PathRewrite, QueryMatch,
+    QueryTest, Redirect, Route, RouteMatch, RouteTable, VirtualHost, WeightedCluster,
 };
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Message, any, duration, endpoint, limit, matching, share};
+use super::{Message, any, duration, endpoint, filter, headers, limit, matching, share};
 use crate::options;
 use crate::route::GRPC_STATUSES;
 
@@ -30,15 +29,17 @@ fn host(host: &VirtualHost) -> Value {
     let message = Message::default()
         .with("name", json!(host.name))
         .with("domains", json!(host.domains))
-        .with("routes", json!(routes));
-    changes(message, &host.request_headers, &host.response_headers).done()
+        .with("routes", json!(routes))
+        .with("typed_per_filter_config", filter::overrides(&host.filters));
+    headers::both(message, &host.request_headers, &host.response_headers).done()
 }
 
 fn route(route: &Route) -> Value {
     let message = Message::default()
         .with("name", json!(route.name))
-        .with("match", route_match(&route.matches));
-    let message = changes(message, &route.request_headers, &route.response_headers);
+        .with("match", route_match(&route.matches))
+        .with("typed_per_filter_config", filter::overrides(&route.filters));
+    let message = headers::both(message, &route.request_headers, &route.response_headers);
     match &route.action {
         Action::Forward(own) => {
             let body = own.retry.as_ref().map(|retry| retry.body_most);
@@ -155,7 +156,7 @@ fn clusters(message: Message, clusters: &[WeightedCluster]) -> Message {
             let message = Message::default()
                 .with("name", json!(&*own.name))
                 .with("weight", json!(own.weight));
-            changes(message, &own.request_headers, &own.response_headers).done()
+            headers::both(message, &own.request_headers, &own.response_headers).done()
         })
         .collect();
     message.with("weighted_clusters", json!({"clusters": clusters}))
@@ -305,46 +306,4 @@ fn redirect(redirect: &Redirect) -> Value {
         path => rewrite(message, path.as_ref()),
     };
     message.done()
-}
-
-/// Changes to the headers of requests and answers.
-fn changes(message: Message, request: &HeaderChanges, response: &HeaderChanges) -> Message {
-    message
-        .with("request_headers_to_add", added(request))
-        .with("request_headers_to_remove", removed(request))
-        .with("response_headers_to_add", added(response))
-        .with("response_headers_to_remove", removed(response))
-}
-
-fn added(changes: &HeaderChanges) -> Value {
-    changes
-        .set
-        .iter()
-        .map(|change| {
-            let action = match (change.present, change.only_if_present) {
-                (OnPresent::Append, _) => "APPEND_IF_EXISTS_OR_ADD",
-                (OnPresent::Keep, _) => "ADD_IF_ABSENT",
-                (OnPresent::Replace, false) => "OVERWRITE_IF_EXISTS_OR_ADD",
-                (OnPresent::Replace, true) => "OVERWRITE_IF_EXISTS",
-            };
-            let value = match &change.value {
-                HeaderText::Literal(value) => {
-                    String::from_utf8_lossy(value.as_bytes()).replace('%', "%%")
-                }
-                HeaderText::Format(format) => format.source().to_owned(),
-            };
-            json!({
-                "header": {"key": change.name.as_str(), "value": value},
-                "append_action": action,
-            })
-        })
-        .collect()
-}
-
-fn removed(changes: &HeaderChanges) -> Value {
-    changes
-        .remove
-        .iter()
-        .map(|name| json!(name.as_str()))
-        .collect()
 }

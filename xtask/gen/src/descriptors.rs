@@ -29,7 +29,10 @@ const PEAK_EWMA: [(&str, &str); 5] = [
 ];
 
 /// The messages that are ours, below `xds/proto`.
-const OWN: &str = "fairlead/mesh/v1/options.proto";
+const OWN: [&str; 2] = [
+    "fairlead/mesh/v1/filters.proto",
+    "fairlead/mesh/v1/options.proto",
+];
 
 /// What stands for a message that is not kept.
 const EMPTY: &str = ".google.protobuf.Empty";
@@ -50,7 +53,7 @@ fn add_own(cut: &mut FileDescriptorSet) -> Result<(), Box<dyn Error>> {
     files.add(IncludeFileResolver::new("xds/proto".into()));
     files.add(DescriptorSetFileResolver::new(cut.clone()));
     let mut compiler = Compiler::with_file_resolver(files);
-    compiler.open_file(OWN)?;
+    compiler.open_files(OWN)?;
     cut.file.extend(compiler.file_descriptor_set().file);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Which of Envoy's messages the proxy reads.
 
 /// The messages that are kept, by package.
-pub(crate) const KEPT: [(&str, &[&str]); 35] = [
+pub(crate) const KEPT: [(&str, &[&str]); 43] = [
     (
         "envoy.config.accesslog.v3",
         &[
@@ -75,6 +75,49 @@ pub(crate) const KEPT: [(&str, &[&str]); 35] = [
         ],
     ),
     (
+        "envoy.config.rbac.v3",
+        &[
+            "Permission",
+            "Permission.Set",
+            "Policy",
+            "Principal",
+            "Principal.Authenticated",
+            "Principal.Set",
+            "RBAC",
+        ],
+    ),
+    (
+        "envoy.extensions.common.ratelimit.v3",
+        &["LocalRateLimitDescriptor", "RateLimitDescriptor.Entry"],
+    ),
+    (
+        "envoy.extensions.filters.common.fault.v3",
+        &[
+            "FaultDelay",
+            "FaultDelay.HeaderDelay",
+            "FaultRateLimit",
+            "FaultRateLimit.FixedLimit",
+            "FaultRateLimit.HeaderLimit",
+        ],
+    ),
+    (
+        "envoy.extensions.filters.http.cors.v3",
+        &["Cors", "CorsPolicy"],
+    ),
+    (
+        "envoy.extensions.filters.http.fault.v3",
+        &["FaultAbort", "FaultAbort.HeaderAbort", "HTTPFault"],
+    ),
+    (
+        "envoy.extensions.filters.http.local_ratelimit.v3",
+        &["LocalRateLimit"],
+    ),
+    (
+        "envoy.extensions.filters.http.rbac.v3",
+        &["RBAC", "RBACPerRoute"],
+    ),
+    ("envoy.extensions.filters.network.rbac.v3", &["RBAC"]),
+    (
         "envoy.extensions.network.dns_resolver.cares.v3",
         &["CaresDnsResolverConfig"],
     ),
@@ -105,7 +148,16 @@ pub(crate) const KEPT: [(&str, &[&str]); 35] = [
             "DirectResponseAction",
             "FilterConfig",
             "HeaderMatcher",
+            "HedgePolicy",
             "QueryParameterMatcher",
+            "RateLimit",
+            "RateLimit.Action",
+            "RateLimit.Action.GenericKey",
+            "RateLimit.Action.HeaderValueMatch",
+            "RateLimit.Action.MaskedRemoteAddress",
+            "RateLimit.Action.QueryParameters",
+            "RateLimit.Action.RemoteAddress",
+            "RateLimit.Action.RequestHeaders",
             "RedirectAction",
             "RetryPolicy",
             "RetryPolicy.RetryBackOff",
@@ -119,6 +171,7 @@ pub(crate) const KEPT: [(&str, &[&str]); 35] = [
             "RouteAction.HashPolicy.Header",
             "RouteAction.HashPolicy.QueryParameter",
             "RouteAction.MaxStreamDuration",
+            "RouteAction.RequestMirrorPolicy",
             "RouteAction.UpgradeConfig",
             "RouteConfiguration",
             "RouteMatch",
@@ -247,6 +300,7 @@ pub(crate) const KEPT: [(&str, &[&str]); 35] = [
     (
         "envoy.type.matcher.v3",
         &[
+            "PathMatcher",
             "RegexMatchAndSubstitute",
             "RegexMatcher",
             "RegexMatcher.GoogleRE2",
@@ -261,9 +315,12 @@ pub(crate) const KEPT: [(&str, &[&str]); 35] = [
         "envoy.type.v3",
         &[
             "FractionalPercent",
+            "HttpStatus",
+            "Int32Range",
             "Int64Range",
             "Percent",
             "SemanticVersion",
+            "TokenBucket",
         ],
     ),
     (

@@ -48,17 +48,19 @@ fn http_of() -> impl Strategy<Value = Http> {
             observed::logs(),
             observed::edge(),
             of(observed::tracing().prop_map(Arc::new)),
+            filters::filters(),
         ),
     )
         .prop_map(
             |(
                 (name, codec, routes, server, timeouts),
                 (kilobytes, header_count, streams, stream_window, connection_window, connect),
-                (logs, edge, tracing),
+                (logs, edge, tracing, filters),
             )| Http {
                 name,
                 codec,
                 routes,
+                filters,
                 server,
                 timeouts,
                 header_bytes: kilobytes * 1024,
@@ -74,7 +76,7 @@ fn http_of() -> impl Strategy<Value = Http> {
         )
 }
 
-fn network() -> impl Strategy<Value = IpNet> {
+pub(super) fn network() -> impl Strategy<Value = IpNet> {
     (any::<std::net::IpAddr>(), 0u8..=32)
         .prop_map(|(address, length)| IpNet::new(address, length).expect("a network"))
 }
@@ -120,12 +122,16 @@ fn chain() -> impl Strategy<Value = Chain> {
         common,
         require_client,
     });
-    (name(), matches, of(server), handler).prop_map(|(name, matches, tls, handler)| Chain {
-        name,
-        matches,
-        tls,
-        handler,
-    })
+    let access = filters::authorization(true).prop_map(Arc::new);
+    (name(), matches, of(server), vec(access, 0..2), handler).prop_map(
+        |(name, matches, tls, access, handler)| Chain {
+            name,
+            matches,
+            tls,
+            access,
+            handler,
+        },
+    )
 }
 
 pub(super) fn listener_of() -> impl Strategy<Value = Listener> {
@@ -178,6 +184,7 @@ pub(super) fn plain(handler: Handler) -> Listener {
             name: "a".to_owned(),
             matches: ChainMatch::default(),
             tls: None,
+            access: Vec::new(),
             handler,
         }],
         default_chain: None,

@@ -1,6 +1,7 @@
 //! What was written is read again, and is the same.
 
 mod clusters;
+mod filters;
 mod listeners;
 mod observed;
 mod routes;

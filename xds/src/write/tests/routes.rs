@@ -256,28 +256,38 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 pub(super) fn table() -> impl Strategy<Value = RouteTable> {
-    let route = (name(), route_match(), action(), changes(), changes()).prop_map(
-        |(name, matches, action, request_headers, response_headers)| {
-            Arc::new(Route {
-                name,
-                matches,
-                action,
-                request_headers,
-                response_headers,
-            })
-        },
-    );
-    let host = (vec(route, 0..3), changes(), changes());
+    let route = (
+        name(),
+        route_match(),
+        action(),
+        changes(),
+        changes(),
+        filters::overrides(),
+    )
+        .prop_map(
+            |(name, matches, action, request_headers, response_headers, filters)| {
+                Arc::new(Route {
+                    name,
+                    matches,
+                    action,
+                    request_headers,
+                    response_headers,
+                    filters,
+                })
+            },
+        );
+    let host = (vec(route, 0..3), changes(), changes(), filters::overrides());
     (name(), vec(host, 0..3), any::<bool>()).prop_map(|(name, hosts, ignore_port)| {
         let hosts = (0..)
             .zip(hosts)
             .map(
-                |(number, (routes, request_headers, response_headers))| VirtualHost {
+                |(number, (routes, request_headers, response_headers, filters))| VirtualHost {
                     name: format!("host-{number}"),
                     domains: vec![format!("{number}.example"), format!("*.{number}.example")],
                     routes,
                     request_headers,
                     response_headers,
+                    filters,
                 },
             )
             .collect();

@@ -1,0 +1,592 @@
+//! Who may come in: policies over who asks, and what for ([Envoy's
+//! RBAC](https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/rbac/v3/rbac.proto)).
+//!
+//! An expression that fails neither holds nor does not: what is decided then is what lets less through. That is where this differs from
+//! Envoy, which lets a request pass a rule of denial that it cannot evaluate.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+
+use fairlead_expr::{Expression, Scope};
+use ipnet::IpNet;
+use serde_json::{Map, Value, json};
+
+use crate::TextMatch;
+use crate::route::{HeaderMatch, RequestHead};
+use crate::tls::Peer;
+
+/// Names that expressions read.
+const NAMES: [&str; 4] = ["request", "source", "destination", "connection"];
+
+/// Who may come in.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Authorization {
+    /// What is enforced; nothing: all may.
+    pub rules: Option<Rules>,
+    /// What is only counted.
+    pub shadow: Option<Rules>,
+}
+
+/// Policies, and what it means when one of them holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// What it means.
+    pub effect: Effect,
+    /// The policies by name. Without any, none holds.
+    pub policies: BTreeMap<String, Policy>,
+}
+
+/// What it means when a policy holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// The request may pass, and no other.
+    Allow,
+    /// The request may not pass; all others may.
+    Deny,
+    /// It is counted, and every request may pass.
+    Audit,
+}
+
+/// It holds when one of each list does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// What is asked for.
+    pub permissions: Vec<Condition>,
+    /// Who asks.
+    pub principals: Vec<Condition>,
+}
+
+/// What may be true of a request or a connection.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Condition {
+    /// It is always so.
+    Any,
+    /// All of these.
+    All(Vec<Condition>),
+    /// One of these.
+    OneOf(Vec<Condition>),
+    /// Not this.
+    Not(Box<Condition>),
+    /// A header.
+    Header(HeaderMatch),
+    /// What HTTP/2 writes as a header.
+    Pseudo(Pseudo, TextMatch),
+    /// The path without its query.
+    Path(TextMatch),
+    /// The network of the address that was wanted.
+    Destination(IpNet),
+    /// The port that was wanted.
+    DestinationPort(RangeInclusive<u16>),
+    /// The name asked for in TLS; empty where there is none.
+    ServerName(TextMatch),
+    /// Who it is by its certificate; nothing: anyone with one.
+    Peer(Option<TextMatch>),
+    /// The network at the other end of the connection.
+    Source(IpNet),
+    /// The network of the caller, as the headers that are believed say.
+    Caller(IpNet),
+    /// An expression.
+    Expression(Expression),
+}
+
+/// What HTTP/2 writes as a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pseudo {
+    /// `:method`.
+    Method,
+    /// `:path`, with its query.
+    Path,
+    /// `:authority`.
+    Authority,
+}
+
+/// Why a policy is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// The expression is none.
+    #[error("failed to read the expression: {0}")]
+    Expression(#[from] fairlead_expr::ParseError),
+    /// The expression reads what there is not.
+    #[error("{0:?} is not known; {known} can be read", known = NAMES.join(", "))]
+    Name(String),
+}
+
+/// What is decided of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict<'a> {
+    /// Whether it may pass.
+    pub is_allowed: bool,
+    /// The policy that held.
+    pub policy: Option<&'a str>,
+}
+
+/// What is known of a request, or of a connection alone.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The request; nothing of a connection without HTTP.
+    pub head: Option<RequestHead<'a>>,
+    /// The address that was wanted.
+    pub destination: Option<SocketAddr>,
+    /// The other end of the connection.
+    pub source: Option<SocketAddr>,
+    /// The caller, as the headers that are believed say.
+    pub caller: Option<IpAddr>,
+    /// The name asked for in TLS.
+    pub server_name: Option<&'a str>,
+    /// Who it is.
+    pub peer: &'a Peer,
+    /// What expressions read, made when the first does.
+    pub scope: OnceCell<Scope>,
+}
+
+impl Condition {
+    /// Reads an expression.
+    ///
+    /// # Errors
+    /// When it is none, or reads what there is not.
+    pub fn expression(source: &str) -> Result<Self, PolicyError> {
+        let expression = Expression::parse(source)?;
+        for path in expression.references() {
+            let first = path.segments().first().map_or("", String::as_str);
+            if !NAMES.contains(&first) {
+                return Err(PolicyError::Name(first.to_owned()));
+            }
+        }
+        Ok(Self::Expression(expression))
+    }
+
+    /// Whether it is so; nothing where an expression fails.
+    fn holds(&self, asked: &Asked<'_>) -> Option<bool> {
+        let head = asked.head.as_ref();
+        let within = |network: &IpNet, address: Option<IpAddr>| {
+            Some(address.is_some_and(|address| network.contains(&address.to_canonical())))
+        };
+        match self {
+            Self::Any => Some(true),
+            Self::All(all) => all_hold(all, asked),
+            Self::OneOf(some) => one_holds(some, asked),
+            Self::Not(other) => other.holds(asked).map(|holds| !holds),
+            Self::Header(header) => Some(head.is_some_and(|head| header.matches(head.headers))),
+            Self::Pseudo(pseudo, text) => Some(head.is_some_and(|head| pseudo.matches(head, text))),
+            Self::Path(text) => Some(head.is_some_and(|head| text.matches(head.path))),
+            Self::Destination(network) => within(network, asked.destination.map(|own| own.ip())),
+            Self::DestinationPort(ports) => {
+                let port = asked.destination.map(|own| own.port());
+                Some(port.is_some_and(|port| ports.contains(&port)))
+            }
+            Self::ServerName(text) => Some(text.matches(asked.server_name.unwrap_or(""))),
+            Self::Peer(name) => Some(match (asked.peer, name) {
+                (Peer::Plain | Peer::Anonymous, _) => false,
+                (_, None) => true,
+                (Peer::Known(id), Some(name)) => name.matches(id.as_str()),
+                (Peer::Certified, Some(_)) => false,
+            }),
+            Self::Source(network) => within(network, asked.source.map(|own| own.ip())),
+            Self::Caller(network) => within(network, asked.caller),
+            Self::Expression(expression) => expression.evaluate_bool(asked.scope()).ok(),
+        }
+    }
+}
+
+/// Whether all hold: what does not counts more than what fails.
+fn all_hold(all: &[Condition], asked: &Asked<'_>) -> Option<bool> {
+    let mut holds = Some(true);
+    for condition in all {
+        match condition.holds(asked) {
+            Some(false) => return Some(false),
+            Some(true) => {}
+            None => holds = None,
+        }
+    }
+    holds
+}
+
+/// Whether one holds: what does counts more than what fails.
+fn one_holds(some: &[Condition], asked: &Asked<'_>) -> Option<bool> {
+    let mut holds = Some(false);
+    for condition in some {
+        match condition.holds(asked) {
+            Some(true) => return Some(true),
+            Some(false) => {}
+            None => holds = None,
+        }
+    }
+    holds
+}
+
+impl Pseudo {
+    fn matches(self, head: &RequestHead<'_>, text: &TextMatch) -> bool {
+        match (self, head.query) {
+            (Self::Method, _) => text.matches(head.method.as_str()),
+            (Self::Authority, _) => text.matches(head.authority),
+            (Self::Path, None) => text.matches(head.path),
+            (Self::Path, Some(query)) => text.matches(&format!("{}?{query}", head.path)),
+        }
+    }
+}
+
+impl Policy {
+    fn holds(&self, asked: &Asked<'_>) -> Option<bool> {
+        match one_holds(&self.permissions, asked) {
+            Some(false) => Some(false),
+            what => match one_holds(&self.principals, asked) {
+                Some(true) => what,
+                who => who,
+            },
+        }
+    }
+}
+
+impl Rules {
+    /// What is decided.
+    #[must_use]
+    pub fn decide(&self, asked: &Asked<'_>) -> Verdict<'_> {
+        let is_denial = self.effect == Effect::Deny;
+        let policy = self
+            .policies
+            .iter()
+            .find(|(_, policy)| policy.holds(asked).unwrap_or(is_denial))
+            .map(|(name, _)| name.as_str());
+        Verdict {
+            is_allowed: match self.effect {
+                Effect::Allow => policy.is_some(),
+                Effect::Deny => policy.is_none(),
+                Effect::Audit => true,
+            },
+            policy,
+        }
+    }
+
+    /// Whether a condition needs a request.
+    #[must_use]
+    pub fn needs_request(&self) -> bool {
+        fn needs(condition: &Condition) -> bool {
+            match condition {
+                Condition::All(own) | Condition::OneOf(own) => own.iter().any(needs),
+                Condition::Not(own) => needs(own),
+                Condition::Header(_) | Condition::Pseudo(..) | Condition::Path(_) => true,
+                Condition::Expression(own) => own
+                    .references()
+                    .iter()
+                    .any(|path| path.starts_with(&["request"])),
+                _ => false,
+            }
+        }
+        self.policies.values().any(|policy| {
+            let mut own = policy.permissions.iter().chain(&policy.principals);
+            own.any(needs)
+        })
+    }
+}
+
+impl Asked<'_> {
+    /// What expressions read, by the names of Envoy's attributes.
+    fn scope(&self) -> &Scope {
+        self.scope.get_or_init(|| {
+            let address = |own: Option<SocketAddr>| {
+                own.map_or_else(
+                    || json!({"address": "", "port": 0}),
+                    |own| json!({"address": own.ip().to_canonical().to_string(), "port": own.port()}),
+                )
+            };
+            let mut source = address(self.source);
+            if let Peer::Known(id) = self.peer {
+                source["identity"] = json!(id.as_str());
+                source["trust_domain"] = json!(id.trust_domain());
+                if let Some((namespace, account)) = id.workload() {
+                    source["namespace"] = json!(namespace);
+                    source["service_account"] = json!(account);
+                }
+            }
+            for name in ["identity", "trust_domain", "namespace", "service_account"] {
+                if source.get(name).is_none() {
+                    source[name] = json!("");
+                }
+            }
+            let connection = json!({
+                "mtls": matches!(self.peer, Peer::Known(_) | Peer::Certified),
+                "requested_server_name": self.server_name.unwrap_or(""),
+            });
+            Scope::new()
+                .with("source", source)
+                .with("destination", address(self.destination))
+                .with("connection", connection)
+                .with("request", self.head.as_ref().map_or(Value::Null, request))
+        })
+    }
+}
+
+/// A request as expressions read it; a header that came several times is joined by commas.
+fn request(head: &RequestHead<'_>) -> Value {
+    let mut headers = Map::new();
+    for (name, value) in head.headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        match headers.get_mut(name.as_str()) {
+            Some(Value::String(known)) => {
+                known.push(',');
+                known.push_str(&value);
+            }
+            _ => {
+                headers.insert(name.as_str().to_owned(), json!(value));
+            }
+        }
+    }
+    json!({
+        "method": head.method.as_str(),
+        "host": head.authority,
+        "url_path": head.path,
+        "path": head.query.map_or_else(|| head.path.to_owned(), |query| format!("{}?{query}", head.path)),
+        "query": head.query.unwrap_or(""),
+        "headers": headers,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What the requests of these tests differ in.
+    #[derive(Debug, Clone)]
+    struct Case {
+        method: &'static str,
+        path: &'static str,
+        peer: &'static str,
+        port: u16,
+        source: [u8; 4],
+    }
+
+    impl Case {
+        fn decide(&self, rules: &Rules) -> bool {
+            let method: Method = self.method.parse().expect("a method");
+            let headers = HeaderMap::new();
+            let peer = match self.peer {
+                "" => Peer::Plain,
+                id => Peer::Known(id.parse().expect("an id")),
+            };
+            let asked = Asked {
+                head: Some(RequestHead {
+                    method: &method,
+                    authority: "shop.example",
+                    path: self.path,
+                    query: None,
+                    headers: &headers,
+                }),
+                destination: Some(([10, 0, 0, 1], self.port).into()),
+                source: Some((self.source, 1234).into()),
+                caller: None,
+                server_name: None,
+                peer: &peer,
+                scope: OnceCell::new(),
+            };
+            rules.decide(&asked).is_allowed
+        }
+    }
+
+    fn expression(text: &str) -> Condition {
+        Condition::expression(text).expect("an expression")
+    }
+
+    fn rules(effect: Effect, permission: Condition, principal: Condition) -> Rules {
+        let policy = Policy {
+            permissions: vec![permission],
+            principals: vec![principal],
+        };
+        Rules {
+            effect,
+            policies: [("one".to_owned(), policy)].into(),
+        }
+    }
+
+    const CASE: Case = Case {
+        method: "GET",
+        path: "/a",
+        peer: "spiffe://a/ns/shop/sa/till",
+        port: 80,
+        source: [10, 1, 2, 3],
+    };
+
+    #[test]
+    fn an_expression_that_fails_lets_less_through() {
+        let broken = expression("request.headers.missing == 'x'");
+        let allow = rules(Effect::Allow, broken.clone(), Condition::Any);
+        let deny = rules(Effect::Deny, broken.clone(), Condition::Any);
+        assert!(!CASE.decide(&allow) && !CASE.decide(&deny));
+        let not = Condition::Not(Box::new(broken));
+        let allow = rules(Effect::Allow, not.clone(), Condition::Any);
+        let deny = rules(Effect::Deny, not, Condition::Any);
+        assert!(!CASE.decide(&allow) && !CASE.decide(&deny));
+    }
+
+    #[test]
+    fn expressions_read_who_asks_and_what_for() {
+        for (text, holds) in [
+            (
+                "source.namespace == 'shop' && source.service_account == 'till'",
+                true,
+            ),
+            ("source.identity.startsWith('spiffe://a/')", true),
+            (
+                "source.address == '10.1.2.3' && destination.port == 80",
+                true,
+            ),
+            (
+                "request.method == 'GET' && request.path.startsWith('/a')",
+                true,
+            ),
+            ("connection.mtls && request.host == 'shop.example'", true),
+            ("source.namespace == 'bank'", false),
+        ] {
+            let allow = rules(Effect::Allow, expression(text), Condition::Any);
+            assert_eq!(CASE.decide(&allow), holds, "{text}");
+        }
+        assert_eq!(
+            Condition::expression("env.secret == ''"),
+            Err(PolicyError::Name("env".to_owned()))
+        );
+        let without = Case { peer: "", ..CASE };
+        let allow = rules(
+            Effect::Allow,
+            expression("source.identity == ''"),
+            Condition::Any,
+        );
+        assert!(
+            without.decide(&allow),
+            "a caller without a name has an empty one"
+        );
+    }
+
+    #[test]
+    fn without_a_policy_nobody_is_allowed_and_nobody_denied() {
+        let empty = |effect| Rules {
+            effect,
+            policies: BTreeMap::new(),
+        };
+        assert!(!CASE.decide(&empty(Effect::Allow)));
+        assert!(CASE.decide(&empty(Effect::Deny)));
+        assert!(CASE.decide(&empty(Effect::Audit)));
+    }
+
+    /// A condition as one line of text, and the second evaluator: it finds out every part first, and then counts.
+    fn naive(condition: &Condition, case: &Case) -> bool {
+        match condition {
+            Condition::Any => true,
+            Condition::All(all) => {
+                let held = all.iter().map(|own| naive(own, case));
+                held.filter(|held| *held).count() == all.len()
+            }
+            Condition::OneOf(all) => {
+                let held = all.iter().map(|own| naive(own, case));
+                held.filter(|held| *held).count() > 0
+            }
+            Condition::Not(own) => !naive(own, case),
+            Condition::Pseudo(Pseudo::Method, TextMatch::Exact { text, .. }) => {
+                *text == case.method
+            }
+            Condition::Path(TextMatch::Prefix { text, .. }) => case.path.starts_with(text.as_str()),
+            Condition::Peer(None) => !case.peer.is_empty(),
+            Condition::Peer(Some(TextMatch::Exact { text, .. })) => *text == case.peer,
+            Condition::DestinationPort(ports) => ports.contains(&case.port),
+            Condition::Source(network) => {
+                let address: IpAddr = case.source.into();
+                network.contains(&address)
+            }
+            Condition::Expression(own) => own.source().contains(&format!("'{}'", case.method)),
+            other => panic!("{other:?} is not made"),
+        }
+    }
+
+    fn condition() -> impl Strategy<Value = Condition> {
+        let leaf = prop_oneof![
+            Just(Condition::Any),
+            proptest::sample::select(vec!["GET", "PUT"])
+                .prop_map(|own| Condition::Pseudo(Pseudo::Method, TextMatch::exact(own))),
+            proptest::sample::select(vec!["/a", "/a/b", "/"]).prop_map(|own| {
+                Condition::Path(TextMatch::Prefix {
+                    text: own.to_owned(),
+                    ignore_case: false,
+                })
+            }),
+            proptest::option::of(peer()).prop_map(|own| Condition::Peer(own.map(TextMatch::exact))),
+            (70u16..90, 0u16..15)
+                .prop_map(|(from, more)| { Condition::DestinationPort(from..=from + more) }),
+            (8u8..32).prop_map(|bits| {
+                let network = IpNet::new([10, 1, 2, 3].into(), bits);
+                Condition::Source(network.expect("a network"))
+            }),
+            proptest::sample::select(vec!["request.method in ['GET']", "request.method == 'PUT'"])
+                .prop_map(expression),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            let some = || proptest::collection::vec(inner.clone(), 1..4);
+            prop_oneof![
+                some().prop_map(Condition::All),
+                some().prop_map(Condition::OneOf),
+                inner.clone().prop_map(|own| Condition::Not(Box::new(own))),
+            ]
+        })
+    }
+
+    fn peer() -> impl Strategy<Value = &'static str> {
+        proptest::sample::select(vec![
+            "spiffe://a/ns/shop/sa/till",
+            "spiffe://a/ns/shop/sa/cart",
+        ])
+    }
+
+    fn case() -> impl Strategy<Value = Case> {
+        (
+            proptest::sample::select(vec!["GET", "PUT"]),
+            proptest::sample::select(vec!["/a", "/a/b", "/c"]),
+            prop_oneof![Just(""), peer()],
+            75u16..90,
+            any::<[u8; 2]>(),
+        )
+            .prop_map(|(method, path, peer, port, [third, last])| Case {
+                method,
+                path,
+                peer,
+                port,
+                source: [10, 1, third % 4, last % 8],
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_second_evaluator_decides_the_same(
+            policies in proptest::collection::btree_map(
+                "[a-c]",
+                (
+                    proptest::collection::vec(condition(), 1..4),
+                    proptest::collection::vec(condition(), 1..4),
+                ),
+                0..3,
+            ),
+            effect in proptest::sample::select(vec![Effect::Allow, Effect::Deny, Effect::Audit]),
+            cases in proptest::collection::vec(case(), 1..12),
+        ) {
+            let policies: BTreeMap<_, _> = policies
+                .into_iter()
+                .map(|(name, (permissions, principals))| (name, Policy { permissions, principals }))
+                .collect();
+            let rules = Rules { effect, policies };
+            for case in cases {
+                let held = rules.policies.values().filter(|policy| {
+                    policy.permissions.iter().any(|own| naive(own, &case))
+                        && policy.principals.iter().any(|own| naive(own, &case))
+                });
+                let held = held.count() > 0;
+                let allowed = match effect {
+                    Effect::Allow => held,
+                    Effect::Deny => !held,
+                    Effect::Audit => true,
+                };
+                prop_assert_eq!(case.decide(&rules), allowed, "{:?}", case);
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What is done with a request between its route and its endpoint, in an order that is given: who may come in, how many may, what
+//! goes wrong on purpose, and what browsers are told.
+//!
+//! A listener's HTTP has a list of [`HttpFilter`]s; a virtual host and a route may each give one of them other settings by its name
+//! ([`Overrides`]), the route before the host. Where the list is empty, a request pays for none of this.
+
+mod authorization;
+mod cors;
+mod injection;
+mod rate;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use authorization::{
+    Asked, Authorization, Condition, Effect, Policy, PolicyError, Pseudo, Rules, Verdict,
+};
+pub use cors::{Cors, Origin};
+pub use injection::{Abort, AbortBy, Break, Delay, DelayBy, Drawn, Injection, Pace, PaceBy};
+pub use rate::{
+    Bucket, Descriptor, Left, LocalRateLimit, RateAction, RateRule, Taken, TokenBucket, entries,
+};
+
+/// One filter of a listener's HTTP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpFilter {
+    /// Its name, by which hosts and routes give it other settings.
+    pub name: String,
+    /// Whether it does nothing but where a host or a route says otherwise.
+    pub is_disabled: bool,
+    /// What it does.
+    pub filter: Filter,
+}
+
+/// What a filter does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Filter {
+    /// It says who may come in.
+    Authorization(Arc<Authorization>),
+    /// It makes things go wrong on purpose.
+    Injection(Arc<Injection>),
+    /// It says how many may come in.
+    RateLimit(Arc<LocalRateLimit>),
+    /// It tells browsers which other origins may ask.
+    Cors(Arc<Cors>),
+}
+
+/// What a host or a route says of a filter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Override {
+    /// It does nothing here.
+    Disabled,
+    /// It does this here.
+    Other(Filter),
+}
+
+/// What a host or a route says of filters, by their names.
+pub type Overrides = BTreeMap<String, Override>;
+
+impl HttpFilter {
+    /// What it does for a request; nothing where it is disabled. The most exact of `overrides` comes first.
+    #[must_use]
+    pub fn of<'a>(&'a self, overrides: [Option<&'a Overrides>; 2]) -> Option<&'a Filter> {
+        let own = overrides
+            .into_iter()
+            .flatten()
+            .find_map(|own| own.get(&self.name));
+        match own {
+            Some(Override::Disabled) => None,
+            Some(Override::Other(filter)) => Some(filter),
+            None => (!self.is_disabled).then_some(&self.filter),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Filters: what is done with a request between its route and its endpoint. A listener without any has no part in this.
+
+mod injection;
+mod passage;
+mod rate_limit;
+
+use std::cell::OnceCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use fairlead_model::fault::Fault;
+use fairlead_model::filter::{Asked, Authorization, Cors, Filter, Origin};
+use fairlead_model::route::{Action, RequestHead, Route, VirtualHost};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+
+use super::answer::Answer;
+use super::record::Record;
+use super::respond;
+use super::service::{Connection, HttpService};
+
+pub(crate) use injection::Damaged;
+pub(super) use passage::Passage;
+pub(crate) use rate_limit::{Found, Limiters};
+
+/// A request that goes no further.
+pub(super) enum Stopped {
+    /// It is answered.
+    Answered(Box<Response<Answer>>),
+    /// Its connection, or its stream, ends without an answer.
+    Reset,
+}
+
+/// A request that filters look at.
+pub(super) struct Asking<'a> {
+    pub(super) service: &'a HttpService,
+    pub(super) connection: &'a Connection,
+    pub(super) request: &'a Request<Incoming>,
+    pub(super) authority: &'a str,
+    /// The caller.
+    pub(super) caller: Option<IpAddr>,
+    pub(super) is_grpc: bool,
+    pub(super) record: Option<&'a Rc<Record>>,
+    /// Where it would go; nothing where there is no route.
+    pub(super) way: Option<(&'a VirtualHost, &'a Route)>,
+}
+
+impl Asking<'_> {
+    /// Has all filters look at the request, in their order.
+    pub(super) async fn pass(&self, passage: &mut Passage) -> Result<(), Stopped> {
+        for filter in &self.service.settings.filters {
+            let overrides = [
+                self.way.map(|(_, route)| &route.filters),
+                self.way.map(|(host, _)| &host.filters),
+            ];
+            match filter.of(overrides) {
+                None => {}
+                Some(Filter::Authorization(own)) => self.authorize(own)?,
+                Some(Filter::RateLimit(own)) => self.limit(own, passage)?,
+                Some(Filter::Cors(own)) => self.origin(own, passage)?,
+                Some(Filter::Injection(own)) => self.inject(own, passage).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn head(&self) -> RequestHead<'_> {
+        let uri = self.request.uri();
+        RequestHead {
+            method: self.request.method(),
+            authority: self.authority,
+            path: uri.path(),
+            query: uri.query(),
+            headers: self.request.headers(),
+        }
+    }
+
+    /// The cluster it would go to, where there is but one.
+    fn cluster(&self) -> Option<&str> {
+        match &self.way?.1.action {
+            Action::Forward(forward) => match forward.clusters.as_slice() {
+                [only] => Some(&only.name),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn refused(&self, fault: Fault) -> Stopped {
+        if let Some(record) = self.record {
+            record.failed(fault);
+        }
+        Stopped::Answered(Box::new(respond::fault(fault, self.is_grpc)))
+    }
+
+    fn authorize(&self, own: &Authorization) -> Result<(), Stopped> {
+        let figures = &self.service.figures;
+        let connection = self.connection;
+        let asked = Asked {
+            head: Some(self.head()),
+            destination: connection.destination,
+            source: connection.source,
+            caller: self.caller.or(connection.source.map(|own| own.ip())),
+            server_name: connection.server_name.as_deref(),
+            peer: &connection.peer,
+            scope: OnceCell::new(),
+        };
+        if let Some(shadow) = &own.shadow {
+            match shadow.decide(&asked).is_allowed {
+                true => figures.rbac_shadow_allowed.increment(),
+                false => figures.rbac_shadow_denied.increment(),
+            }
+        }
+        let Some(rules) = &own.rules else {
+            return Ok(());
+        };
+        let verdict = rules.decide(&asked);
+        tracing::debug!(
+            allowed = verdict.is_allowed,
+            policy = verdict.policy,
+            "decided who may come in"
+        );
+        if verdict.is_allowed {
+            figures.rbac_allowed.increment();
+            return Ok(());
+        }
+        figures.rbac_denied.increment();
+        Err(self.refused(Fault::Denied))
+    }
+
+    fn origin(&self, own: &Cors, passage: &mut Passage) -> Result<(), Stopped> {
+        if self.service.core.draw() >= own.enabled {
+            return Ok(());
+        }
+        let headers = self.request.headers();
+        let figures = &self.service.figures;
+        match own.decide(self.request.method(), headers) {
+            Origin::Ignored => {
+                if headers.contains_key(http::header::ORIGIN) {
+                    figures.cors_origin_invalid.increment();
+                }
+                Ok(())
+            }
+            Origin::Allowed(headers) => {
+                figures.cors_origin_valid.increment();
+                passage.headers.extend(headers);
+                Ok(())
+            }
+            Origin::Answered(mut headers) => {
+                match headers.is_empty() {
+                    true => figures.cors_origin_invalid.increment(),
+                    false => figures.cors_origin_valid.increment(),
+                }
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+                let mut response = Response::new(Answer::Empty);
+                *response.headers_mut() = headers;
+                Err(Stopped::Answered(Box::new(response)))
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! What filters leave to be done with the answer.
+
+use http::{HeaderMap, Response};
+use http_body::Body;
+
+use super::injection::{Damaged, Running};
+use crate::http::answer::Answer;
+
+/// What filters leave to be done with the answer.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Passage {
+    /// Headers that take the place of the answer's own.
+    pub(super) headers: HeaderMap,
+    /// At most so many bytes a second.
+    pub(super) pace: Option<u64>,
+    /// Whether it breaks off in the middle.
+    pub(super) is_cut: bool,
+    /// A fault that is counted until the answer has ended.
+    pub(super) running: Option<Running>,
+}
+
+impl Passage {
+    /// Changes an answer.
+    pub(in crate::http) fn back(mut self, mut response: Response<Answer>) -> Response<Answer> {
+        for (name, value) in &self.headers {
+            response.headers_mut().insert(name, value.clone());
+        }
+        let is_damaged = self.pace.is_some() || self.is_cut;
+        if !is_damaged || response.body().is_end_stream() {
+            return response;
+        }
+        response.map(|inner| Answer::Damaged(Box::new(Damaged::new(inner, &mut self))))
+    }
+}

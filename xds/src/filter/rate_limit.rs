@@ -1,0 +1,239 @@
+//! Local rate limits (`extensions.filters.http.local_ratelimit.v3`).
+
+use std::time::Duration;
+
+use fairlead_model::filter::{Descriptor, LocalRateLimit, RateAction, RateRule, TokenBucket};
+use http::StatusCode;
+
+use super::CALLER_IDENTITY;
+use crate::field::{Field, Fields, Result};
+use crate::{headers, route};
+
+/// What an entry of the caller is called where nothing is said.
+const DEFAULT_CALLER_KEY: &str = "caller_identity";
+/// How many values of a descriptor have buckets of their own where nothing is said (Envoy's 20 are soon used up by identities).
+const USUAL_VALUES: u32 = 10_000;
+/// The shortest interval (Envoy's).
+const SHORTEST: Duration = Duration::from_millis(50);
+
+/// A `LocalRateLimit`.
+pub(crate) fn read(field: &Field<'_>) -> Result<LocalRateLimit> {
+    let fields = field.fields()?;
+    let name = fields.need("stat_prefix")?.text()?.to_owned();
+    let mut limit = LocalRateLimit {
+        name,
+        status: status(&fields)?,
+        bucket: fields
+            .get("token_bucket")
+            .map(|own| bucket(&own))
+            .transpose()?,
+        enabled: share(&fields, "filter_enabled")?,
+        enforced: share(&fields, "filter_enforced")?,
+        descriptors: fields
+            .list("descriptors")?
+            .iter()
+            .map(descriptor)
+            .collect::<Result<_>>()?,
+        rules: fields
+            .list("rate_limits")?
+            .iter()
+            .map(rule)
+            .collect::<Result<_>>()?,
+        most_values: fields
+            .get("max_dynamic_descriptors")
+            .map_or(Ok(USUAL_VALUES), |own| {
+                Ok(u32::try_from(own.number(1, 1_000_000)?).unwrap_or(USUAL_VALUES))
+            })?,
+        counts_all: fields
+            .get("always_consume_default_token_bucket")
+            .map_or(Ok(true), |own| own.flag())?,
+        response_headers: headers::added(&fields, "response_headers_to_add")?,
+        tells: fields
+            .get("enable_x_ratelimit_headers")
+            .map_or(Ok(false), |own| {
+                own.one_of(&[("OFF", false), ("DRAFT_VERSION_03", true)])
+            })?,
+        retry_after: fields.flag("enable_retry_after_header")?,
+        is_exhausted: fields.flag("rate_limited_as_resource_exhausted")?,
+    };
+    fields.ignore(&["stage", "vh_rate_limits"]);
+    fields.finish()?;
+    if !limit.descriptors.is_empty() && limit.rules.is_empty() {
+        return Err(field.error(
+            "descriptors: there are no rate_limits that say what of a request they are compared with",
+        ));
+    }
+    if limit.bucket.is_none() {
+        limit.counts_all = false;
+    }
+    Ok(limit)
+}
+
+/// The status of those that are refused; only of errors, as Envoy says.
+fn status(fields: &Fields<'_>) -> Result<StatusCode> {
+    let Some(own) = fields.get("status") else {
+        return Ok(StatusCode::TOO_MANY_REQUESTS);
+    };
+    let status = own.fields()?;
+    let code = status.need("code")?;
+    status.finish()?;
+    // Envoy's names are the phrases of RFC 9110 without blanks.
+    let by_name = code.value.as_str().and_then(|name| {
+        (400..600).find(|number| {
+            let status = StatusCode::from_u16(*number).ok();
+            let phrase = status.and_then(|own| own.canonical_reason());
+            phrase.is_some_and(|own| own.replace(' ', "") == name)
+        })
+    });
+    let number = match by_name {
+        Some(number) => number,
+        None => u16::try_from(code.number(400, 599)?).unwrap_or(429),
+    };
+    StatusCode::from_u16(number).map_err(|_| code.error(format!("{number} is no status")))
+}
+
+fn share(fields: &Fields<'_>, name: &'static str) -> Result<u32> {
+    fields.get(name).map_or(Ok(0), |own| own.runtime_share())
+}
+
+fn bucket(field: &Field<'_>) -> Result<TokenBucket> {
+    let fields = field.fields()?;
+    let positive = |own: Field<'_>| -> Result<u32> {
+        Ok(u32::try_from(own.number(1, u64::from(u32::MAX))?).unwrap_or(u32::MAX))
+    };
+    let bucket = TokenBucket {
+        most: positive(fields.need("max_tokens")?)?,
+        fill: fields.get("tokens_per_fill").map_or(Ok(1), positive)?,
+        interval: fields.need("fill_interval")?.duration()?,
+    };
+    if bucket.interval < SHORTEST {
+        return Err(fields.error_at(
+            "fill_interval",
+            format!(
+                "{:?} is too short; 50ms or more is allowed",
+                bucket.interval
+            ),
+        ));
+    }
+    fields.finish()?;
+    Ok(bucket)
+}
+
+fn descriptor(field: &Field<'_>) -> Result<Descriptor> {
+    let fields = field.fields()?;
+    let all = fields.need("entries")?;
+    let entries: Vec<(String, String)> = all
+        .list()?
+        .iter()
+        .map(|own| {
+            let entry = own.fields()?;
+            let made = (
+                entry.need("key")?.text()?.to_owned(),
+                entry.text("value")?.to_owned(),
+            );
+            entry.finish()?;
+            Ok(made)
+        })
+        .collect::<Result<_>>()?;
+    if entries.is_empty() {
+        return Err(all.error("at least one is required"));
+    }
+    let bucket = bucket(&fields.need("token_bucket")?)?;
+    fields.finish()?;
+    Ok(Descriptor { entries, bucket })
+}
+
+fn rule(field: &Field<'_>) -> Result<RateRule> {
+    let fields = field.fields()?;
+    let all = fields.need("actions")?;
+    let actions: RateRule = all.list()?.iter().map(action).collect::<Result<_>>()?;
+    if actions.is_empty() {
+        return Err(all.error("at least one is required"));
+    }
+    fields.finish()?;
+    Ok(actions)
+}
+
+fn action(field: &Field<'_>) -> Result<RateAction> {
+    let fields = field.fields()?;
+    let action = if let Some(own) = fields.get("request_headers") {
+        let own = own.fields()?;
+        let action = RateAction::Header {
+            name: headers::name(&own.need("header_name")?)?,
+            key: own.need("descriptor_key")?.text()?.to_owned(),
+            skips: own.flag("skip_if_absent")?,
+        };
+        own.finish()?;
+        action
+    } else if let Some(own) = fields.get("query_parameters") {
+        let own = own.fields()?;
+        let action = RateAction::Query {
+            name: own.need("query_parameter_name")?.text()?.to_owned(),
+            key: own.need("descriptor_key")?.text()?.to_owned(),
+            skips: own.flag("skip_if_absent")?,
+        };
+        own.finish()?;
+        action
+    } else if let Some(own) = fields.get("remote_address") {
+        own.fields()?.finish()?;
+        RateAction::Address
+    } else if let Some(own) = fields.get("masked_remote_address") {
+        let own = own.fields()?;
+        let bits = |name, most: u8| -> Result<u8> {
+            let bits = own
+                .get(name)
+                .map_or(Ok(u64::from(most)), |bits| bits.number(0, u64::from(most)))?;
+            Ok(u8::try_from(bits).unwrap_or(most))
+        };
+        let action = RateAction::Network {
+            v4: bits("v4_prefix_mask_len", 32)?,
+            v6: bits("v6_prefix_mask_len", 128)?,
+        };
+        own.finish()?;
+        action
+    } else if let Some(own) = fields.get("generic_key") {
+        let own = own.fields()?;
+        let action = RateAction::Fixed {
+            key: key(&own, "generic_key")?,
+            value: own.need("descriptor_value")?.text()?.to_owned(),
+        };
+        own.finish()?;
+        action
+    } else if let Some(own) = fields.get("header_value_match") {
+        headers(&own)?
+    } else {
+        let (_, own) = fields
+            .extension("extension", &[CALLER_IDENTITY])?
+            .ok_or_else(|| field.error("an action is required"))?;
+        let own = own.fields()?;
+        let action = RateAction::Caller {
+            key: key(&own, DEFAULT_CALLER_KEY)?,
+        };
+        own.finish()?;
+        action
+    };
+    fields.finish()?;
+    Ok(action)
+}
+
+fn headers(field: &Field<'_>) -> Result<RateAction> {
+    let own = field.fields()?;
+    let all = own.need("headers")?.list()?;
+    let action = RateAction::Headers {
+        key: key(&own, "header_match")?,
+        value: own.need("descriptor_value")?.text()?.to_owned(),
+        expected: own
+            .get("expect_match")
+            .map_or(Ok(true), |expected| expected.flag())?,
+        headers: all.iter().map(route::header).collect::<Result<_>>()?,
+    };
+    own.finish()?;
+    Ok(action)
+}
+
+fn key(fields: &Fields<'_>, usual: &str) -> Result<String> {
+    Ok(match fields.text("descriptor_key")? {
+        "" => usual.to_owned(),
+        own => own.to_owned(),
+    })
+}

@@ -1,0 +1,274 @@
+//! Filters of HTTP, made up.
+
+use fairlead_model::filter::{
+    Abort, AbortBy, Authorization, Break, Condition, Cors, Delay, DelayBy, Descriptor, Effect,
+    Filter, HttpFilter, Injection, LocalRateLimit, Override, Overrides, Pace, PaceBy,
+    Policy as AccessPolicy, Pseudo, RateAction, Rules, TokenBucket,
+};
+use http::{HeaderValue, StatusCode};
+
+use super::listeners::network;
+use super::routes::{changes, header};
+use super::*;
+
+fn share() -> impl Strategy<Value = u32> {
+    0u32..=1_000_000
+}
+
+fn condition(is_permission: bool, is_of_connection: bool) -> BoxedStrategy<Condition> {
+    let pseudo = select(vec![Pseudo::Method, Pseudo::Path, Pseudo::Authority]);
+    let common = prop_oneof![
+        Just(Condition::Any),
+        header().prop_map(Condition::Header),
+        (pseudo, text()).prop_map(|(pseudo, text)| Condition::Pseudo(pseudo, text)),
+        text().prop_map(Condition::Path),
+    ];
+    let common = match is_of_connection {
+        true => Just(Condition::Any).boxed(),
+        false => common.boxed(),
+    };
+    let own = match is_permission {
+        true => prop_oneof![
+            network().prop_map(Condition::Destination),
+            (0u16..60_000, 0u16..5_000)
+                .prop_map(|(first, more)| Condition::DestinationPort(first..=first + more)),
+            text().prop_map(Condition::ServerName),
+            select(vec!["source.namespace in ['a']", "destination.port > 80"])
+                .prop_map(|own| Condition::expression(own).expect("an expression")),
+        ]
+        .boxed(),
+        false => prop_oneof![
+            of(text()).prop_map(Condition::Peer),
+            network().prop_map(Condition::Source),
+            network().prop_map(Condition::Caller),
+        ]
+        .boxed(),
+    };
+    prop_oneof![common, own]
+        .prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 1..3).prop_map(Condition::All),
+                vec(inner.clone(), 1..3).prop_map(Condition::OneOf),
+                inner.prop_map(|own| Condition::Not(Box::new(own))),
+            ]
+        })
+        .boxed()
+}
+
+pub(super) fn authorization(is_of_connection: bool) -> impl Strategy<Value = Authorization> {
+    let some = |is_permission| vec(condition(is_permission, is_of_connection), 1..3);
+    let policy = (some(true), some(false)).prop_map(|(permissions, principals)| AccessPolicy {
+        permissions,
+        principals,
+    });
+    let effect = select(vec![Effect::Allow, Effect::Deny, Effect::Audit]);
+    let policies = proptest::collection::btree_map(name(), policy, 0..3);
+    let rules = (effect, policies)
+        .prop_map(|(effect, policies)| Rules { effect, policies })
+        .boxed();
+    (of(rules.clone()), of(rules)).prop_map(|(rules, shadow)| Authorization { rules, shadow })
+}
+
+fn injection() -> impl Strategy<Value = Injection> {
+    let delay = prop_oneof![
+        3 => time().prop_map(DelayBy::Fixed),
+        1 => Just(DelayBy::Header),
+    ];
+    let abort = prop_oneof![
+        2 => (200u16..600).prop_map(|own| AbortBy::Http(StatusCode::from_u16(own).expect("a status"))),
+        1 => (0u8..=16).prop_map(AbortBy::Grpc),
+        1 => Just(AbortBy::Header),
+    ];
+    let pace = prop_oneof![
+        3 => (1u64..10_000).prop_map(PaceBy::Fixed),
+        1 => Just(PaceBy::Header),
+    ];
+    let breaks = (of(share()), of(share())).prop_map(|(connection, answer)| {
+        let all = [(Break::Connection, connection), (Break::Answer, answer)];
+        all.into_iter()
+            .filter_map(|(how, share)| Some((how, share?)))
+            .collect::<Vec<_>>()
+    });
+    (
+        (
+            of((delay, share()).prop_map(|(by, share)| Delay { by, share })),
+            of(
+                (abort, share(), "[a-z]{0,9}").prop_map(|(by, share, body)| Abort {
+                    by,
+                    share,
+                    body,
+                }),
+            ),
+            of((pace, share()).prop_map(|(by, share)| Pace { by, share })),
+            breaks,
+        ),
+        (
+            prop_oneof![Just(String::new()), name()],
+            vec(header(), 0..2),
+            vec(name(), 0..2),
+            of(any::<u32>()),
+        ),
+        (vec(text(), 0..2), of(0u64..4_000_000_000)),
+    )
+        .prop_map(
+            |((delay, abort, pace, breaks), (cluster, headers, nodes, most_active), own)| {
+                let (callers, until) = own;
+                Injection {
+                    delay,
+                    abort,
+                    pace,
+                    breaks,
+                    cluster,
+                    headers,
+                    nodes,
+                    most_active,
+                    callers,
+                    until,
+                }
+            },
+        )
+        // What headers control needs callers.
+        .prop_map(|mut own| {
+            if own.asks_headers() && own.callers.is_empty() {
+                own.callers.push(TextMatch::exact("spiffe://a/b"));
+            }
+            own
+        })
+}
+
+fn bucket() -> impl Strategy<Value = TokenBucket> {
+    (1u32.., 1u32.., 50u64..100_000).prop_map(|(most, fill, millis)| TokenBucket {
+        most,
+        fill,
+        interval: Duration::from_millis(millis),
+    })
+}
+
+fn rate_action() -> impl Strategy<Value = RateAction> {
+    prop_oneof![
+        (name(), name(), any::<bool>()).prop_map(|(name, key, skips)| RateAction::Header {
+            name: name.parse().expect("a name"),
+            key,
+            skips,
+        }),
+        (name(), name(), any::<bool>()).prop_map(|(name, key, skips)| RateAction::Query {
+            name,
+            key,
+            skips
+        }),
+        Just(RateAction::Address),
+        (0u8..=32, 0u8..=128).prop_map(|(v4, v6)| RateAction::Network { v4, v6 }),
+        (name(), name()).prop_map(|(key, value)| RateAction::Fixed { key, value }),
+        (name(), name(), any::<bool>(), vec(header(), 1..3)).prop_map(
+            |(key, value, expected, headers)| RateAction::Headers {
+                key,
+                value,
+                expected,
+                headers
+            }
+        ),
+        name().prop_map(|key| RateAction::Caller { key }),
+    ]
+}
+
+fn rate_limit() -> impl Strategy<Value = LocalRateLimit> {
+    let entry = (name(), prop_oneof![Just(String::new()), name()]);
+    let descriptor =
+        (vec(entry, 1..3), bucket()).prop_map(|(entries, bucket)| Descriptor { entries, bucket });
+    (
+        (name(), 400u16..600, of(bucket()), share(), share()),
+        (
+            vec(descriptor, 0..3),
+            vec(vec(rate_action(), 1..3), 1..3),
+            1u32..1_000_000,
+        ),
+        (changes(), any::<[bool; 4]>()),
+    )
+        .prop_map(
+            |(
+                (name, status, bucket, enabled, enforced),
+                (descriptors, rules, most_values),
+                (mut response_headers, flags),
+            )| {
+                response_headers.remove.clear();
+                LocalRateLimit {
+                    name,
+                    status: StatusCode::from_u16(status).expect("a status"),
+                    counts_all: bucket.is_some() && flags[0],
+                    bucket,
+                    enabled,
+                    enforced,
+                    descriptors,
+                    rules,
+                    most_values,
+                    response_headers,
+                    tells: flags[1],
+                    retry_after: flags[2],
+                    is_exhausted: flags[3],
+                }
+            },
+        )
+}
+
+fn cors() -> impl Strategy<Value = Cors> {
+    let value = || of(name().prop_map(|own| HeaderValue::from_str(&own).expect("a value")));
+    (
+        vec(text(), 0..3),
+        (value(), value(), value(), value()),
+        any::<[bool; 3]>(),
+        share(),
+    )
+        .prop_map(
+            |(origins, (methods, headers, exposes, life), flags, enabled)| Cors {
+                origins,
+                methods,
+                headers,
+                exposes,
+                life,
+                credentials: flags[0],
+                private_network: flags[1],
+                forwards_others: flags[2],
+                enabled,
+            },
+        )
+}
+
+fn filter(cors: BoxedStrategy<Cors>) -> impl Strategy<Value = Filter> {
+    prop_oneof![
+        authorization(false)
+            .prop_map(|own| Filter::Authorization(Arc::new(own)))
+            .boxed(),
+        injection()
+            .prop_map(|own| Filter::Injection(Arc::new(own)))
+            .boxed(),
+        rate_limit()
+            .prop_map(|own| Filter::RateLimit(Arc::new(own)))
+            .boxed(),
+        cors.prop_map(|own| Filter::Cors(Arc::new(own))).boxed(),
+    ]
+}
+
+pub(super) fn filters() -> BoxedStrategy<Vec<HttpFilter>> {
+    // What is allowed to other origins stands with routes.
+    let own = (filter(Just(Cors::default()).boxed()), any::<bool>());
+    let all = vec(own, 0..3);
+    all.prop_map(|all| {
+        (0..)
+            .zip(all)
+            .map(|(number, (filter, is_disabled))| HttpFilter {
+                name: format!("filter-{number}"),
+                is_disabled,
+                filter,
+            })
+            .collect()
+    })
+    .boxed()
+}
+
+pub(super) fn overrides() -> BoxedStrategy<Overrides> {
+    let own = prop_oneof![
+        Just(Override::Disabled),
+        filter(cors().boxed()).prop_map(Override::Other),
+    ];
+    proptest::collection::btree_map(name(), own, 0..2).boxed()
+}
