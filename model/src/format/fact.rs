@@ -71,6 +71,12 @@ pub enum Fact {
     BytesSent,
     /// The endpoint.
     UpstreamHost(Part),
+    /// This side's end of the connection to the endpoint.
+    UpstreamLocal(Part),
+    /// Why there was no connection to an endpoint.
+    UpstreamFailure,
+    /// Why the caller's connection was ended, where that is not HTTP's.
+    Termination,
     /// The cluster.
     UpstreamCluster,
     /// How often the request was sent.

@@ -6,7 +6,7 @@ use super::{Command, Fact, HeaderKey, Part, Piece};
 const USUAL_TIME: &str = "%Y-%m-%dT%H:%M:%S.%3fZ";
 
 /// Commands that take nothing.
-const PLAIN: [(&str, Fact); 30] = [
+const PLAIN: [(&str, Fact); 36] = [
     ("RESPONSE_CODE", Fact::ResponseCode),
     ("RESPONSE_FLAGS", Fact::ResponseFlags),
     ("RESPONSE_CODE_DETAILS", Fact::ResponseCodeDetails),
@@ -23,7 +23,16 @@ const PLAIN: [(&str, Fact); 30] = [
         Fact::UpstreamHost(Part::Host),
     ),
     ("UPSTREAM_REMOTE_PORT", Fact::UpstreamHost(Part::Port)),
+    ("UPSTREAM_LOCAL_ADDRESS", Fact::UpstreamLocal(Part::Whole)),
+    (
+        "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT",
+        Fact::UpstreamLocal(Part::Host),
+    ),
+    ("UPSTREAM_LOCAL_PORT", Fact::UpstreamLocal(Part::Port)),
+    ("UPSTREAM_TRANSPORT_FAILURE_REASON", Fact::UpstreamFailure),
+    ("CONNECTION_TERMINATION_DETAILS", Fact::Termination),
     ("UPSTREAM_CLUSTER", Fact::UpstreamCluster),
+    ("UPSTREAM_CLUSTER_RAW", Fact::UpstreamCluster),
     ("UPSTREAM_REQUEST_ATTEMPT_COUNT", Fact::Attempts),
     (
         "DOWNSTREAM_REMOTE_ADDRESS",

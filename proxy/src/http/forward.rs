@@ -433,10 +433,11 @@ impl Call {
         body: Outgoing,
     ) -> Result<(Response<Received>, Lease), Try> {
         let limits = self.upstream().limits();
-        let mut lease = pool
-            .lease(self.is_h2, limits)
-            .await
-            .map_err(|error| Try::of(error.fault()))?;
+        let leased = pool.lease(self.is_h2, limits).await;
+        if let Some(record) = &self.record {
+            record.reached(leased.as_ref().map(Lease::local));
+        }
+        let mut lease = leased.map_err(|error| Try::of(error.fault()))?;
         let request = self
             .request(forward, is_kept, pool, &lease, body)
             .map_err(Try::of)?;

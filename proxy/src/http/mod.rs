@@ -29,4 +29,4 @@ mod watched;
 pub(crate) use filter::{Found, Limiters};
 pub(crate) use record::{Record, Watching};
 pub(crate) use service::{Connection, HttpService};
-pub(crate) use view::{endpoint_value, flags, of_connection};
+pub(crate) use view::{endpoint_value, flags, of_connection, socket};

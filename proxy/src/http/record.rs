@@ -25,7 +25,10 @@ use super::view::View;
 use crate::core::Core;
 use crate::logs::Sink;
 use crate::trace::{self, Trace};
+use crate::upstream::ConnectError;
 
+/// What is said of an answer that is an endpoint's.
+pub(super) const VIA_UPSTREAM: &str = "via_upstream";
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What a listener's HTTP, or its bytes, ask to be known.
@@ -136,6 +139,10 @@ pub(super) struct State {
     pub(super) route: Option<Arc<Route>>,
     pub(super) cluster: Option<Arc<str>>,
     pub(super) endpoint: Option<Address>,
+    /// This side's end of the connection to it.
+    pub(super) local: Option<std::net::SocketAddr>,
+    /// Why there was none.
+    pub(super) unreached: Option<Box<str>>,
     pub(super) attempts: u32,
     pub(super) request_end: Option<Moment>,
     pub(super) response_begun: Option<Moment>,
@@ -147,6 +154,13 @@ pub(super) struct State {
     pub(super) details: Option<&'static str>,
     /// Whether the answer went out whole.
     pub(super) is_whole: bool,
+}
+
+impl State {
+    /// Whether the answer is an endpoint's.
+    pub(super) fn is_from_endpoint(&self) -> bool {
+        self.details == Some(VIA_UPSTREAM)
+    }
 }
 
 impl Record {
@@ -218,6 +232,15 @@ impl Record {
         state.attempts += 1;
         state.cluster = cluster.cloned();
         state.endpoint = endpoint.cloned();
+    }
+
+    /// It has a connection to the endpoint, which begins here; or it has none.
+    pub(super) fn reached(&self, outcome: Result<Option<std::net::SocketAddr>, &ConnectError>) {
+        let mut state = self.state.borrow_mut();
+        match outcome {
+            Ok(local) => state.local = local,
+            Err(error) => state.unreached = error.reason().map(String::into_boxed_str),
+        }
     }
 
     /// So many bytes of the request's body came.

@@ -21,7 +21,7 @@ use super::answer::Answer;
 use super::fields::{authority, remove_hop_by_hop};
 use super::filter::{Asking, Passage, Stopped};
 use super::forward::{Call, Unserved, forward};
-use super::record::{Record, Watching};
+use super::record::{Record, VIA_UPSTREAM, Watching};
 use super::watched::watch;
 use super::{edge, respond, tunnel};
 use crate::core::{Core, TableCell};
@@ -61,6 +61,8 @@ pub(crate) struct Connection {
     pub(crate) version: Option<rustls::ProtocolVersion>,
     /// Its cipher suite.
     pub(crate) cipher: Option<rustls::CipherSuite>,
+    /// Why it was ended, where that is not HTTP's.
+    pub(crate) terminated: Option<Box<str>>,
     /// The certificate it showed.
     pub(crate) certificate: Option<rustls::pki_types::CertificateDer<'static>>,
     /// What endpoints are told of that.
@@ -377,7 +379,7 @@ impl HttpService {
         seen: &Seen,
     ) -> Response<Answer> {
         let unserved = match outcome {
-            Ok(response) => return way.back(Some("via_upstream"), seen, response),
+            Ok(response) => return way.back(Some(VIA_UPSTREAM), seen, response),
             Err(unserved) => unserved,
         };
         if matches!(unserved.fault, Fault::UnknownCluster) {

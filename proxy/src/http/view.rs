@@ -14,6 +14,8 @@ use http::{HeaderMap, HeaderName, Version};
 use super::Connection;
 use super::record::{REQUEST_ID, Record, State};
 
+const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+
 /// A request as it is known at one point; while its headers or its answer's are being changed, those count.
 pub(super) struct View<'a> {
     pub(super) record: &'a Record,
@@ -65,6 +67,19 @@ impl View<'_> {
         })
     }
 
+    /// How long the endpoint took for its answer's head, in milliseconds: no endpoint and no caller is told that, but a log may ask
+    /// for the header that Envoy has for it.
+    fn service_time(&self, keys: &[HeaderKey]) -> Option<Value<'static>> {
+        let is_it = |key: &HeaderKey| *key == HeaderKey::Header(SERVICE_TIME);
+        let state = &self.state;
+        if !self.is_log || !state.is_from_endpoint() || !keys.iter().any(is_it) {
+            return None;
+        }
+        let begun = state.request_end.unwrap_or(self.record.begun);
+        let took = state.response_begun?.since(begun).as_millis();
+        Some(Value::Number(u64::try_from(took).unwrap_or(u64::MAX)))
+    }
+
     /// Milliseconds from the request's head to a moment.
     fn since(&self, moment: fairlead_model::Moment) -> Value<'static> {
         Value::Number(
@@ -82,7 +97,9 @@ impl Facts for View<'_> {
                 .iter()
                 .find_map(|key| self.request_part(key))
                 .map(Value::Text),
-            Fact::Response(keys) => self.first(self.response.unwrap_or(&state.response), keys),
+            Fact::Response(keys) => self
+                .first(self.response.unwrap_or(&state.response), keys)
+                .or_else(|| self.service_time(keys)),
             Fact::Trailer(keys) => self.first(&state.trailers, keys),
             Fact::ResponseCode => Some(Value::Number(u64::from(state.status))),
             Fact::ResponseFlags => Some(flags(state.flags)),
@@ -98,6 +115,8 @@ impl Facts for View<'_> {
             Fact::BytesReceived => Some(Value::Number(state.received)),
             Fact::BytesSent => Some(Value::Number(state.sent)),
             Fact::UpstreamHost(part) => endpoint_value(state.endpoint.as_ref()?, *part),
+            Fact::UpstreamLocal(part) => socket(state.local?, *part),
+            Fact::UpstreamFailure => state.unreached.as_deref().map(Value::text),
             Fact::UpstreamCluster => state.cluster.as_deref().map(Value::text),
             Fact::Attempts => Some(Value::Number(u64::from(state.attempts))),
             Fact::RemoteAddress(part) => caller(connection, state.caller, *part),
@@ -132,6 +151,7 @@ pub(crate) fn of_connection<'a>(connection: &'a Connection, fact: &Fact) -> Opti
             socket(connection.source?, *part)
         }
         Fact::LocalAddress(part) => socket(connection.destination?, *part),
+        Fact::Termination => connection.terminated.as_deref().map(Value::text),
         Fact::ServerName => connection.server_name.as_deref().map(Value::text),
         Fact::PeerUriSan => match &connection.peer {
             Peer::Known(id) => Some(Value::text(id.as_str())),
@@ -161,7 +181,7 @@ fn caller(connection: &Connection, believed: Option<IpAddr>, part: Part) -> Opti
     }
 }
 
-fn socket(address: SocketAddr, part: Part) -> Option<Value<'static>> {
+pub(crate) fn socket(address: SocketAddr, part: Part) -> Option<Value<'static>> {
     Some(match part {
         Part::Whole => Value::owned(address.to_string()),
         Part::Host => Value::owned(address.ip().to_string()),

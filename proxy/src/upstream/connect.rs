@@ -76,6 +76,19 @@ impl ConnectError {
     }
 }
 
+impl ConnectError {
+    /// What made it fail, without where; nothing where it was not tried.
+    pub(crate) fn reason(&self) -> Option<String> {
+        match self {
+            Self::Refused { source, .. } | Self::Tls { source, .. } => Some(source.to_string()),
+            Self::Late { .. } => Some("connection timeout".to_owned()),
+            Self::Http { source, .. } => Some(source.to_string()),
+            Self::Http2 { source, .. } => Some(source.to_string()),
+            Self::Limit => None,
+        }
+    }
+}
+
 /// Makes connections to the endpoints of a cluster.
 #[derive(Debug)]
 pub(crate) struct Connector {

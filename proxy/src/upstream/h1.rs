@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -53,6 +54,8 @@ pub(crate) struct Http1 {
     sender: SendRequest<Outgoing>,
     connection: Driven,
     open: Open,
+    /// This side's end.
+    pub(super) local: Option<SocketAddr>,
     /// How many requests it has carried.
     pub(super) requests: u32,
     /// When its last answer ended.
@@ -105,6 +108,7 @@ impl Http1 {
     ///
     /// When hyper refuses to begin.
     pub(super) async fn begin(stream: Stream, open: Open) -> hyper::Result<Box<Self>> {
+        let local = stream.local();
         let (sender, connection) = Builder::new()
             .handshake::<_, Outgoing>(TokioIo::new(stream))
             .await?;
@@ -115,6 +119,7 @@ impl Http1 {
                 is_running: true,
             },
             open,
+            local,
             requests: 0,
             since: Moment::default(),
         }))

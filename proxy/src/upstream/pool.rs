@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,10 +54,18 @@ pub(crate) struct Pool {
     settled_h2: Cell<Option<bool>>,
 }
 
+/// What all streams of an HTTP/2 connection know of it.
+#[derive(Debug)]
+pub(crate) struct Line {
+    is_open: Cell<bool>,
+    /// This side's end.
+    local: Option<SocketAddr>,
+}
+
 #[derive(Debug, Clone)]
 struct Multiplexed {
     sender: SendRequest<Bytes>,
-    is_open: Rc<Cell<bool>>,
+    line: Rc<Line>,
     running: Rc<Cell<u32>>,
     places: Rc<Places>,
     used: Rc<Cell<Moment>>,
@@ -85,7 +94,7 @@ pub(crate) enum Lease {
     /// HTTP/2.
     Http2 {
         sender: SendRequest<Bytes>,
-        is_open: Rc<Cell<bool>>,
+        line: Rc<Line>,
         used: Rc<Cell<Moment>>,
         _running: Running,
     },
@@ -242,10 +251,10 @@ impl Pool {
                 return self.begin_h1(connected, place).await;
             }
         }
-        let (sender, is_open) = self.begin_h2(connected, place).await?;
+        let (sender, line) = self.begin_h2(connected, place).await?;
         let multiplexed = Multiplexed {
             sender,
-            is_open,
+            line,
             running: Rc::default(),
             places: Rc::clone(&self.places),
             used: Rc::default(),
@@ -260,7 +269,7 @@ impl Pool {
     fn running_h2(&self) -> Option<Lease> {
         let mut multiplexed = self.multiplexed.borrow_mut();
         let most = self.connector.requests_per_connection.unwrap_or(u32::MAX);
-        multiplexed.retain(|own| own.is_open.get() && own.requests.get() < most);
+        multiplexed.retain(|own| own.line.is_open.get() && own.requests.get() < most);
         multiplexed
             .iter()
             .find(|own| own.has_room())
@@ -317,7 +326,8 @@ impl Pool {
         &self,
         connected: Connected,
         place: Place,
-    ) -> Result<(SendRequest<Bytes>, Rc<Cell<bool>>), ConnectError> {
+    ) -> Result<(SendRequest<Bytes>, Rc<Line>), ConnectError> {
+        let local = connected.stream.local();
         let gathered = Gathered::new(connected.stream);
         let (sender, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
@@ -331,8 +341,11 @@ impl Pool {
                 source,
             })?;
         self.figures.upstream_cx_http2_total.increment();
-        let is_open = Rc::new(Cell::new(true));
-        let open = Rc::clone(&is_open);
+        let line = Rc::new(Line {
+            is_open: Cell::new(true),
+            local,
+        });
+        let own = Rc::clone(&line);
         let counted = Open::new(&self.figures, place);
         tokio::task::spawn_local(async move {
             let running = poll_fn(|context| {
@@ -342,10 +355,10 @@ impl Pool {
             if let Err(error) = running.await {
                 tracing::debug!(%error, "a connection to an endpoint broke");
             }
-            open.set(false);
+            own.is_open.set(false);
             drop(counted);
         });
-        Ok((sender, is_open))
+        Ok((sender, line))
     }
 
     fn address(&self) -> Address {
@@ -364,9 +377,9 @@ impl Pool {
             .extract_if(.., |own| is_old(own.since) || !own.is_ready())
             .collect::<Vec<_>>();
         old.into_iter().for_each(Http1::close);
-        self.multiplexed
-            .borrow_mut()
-            .retain(|own| own.is_open.get() && (own.running.get() > 0 || !is_old(own.used.get())));
+        self.multiplexed.borrow_mut().retain(|own| {
+            own.line.is_open.get() && (own.running.get() > 0 || !is_old(own.used.get()))
+        });
     }
 }
 
@@ -381,7 +394,7 @@ impl Multiplexed {
         self.requests.set(self.requests.get() + 1);
         Lease::Http2 {
             sender: self.sender.clone(),
-            is_open: Rc::clone(&self.is_open),
+            line: Rc::clone(&self.line),
             used: Rc::clone(&self.used),
             _running: Running(Rc::clone(&self.running), Rc::clone(&self.places)),
         }
@@ -392,6 +405,14 @@ impl Lease {
     /// Whether it is HTTP/2.
     pub(crate) fn is_h2(&self) -> bool {
         matches!(self, Self::Http2 { .. })
+    }
+
+    /// This side's end of the connection.
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Http1 { connection, .. } => connection.local,
+            Self::Http2 { line, .. } => line.local,
+        }
     }
 
     /// Sends a request, and waits for the head of the answer.
@@ -407,12 +428,10 @@ impl Lease {
                     error: Failure::Http1(error.into_error()),
                 }),
             },
-            Self::Http2 {
-                sender, is_open, ..
-            } => {
+            Self::Http2 { sender, line, .. } => {
                 if let Err(error) = poll_fn(|context| sender.poll_ready(context)).await {
                     // It ended, or is about to (GOAWAY): no other request shall find it.
-                    is_open.set(false);
+                    line.is_open.set(false);
                     return Err(Sent {
                         request: Some(request),
                         error: Failure::Http2(error),

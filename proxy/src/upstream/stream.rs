@@ -1,6 +1,7 @@
 //! A connection, whatever carries it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -38,6 +39,11 @@ impl Stream {
         } else {
             Self::Looked(Box::new((looked, self)))
         }
+    }
+
+    /// This side's end, where there is TCP below.
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        self.tcp().and_then(|tcp| tcp.local_addr().ok())
     }
 
     /// The TCP connection below, where there is one.

@@ -5,14 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fairlead_model::balance::{EndpointKey, Finish, Wanted};
-use fairlead_model::cluster::Endpoint;
 use fairlead_model::fault::Fault;
 use fairlead_model::listener::Tcp;
 
 use super::lines::Line;
 use crate::core::Core;
 use crate::tcp;
-use crate::upstream::{Held, Pool, Stream, Upstream, judged};
+use crate::upstream::{ConnectError, Held, Lease, Pool, Stream, Upstream, judged};
 
 /// Sends bytes to an endpoint and back; `original` is the address that the caller wanted to reach.
 pub(super) async fn serve(
@@ -31,18 +30,26 @@ pub(super) async fn serve(
 }
 
 /// A connection to an endpoint: its own, or a tunnel through HTTP/2 (CONNECT) that others share.
-async fn reach(pool: &Rc<Pool>, upstream: &Upstream, settings: &Tcp) -> Result<Stream, Fault> {
+async fn reach(
+    pool: &Rc<Pool>,
+    upstream: &Upstream,
+    settings: &Tcp,
+    line: Option<&Line>,
+) -> Result<Stream, Fault> {
+    let note = |outcome: Result<Option<SocketAddr>, &ConnectError>| {
+        if let Some(line) = line {
+            line.reached(outcome);
+        }
+    };
     let limits = upstream.limits();
     let Some(authority) = &settings.tunnel else {
-        return pool
-            .connect_raw(limits)
-            .await
-            .map_err(|error| error.fault());
+        let made = pool.connect_raw(limits).await;
+        note(made.as_ref().map(Stream::local));
+        return made.map_err(|error| error.fault());
     };
-    let mut lease = pool
-        .lease(true, limits)
-        .await
-        .map_err(|error| error.fault())?;
+    let leased = pool.lease(true, limits).await;
+    note(leased.as_ref().map(Lease::local));
+    let mut lease = leased.map_err(|error| error.fault())?;
     let request = http::Request::connect(authority)
         .body(())
         .map_err(|_| Fault::Internal)?;
@@ -62,7 +69,8 @@ async fn connect(
     upstream: &Upstream,
     settings: &Tcp,
     at: Option<SocketAddr>,
-    goes_to: impl Fn(Option<&Arc<Endpoint>>),
+    name: &Arc<str>,
+    line: Option<&Line>,
 ) -> Result<(EndpointKey, Stream), Fault> {
     let mut tried = Vec::new();
     loop {
@@ -78,8 +86,10 @@ async fn connect(
                 &core.random,
             )
             .await?;
-        goes_to(pool.endpoint());
-        match reach(&pool, upstream, settings).await {
+        if let Some(line) = line {
+            line.goes_to(name, pool.endpoint().map(|endpoint| &endpoint.address));
+        }
+        match reach(&pool, upstream, settings, line).await {
             Ok(stream) => {
                 let now = core.clock.now();
                 upstream.answered(key, now.since(begun), now);
@@ -120,12 +130,7 @@ async fn forward(
     .ok_or(Fault::LimitReached)?;
     let wanted = upstream.original();
     let at = wanted.and_then(|own| own.address(None, original));
-    let goes_to = |endpoint: Option<&Arc<Endpoint>>| {
-        if let Some(line) = line {
-            line.goes_to(name, endpoint.map(|endpoint| &endpoint.address));
-        }
-    };
-    let (key, endpoint) = connect(core, &upstream, settings, at, goes_to).await?;
+    let (key, endpoint) = connect(core, &upstream, settings, at, name, line).await?;
     let figures = &upstream.figures;
     figures.upstream_cx_active.add(1);
     let copied = tcp::copy(stream, endpoint, settings.idle).await;

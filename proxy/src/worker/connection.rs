@@ -115,12 +115,17 @@ pub(super) async fn serve(
             access,
             service,
         } => {
-            let Some((stream, is_h2)) = secured(&chains, stream, tls, &mut connection).await else {
+            let admitted = admit(&chains, &access, stream, tls, &mut connection).await;
+            if !service.tells_certificates() {
+                connection.certificate = None;
+            }
+            let connection = Rc::new(connection);
+            if let Some(line) = &line {
+                line.is_of(&connection);
+            }
+            let Some((stream, is_h2)) = admitted else {
                 return;
             };
-            if !is_admitted(&chains, &access, &connection) {
-                return;
-            }
             let is_h2 = match service.settings.codec {
                 Codec::Http1 => Some(false),
                 // Without TLS the first bytes are looked at, so that another protocol ends with an orderly close.
@@ -131,13 +136,6 @@ pub(super) async fn serve(
                     _ => None,
                 }),
             };
-            if !service.tells_certificates() {
-                connection.certificate = None;
-            }
-            let connection = Rc::new(connection);
-            if let Some(line) = &line {
-                line.is_of(&connection);
-            }
             http::serve(&chains, &service, stream, is_h2, connection).await;
         }
         Served::Tcp {
@@ -147,15 +145,13 @@ pub(super) async fn serve(
             watching,
         } => {
             let own = Line::begin(&core, watching.as_ref());
-            let secured = secured(&chains, stream, tls, &mut connection).await;
+            let admitted = admit(&chains, &access, stream, tls, &mut connection).await;
             connection.certificate = None;
             let connection = Rc::new(connection);
             for line in own.iter().chain(&line) {
                 line.is_of(&connection);
             }
-            if let Some((stream, _)) = secured
-                && is_admitted(&chains, &access, &connection)
-            {
+            if let Some((stream, _)) = admitted {
                 let line = own.as_ref().or(line.as_ref());
                 let original = connection.original;
                 Box::pin(bytes::serve(&core, &settings, stream, original, line)).await;
@@ -234,16 +230,38 @@ async fn arrive(
         protocols: &protocols,
     };
     let Some(served) = chains.served(&arrived) else {
+        connection.terminated = Some("filter_chain_not_found".into());
         chains.figures.no_filter_chain_match.increment();
         return None;
     };
     Some((stream, served, spoken))
 }
 
-/// Whether all rules let a connection in.
-fn is_admitted(chains: &Chains, access: &[Arc<Authorization>], connection: &Connection) -> bool {
+/// Makes the TLS handshake where the chain has one, and lets in whom all rules let in; says whether ALPN settled HTTP/2.
+async fn admit(
+    chains: &Chains,
+    access: &[Arc<Authorization>],
+    stream: Stream,
+    tls: Option<Arc<ServerConfig>>,
+    connection: &mut Connection,
+) -> Option<(Stream, Option<bool>)> {
+    let secured = secured(chains, stream, tls, connection).await?;
+    if let Some(policy) = denied(chains, access, connection) {
+        let details = format!("rbac_access_denied_matched_policy[{policy}]");
+        connection.terminated = Some(details.replace(' ', "_").into_boxed_str());
+        return None;
+    }
+    Some(secured)
+}
+
+/// The policy that keeps a connection out, or `none` where none lets it in; nothing where all rules do.
+fn denied<'a>(
+    chains: &Chains,
+    access: &'a [Arc<Authorization>],
+    connection: &Connection,
+) -> Option<&'a str> {
     if access.is_empty() {
-        return true;
+        return None;
     }
     let asked = Asked {
         head: None,
@@ -255,7 +273,7 @@ fn is_admitted(chains: &Chains, access: &[Arc<Authorization>], connection: &Conn
         scope: OnceCell::new(),
     };
     let figures = &chains.figures;
-    access.iter().all(|own| {
+    access.iter().find_map(|own| {
         if let Some(shadow) = &own.shadow {
             match shadow.decide(&asked).is_allowed {
                 true => figures.rbac_shadow_allowed.increment(),
@@ -263,11 +281,12 @@ fn is_admitted(chains: &Chains, access: &[Arc<Authorization>], connection: &Conn
             }
         }
         let verdict = own.rules.as_ref().map(|rules| rules.decide(&asked));
-        match verdict.is_none_or(|own| own.is_allowed) {
-            true => figures.rbac_allowed.increment(),
-            false => figures.rbac_denied.increment(),
+        let verdict = verdict.filter(|verdict| !verdict.is_allowed);
+        match verdict {
+            None => figures.rbac_allowed.increment(),
+            Some(_) => figures.rbac_denied.increment(),
         }
-        verdict.is_none_or(|own| own.is_allowed)
+        verdict.map(|verdict| verdict.policy.unwrap_or("none"))
     })
 }
 
@@ -352,6 +371,7 @@ async fn secure(
             return None;
         }
         Err(_) => {
+            connection.terminated = Some("transport socket timeout was reached".into());
             chains.figures.ssl_connection_error.increment();
             return None;
         }

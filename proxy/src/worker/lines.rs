@@ -1,6 +1,7 @@
 //! Access logs of connections: of a listener, and of bytes that pass through. A line is written when the connection ends.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +13,8 @@ use fairlead_model::format::{Fact, Facts, Flags, Value, time};
 use http::HeaderMap;
 
 use crate::core::Core;
-use crate::http::{Connection, Watching, endpoint_value, flags, of_connection};
+use crate::http::{Connection, Watching, endpoint_value, flags, of_connection, socket};
+use crate::upstream::ConnectError;
 
 /// A connection of which a line is written when this is dropped.
 pub(super) struct Line {
@@ -25,6 +27,8 @@ pub(super) struct Line {
     details: Cell<Option<&'static str>>,
     bytes: Cell<(u64, u64)>,
     target: RefCell<Option<(Arc<str>, Option<Address>)>>,
+    local: Cell<Option<SocketAddr>>,
+    unreached: RefCell<Option<String>>,
 }
 
 impl Line {
@@ -42,6 +46,8 @@ impl Line {
             details: Cell::default(),
             bytes: Cell::default(),
             target: RefCell::default(),
+            local: Cell::default(),
+            unreached: RefCell::default(),
         })
     }
 
@@ -53,6 +59,14 @@ impl Line {
     /// It goes to this endpoint.
     pub(super) fn goes_to(&self, cluster: &Arc<str>, endpoint: Option<&Address>) {
         *self.target.borrow_mut() = Some((Arc::clone(cluster), endpoint.cloned()));
+    }
+
+    /// It has a connection to the endpoint, which begins here; or it has none.
+    pub(super) fn reached(&self, outcome: Result<Option<SocketAddr>, &ConnectError>) {
+        match outcome {
+            Ok(local) => self.local.set(local),
+            Err(error) => *self.unreached.borrow_mut() = error.reason(),
+        }
     }
 
     /// So many bytes came from the caller and went to it.
@@ -73,6 +87,7 @@ struct Ended<'a> {
     line: &'a Line,
     connection: Option<Rc<Connection>>,
     target: Option<(Arc<str>, Option<Address>)>,
+    unreached: Option<String>,
 }
 
 impl Facts for Ended<'_> {
@@ -92,6 +107,8 @@ impl Facts for Ended<'_> {
             Fact::StartTime(pattern) => Some(Value::owned(time(pattern, line.at))),
             Fact::UpstreamCluster => Some(Value::text(&self.target.as_ref()?.0)),
             Fact::UpstreamHost(part) => endpoint_value(self.target.as_ref()?.1.as_ref()?, *part),
+            Fact::UpstreamLocal(part) => socket(line.local.get()?, *part),
+            Fact::UpstreamFailure => self.unreached.as_deref().map(Value::text),
             other => of_connection(self.connection.as_deref()?, other),
         }
     }
@@ -103,6 +120,7 @@ impl Drop for Line {
             line: self,
             connection: self.connection.take(),
             target: self.target.take(),
+            unreached: self.unreached.take(),
         };
         let flags = self.flags.get();
         self.watching
