@@ -1,6 +1,7 @@
 //! Bodies as they pass through: streamed frame by frame, never gathered, except what a retry asked to keep.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -10,7 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::http::Record;
+use crate::http::{Copies, Record};
 use crate::limit::{Flow, Limit};
 
 /// Why a body ended early.
@@ -49,6 +50,8 @@ pub(crate) enum Outgoing {
     Minded(Box<(Incoming, Mind)>),
     /// As it comes in, kept for another try.
     Kept(Replay),
+    /// A copy of one that came in.
+    Copied(VecDeque<Bytes>),
 }
 
 impl Body for Outgoing {
@@ -74,6 +77,7 @@ impl Body for Outgoing {
                 mind.poll(incoming, context)
             }
             Self::Kept(replay) => replay.poll_frame(context),
+            Self::Copied(copied) => Poll::Ready(copied.pop_front().map(|own| Ok(Frame::data(own)))),
         }
     }
 
@@ -83,6 +87,7 @@ impl Body for Outgoing {
             Self::Stream(incoming) | Self::Timed(incoming, _) => incoming.is_end_stream(),
             Self::Minded(minded) => minded.0.is_end_stream(),
             Self::Kept(replay) => replay.is_end_stream(),
+            Self::Copied(copied) => copied.is_empty(),
         }
     }
 
@@ -92,6 +97,9 @@ impl Body for Outgoing {
             Self::Stream(incoming) | Self::Timed(incoming, _) => incoming.size_hint(),
             Self::Minded(minded) => minded.0.size_hint(),
             Self::Kept(replay) => replay.shared.borrow().size,
+            Self::Copied(copied) => {
+                SizeHint::with_exact(copied.iter().map(|own| own.len() as u64).sum())
+            }
         }
     }
 }
@@ -119,9 +127,16 @@ pub(crate) struct Mind {
     pub(crate) record: Option<Rc<Record>>,
     pub(crate) flow: Rc<Flow>,
     pub(crate) limit: Option<Limit>,
+    /// What is sent elsewhere too.
+    pub(crate) copies: Option<Box<Copies>>,
 }
 
 impl Mind {
+    /// Whether nothing but its time is noted.
+    pub(crate) fn is_timed_only(&self) -> bool {
+        self.limit.is_none() && self.record.is_none() && self.copies.is_none()
+    }
+
     fn poll(
         &mut self,
         incoming: &mut Incoming,
@@ -129,6 +144,7 @@ impl Mind {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = Pin::new(&mut *incoming).poll_frame(context);
         let has_ended = self.flow.note(&frame, incoming);
+        Copies::note(&mut self.copies, &frame, has_ended);
         let Poll::Ready(frame) = frame else {
             if let Some(limit) = &mut self.limit
                 && limit.poll(context).is_ready()

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fairlead_model::budget::RetryBudget;
-use fairlead_model::route::RouteTable;
+use fairlead_model::route::{Route, RouteTable};
 use fairlead_model::{Snapshot, share};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
-use crate::http::{Found, Limiters};
+use crate::http::{DarkRoutes, Found, Limiters};
 use crate::limit::Timers;
 use crate::logs::Logs;
 use crate::metrics::{Figures, LATENCY_BOUNDS, ProcessFigures, RouteFigures};
@@ -94,6 +94,9 @@ impl Shared {
 /// The routes a listener uses now; another table may take its place at any time.
 pub(crate) type TableCell = Rc<RefCell<Option<Arc<RouteTable>>>>;
 
+/// Numbers by the addresses of a route, which is kept, and of a cluster's name in it.
+type KnownRoutes = HashMap<(usize, usize), (Arc<Route>, Arc<RouteFigures>)>;
+
 /// What one worker holds.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -108,7 +111,9 @@ pub(crate) struct Core {
     pub(crate) figures: Arc<ProcessFigures>,
     /// The buckets of rate limits.
     pub(crate) limiters: Found,
-    routes: RefCell<HashMap<(usize, usize), Arc<RouteFigures>>>,
+    /// The routes of dark traffic.
+    pub(crate) dark: DarkRoutes,
+    routes: RefCell<KnownRoutes>,
     budgets: RefCell<HashMap<String, Rc<RefCell<Budget>>>>,
 }
 
@@ -125,6 +130,7 @@ impl Core {
             snapshot: RefCell::default(),
             connections: Cell::new(0),
             limiters: Found::default(),
+            dark: DarkRoutes::default(),
             routes: RefCell::default(),
             budgets: RefCell::default(),
         })
@@ -135,14 +141,15 @@ impl Core {
         self.upstreams.borrow().get(name).cloned()
     }
 
-    /// The numbers of what a route sends to a cluster. Both names live in the snapshot: their addresses find them again.
-    pub(crate) fn route_figures(&self, route: &str, cluster: &str) -> Arc<RouteFigures> {
-        let key = (route.as_ptr() as usize, cluster.as_ptr() as usize);
-        if let Some(figures) = self.routes.borrow().get(&key) {
+    /// The numbers of what a route sends to one of its clusters; the addresses of both find them again.
+    pub(crate) fn route_figures(&self, route: &Arc<Route>, cluster: &str) -> Arc<RouteFigures> {
+        let key = (Arc::as_ptr(route) as usize, cluster.as_ptr() as usize);
+        if let Some((_, figures)) = self.routes.borrow().get(&key) {
             return Arc::clone(figures);
         }
-        let figures = self.shared.figures.route(route, cluster);
-        self.routes.borrow_mut().insert(key, Arc::clone(&figures));
+        let figures = self.shared.figures.route(&route.name, cluster);
+        let known = (Arc::clone(route), Arc::clone(&figures));
+        self.routes.borrow_mut().insert(key, known);
         figures
     }
 
@@ -164,6 +171,7 @@ impl Core {
     pub(crate) fn forget_routes(&self) {
         self.routes.borrow_mut().clear();
         self.limiters.clear();
+        self.dark.clear();
     }
 
     /// The place of one of these, by their weights; nothing when none has any.

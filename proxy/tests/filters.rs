@@ -6,35 +6,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fairlead_proxy::metrics::{Stat, stats};
 use fairlead_xds::bootstrap;
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use support::{Endpoint, Proxy, text_answer};
+use support::features::{example, figure};
+use support::{Endpoint, text_answer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-/// A proxy that runs an example, changed so, before an endpoint.
-async fn example(name: &str, endpoint: &Endpoint, changes: &[(&str, &str)]) -> Proxy {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/proxy/features");
-    let mut text = std::fs::read_to_string(folder.join(name)).expect("the example is there");
-    for (from, to) in changes {
-        assert!(text.contains(from), "{from} is not in {name}");
-        text = text.replacen(from, to, 1);
-    }
-    let port = endpoint.address.port().to_string();
-    text = text.replace("port_value: 8080", &format!("port_value: {port}"));
-    Proxy::start(|address| {
-        let text = text.replace(
-            "port_value: 15001",
-            &format!("port_value: {}", address.port()),
-        );
-        let read = bootstrap(&text, &|_| Ok(Vec::new()));
-        read.unwrap_or_else(|error| panic!("{name}: {error}"))
-            .snapshot
-    })
-    .await
-}
 
 fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
     let mut request = Request::builder()
@@ -45,13 +23,6 @@ fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<Full<B
         request = request.header(*name, *value);
     }
     request.body(Full::default()).expect("a request")
-}
-
-fn figure(proxy: &Proxy, name: &str) -> i128 {
-    match stats(&proxy.shared.figures).get(name) {
-        Some(Stat::Number(number)) => *number,
-        other => panic!("{name}: {other:?}"),
-    }
 }
 
 #[tokio::test]
@@ -356,7 +327,7 @@ fn a_wrong_field_of_a_filter_is_named() {
         (
             "rate-limit.yaml",
             "fill_interval: 1s",
-            "fill_interval: 1ms",
+            "fill_interval: 0.001s",
             format!(
                 "{manager}.http_filters[0].typed_config.token_bucket.fill_interval: 1ms is too short; 50ms or more is allowed"
             ),

@@ -3,8 +3,9 @@
 
 use fairlead_model::balance::PeakEwma;
 use fairlead_model::budget::RetryBudget;
-use fairlead_model::class::{Class, ClassRule, Classes};
+use fairlead_model::class::{Class, ClassRule};
 use fairlead_model::retry::RetryPolicy;
+use fairlead_model::route::{Forward, Mirror};
 
 use crate::field::{Field, Fields, Result};
 use crate::route;
@@ -17,11 +18,7 @@ pub(crate) const ROUTE: &str = "fairlead.mesh.v1.RouteOptions";
 pub(crate) const PEAK_EWMA: &str = "fairlead.mesh.v1.PeakEwma";
 
 /// Reads the options of a route from its metadata into what it forwards.
-pub(crate) fn route(
-    fields: &Fields<'_>,
-    classes: &mut Classes,
-    retry: Option<&mut RetryPolicy>,
-) -> Result<()> {
+pub(crate) fn route(fields: &Fields<'_>, forward: &mut Forward) -> Result<()> {
     let Some(metadata) = fields.get("metadata") else {
         return Ok(());
     };
@@ -35,15 +32,20 @@ pub(crate) fn route(
         return Ok(());
     };
     let own = own.typed(&[ROUTE])?.1.fields()?;
-    classes.rules = own
+    forward.classes.rules = own
         .list("response_classes")?
         .iter()
         .map(class)
         .collect::<Result<_>>()?;
     if let Some(options) = own.get("retry") {
-        let policy = retry
+        let policy = forward
+            .retry
+            .as_mut()
             .ok_or_else(|| options.error("there is no retry_policy that it could be part of"))?;
         bounds(&options, policy)?;
+    }
+    if let Some(options) = own.get("mirror") {
+        mirror(&options, &mut forward.mirrors)?;
     }
     own.finish()
 }
@@ -80,6 +82,27 @@ fn class(field: &Field<'_>) -> Result<ClassRule> {
         .transpose()?;
     fields.finish()?;
     Ok(rule)
+}
+
+/// Options of all mirrors of a route.
+fn mirror(field: &Field<'_>, mirrors: &mut [Mirror]) -> Result<()> {
+    if mirrors.is_empty() {
+        return Err(field.error("there are no request_mirror_policies that it could be part of"));
+    }
+    let fields = field.fields()?;
+    let (safe_only, compares) = (fields.flag("safe_only")?, fields.flag("compare")?);
+    let most = fields
+        .get("body_most")
+        .map(|own| own.number(0, 16 << 20))
+        .transpose()?;
+    for mirror in mirrors {
+        mirror.safe_only = safe_only;
+        mirror.compares = compares;
+        if let Some(most) = most {
+            mirror.body_most = usize::try_from(most).unwrap_or(usize::MAX);
+        }
+    }
+    fields.finish()
 }
 
 fn statuses(fields: &Fields<'_>) -> Result<Vec<u8>> {

@@ -7,7 +7,7 @@ use fairlead_model::TextMatch;
 use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::{
     Action, Affinity, AffinityBy, CookieMade, Forward, HeaderMatch, HeaderTest, HostRewrite,
-    PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect, Route, RouteMatch, RouteTable,
+    Mirror, PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect, Route, RouteMatch, RouteTable,
     Timeouts, VirtualHost, WeightedCluster,
 };
 use http::{Method, StatusCode};
@@ -78,7 +78,7 @@ fn route(field: &Field<'_>, host: &str, number: usize) -> Result<Route> {
     let matches = route_match(&fields.need("match")?)?;
     let action = if let Some(own) = fields.get("route") {
         let mut forward = forward(&own)?;
-        options::route(&fields, &mut forward.classes, forward.retry.as_mut())?;
+        options::route(&fields, &mut forward)?;
         if let Some(most) = fields.get("per_request_buffer_limit_bytes")
             && let Some(retry) = &mut forward.retry
         {
@@ -266,6 +266,9 @@ fn forward(field: &Field<'_>) -> Result<Forward> {
     if let Some(retry) = fields.get("retry_policy") {
         forward.retry = Some(retry_policy(&retry)?);
     }
+    for own in fields.list("request_mirror_policies")? {
+        forward.mirrors.push(mirror(&own, &forward.clusters)?);
+    }
     for own in fields.list("hash_policy")? {
         forward.affinity.push(affinity(&own)?);
     }
@@ -316,6 +319,26 @@ fn clusters(fields: &Fields<'_>) -> Result<Vec<WeightedCluster>> {
         return Err(weighted.error("at least one weight above 0 is required"));
     }
     Ok(clusters)
+}
+
+/// A `RequestMirrorPolicy`.
+fn mirror(field: &Field<'_>, live: &[WeightedCluster]) -> Result<Mirror> {
+    let fields = field.fields()?;
+    let cluster = fields.need("cluster")?;
+    let mut mirror = Mirror::to(cluster.text()?);
+    if live.iter().any(|own| own.name == mirror.cluster) {
+        return Err(cluster.error(format!(
+            "{:?} has the request itself; another cluster is expected",
+            mirror.cluster
+        )));
+    }
+    if let Some(share) = fields.get("runtime_fraction") {
+        mirror.share = share.runtime_share()?;
+    }
+    mirror.keeps_host = fields.flag("disable_shadow_host_suffix_append")?;
+    fields.ignore(&["trace_sampled"]);
+    fields.finish()?;
+    Ok(mirror)
 }
 
 fn rewrite(fields: &Fields<'_>) -> Result<Option<PathRewrite>> {

@@ -6,6 +6,7 @@
 
 mod changes;
 mod matching;
+mod mirror;
 mod precedence;
 mod table;
 
@@ -18,6 +19,7 @@ pub use changes::{HeaderChange, HeaderChanges, HeaderText, OnPresent};
 pub use matching::{
     HeaderMatch, HeaderTest, PathMatch, QueryMatch, QueryTest, RequestHead, RouteMatch,
 };
+pub use mirror::Mirror;
 pub use precedence::{GatewayRule, precedence};
 pub use table::{Matched, RouteTable, TableError};
 
@@ -97,6 +99,8 @@ pub struct Forward {
     pub subset: Vec<(String, String)>,
     /// Protocols a caller may change to: `websocket`, `CONNECT`; lower case.
     pub upgrades: Vec<String>,
+    /// Who gets copies of requests.
+    pub mirrors: Vec<Mirror>,
 }
 
 impl Forward {
@@ -113,6 +117,7 @@ impl Forward {
             affinity: Vec::new(),
             subset: Vec::new(),
             upgrades: Vec::new(),
+            mirrors: Vec::new(),
         }
     }
 }

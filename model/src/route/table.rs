@@ -134,10 +134,14 @@ impl RouteTable {
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<str>> {
         let routes = self.hosts.iter().flat_map(|host| &host.routes);
         let sends = routes.filter_map(|route| match &route.action {
-            Action::Forward(forward) => Some(&forward.clusters),
+            Action::Forward(forward) => Some(forward),
             _ => None,
         });
-        sends.flatten().map(|cluster| &cluster.name)
+        sends.flat_map(|forward| {
+            let mirrors = forward.mirrors.iter().map(|mirror| &mirror.cluster);
+            let live = forward.clusters.iter().map(|cluster| &cluster.name);
+            live.chain(mirrors)
+        })
     }
 
     /// Whether a port in the request's host is not looked at.

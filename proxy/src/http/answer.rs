@@ -167,6 +167,9 @@ fn pass(
                 }
                 if let Some(data) = frame.data_ref() {
                     own.bytes += data.remaining() as u64;
+                    if let Some(compared) = &own.call.compared {
+                        compared.live_part(data);
+                    }
                 } else if let Some(trailers) = frame.trailers_ref() {
                     own.trailers(trailers);
                 }
@@ -326,6 +329,9 @@ impl Exchange {
     }
 
     fn end_at(self, class: Option<Class>, now: Moment) {
+        if let (Some(compared), Some(_)) = (&self.call.compared, class) {
+            compared.live(self.status);
+        }
         let is_rejection = class::is_rejection(self.status, self.grpc);
         let finish = Finish {
             judged: class.map(|class| judged(class.is_failure(), is_rejection)),

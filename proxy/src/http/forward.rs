@@ -25,6 +25,7 @@ use super::aim::{Changes, end, silence};
 use super::answer::{Answer, Exchange};
 use super::attempt::{Attempt, Try, failure, retry_after};
 use super::fields::reshape;
+use super::mirror::{self, Compared};
 use super::record::Record;
 use super::respond::grpc_status;
 use super::retry::run;
@@ -56,6 +57,8 @@ pub(super) struct Call {
     pub(super) target: Option<Target>,
     pub(super) active: Option<Active>,
     pub(super) record: Option<Rc<Record>>,
+    /// The answer to its copy, which is compared with its own.
+    pub(super) compared: Option<Rc<Compared>>,
 }
 
 /// Where a call goes.
@@ -126,7 +129,7 @@ pub(super) async fn forward(
         fault,
         cluster: Some(cluster),
     };
-    let mind = if hyper::body::Body::is_end_stream(&body) {
+    let mut mind = if hyper::body::Body::is_end_stream(&body) {
         None
     } else {
         call.mind(limits)
@@ -134,6 +137,14 @@ pub(super) async fn forward(
     let flow = mind.as_ref().map(|mind| Rc::clone(&mind.flow));
     call.aim(forward, cluster, limits, flow.clone())
         .map_err(unserved)?;
+    if !forward.mirrors.is_empty()
+        && let Some(copies) = mirror::copies(&mut call, forward)
+    {
+        match &mut mind {
+            None => copies.send(),
+            Some(mind) => mind.copies = Some(copies),
+        }
+    }
     let policy = forward.retry.as_ref();
     let body = match (policy, mind) {
         _ if hyper::body::Body::is_end_stream(&body) => Outgoing::Empty,
@@ -143,9 +154,7 @@ pub(super) async fn forward(
             mind.unwrap_or_default(),
         )),
         (None, None) => Outgoing::Stream(body),
-        (None, Some(mind)) if mind.limit.is_none() && mind.record.is_none() => {
-            Outgoing::Timed(body, mind.flow)
-        }
+        (None, Some(mind)) if mind.is_timed_only() => Outgoing::Timed(body, mind.flow),
         (None, Some(mind)) => Outgoing::Minded(Box::new((body, mind))),
     };
     let outcome = match policy {
@@ -158,6 +167,20 @@ pub(super) async fn forward(
         _ => outcome,
     }
     .map_err(unserved)
+}
+
+/// Sends a copy, for which nobody waits.
+pub(super) async fn dark(
+    mut call: Box<Call>,
+    body: Outgoing,
+    route: &Route,
+    limits: &HttpTimeouts,
+) -> Result<Response<Answer>, Fault> {
+    let Action::Forward(forward) = &route.action else {
+        return Err(Fault::Internal);
+    };
+    call.aim(forward, 0, limits, None)?;
+    run_once(call, forward, body).await
 }
 
 /// One try, and another only where the connection had ended before the request was sent.
@@ -224,13 +247,14 @@ impl Call {
                 .as_ref()
                 .is_some_and(|own| own.per_try.is_some())
             || silence(forward, limits).is_some();
-        if limit.is_none() && self.record.is_none() && !is_timed {
+        if limit.is_none() && self.record.is_none() && !is_timed && forward.mirrors.is_empty() {
             return None;
         }
         Some(Mind {
             record: self.record.clone(),
             flow: Rc::default(),
             limit,
+            copies: None,
         })
     }
 
@@ -527,7 +551,7 @@ impl Call {
         let name = cluster.map_or("", |cluster| &*cluster.name);
         let record = self.record.clone();
         let exchange = Exchange {
-            figures: self.core.route_figures(&self.route.name, name),
+            figures: self.core.route_figures(&self.route, name),
             key,
             lease: Some(lease),
             status,

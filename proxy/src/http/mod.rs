@@ -4,7 +4,7 @@
 //! caller; [`filter`] does what the listener's filters ask; [`aim`] finds out where it goes, [`affinity`] what keeps it with one endpoint; [`forward`] makes a try, [`retry`] more of them; [`answer`] is the body
 //! on its way back, which counts when it ends; [`respond`] writes the proxy's own answers; [`record`] keeps what
 //! is asked for of a request, [`view`] names it, and [`watched`] sees its answer end; [`fields`] holds the rules for
-//! headers that concern one connection only; [`tunnel`] joins two connections after an upgrade or CONNECT.
+//! headers that concern one connection only; [`mirror`] sends copies; [`tunnel`] joins two connections after an upgrade or CONNECT.
 
 mod activity;
 mod affinity;
@@ -18,6 +18,7 @@ mod fields;
 pub(crate) mod fields;
 mod filter;
 mod forward;
+mod mirror;
 mod record;
 mod respond;
 mod retry;
@@ -27,6 +28,7 @@ mod view;
 mod watched;
 
 pub(crate) use filter::{Found, Limiters};
+pub(crate) use mirror::{Copies, DarkRoutes};
 pub(crate) use record::{Record, Watching};
 pub(crate) use service::{Connection, HttpService};
 pub(crate) use view::{endpoint_value, flags, of_connection, socket};

@@ -30,7 +30,10 @@ pub(super) async fn run(
         let again = match &body {
             Outgoing::Empty => None,
             Outgoing::Kept(replay) => replay.again(),
-            Outgoing::Stream(_) | Outgoing::Timed(..) | Outgoing::Minded(_) => {
+            Outgoing::Copied(_)
+            | Outgoing::Stream(_)
+            | Outgoing::Timed(..)
+            | Outgoing::Minded(_) => {
                 return Err(Fault::Internal);
             }
         };

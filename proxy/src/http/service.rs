@@ -367,6 +367,7 @@ impl HttpService {
             target: None,
             active: seen.active.take(),
             record: seen.record.clone(),
+            compared: None,
         });
         Next::Forward(call, body, way)
     }

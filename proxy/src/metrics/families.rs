@@ -322,6 +322,20 @@ figures! {
             request_bytes,
             /// Bytes of answer bodies.
             response_bytes,
+            /// Requests that were copied.
+            mirrored,
+            /// Copies that were left out, since the body was too long.
+            mirror_dropped,
+            /// Copies without a whole answer.
+            mirror_failed,
+            /// Answers to copies with the live answer's status.
+            mirror_status_same,
+            /// Answers to copies with another status than the live answer's.
+            mirror_status_different,
+            /// Answers to copies with the live answer's body.
+            mirror_body_same,
+            /// Answers to copies with another body than the live answer's.
+            mirror_body_different,
         }
         gauges {}
         statuses {

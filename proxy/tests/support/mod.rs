@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test uses a part")]
 
 pub mod certificates;
+pub mod features;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -3,7 +3,7 @@
 use fairlead_model::class::{Class, ClassRule};
 use fairlead_model::retry::RetryPolicy;
 use fairlead_model::route::{
-    Action, Affinity, AffinityBy, Forward, HostRewrite, PathMatch, PathRewrite, QueryMatch,
+    Action, Affinity, AffinityBy, Forward, HostRewrite, Mirror, PathMatch, PathRewrite, QueryMatch,
     QueryTest, Redirect, Route, RouteMatch, RouteTable, VirtualHost, WeightedCluster,
 };
 use http::StatusCode;
@@ -128,6 +128,7 @@ fn forward(forward: &Forward) -> Value {
     let longest = (longest != json!({})).then_some(longest);
     let affinity: Vec<Value> = forward.affinity.iter().map(affinity).collect();
     let subset = (!forward.subset.is_empty()).then(|| endpoint::labels(&forward.subset));
+    let mirrors: Vec<Value> = forward.mirrors.iter().map(mirror).collect();
     let upgrades: Vec<Value> = forward
         .upgrades
         .iter()
@@ -141,6 +142,21 @@ fn forward(forward: &Forward) -> Value {
         .with("hash_policy", json!(affinity))
         .with("metadata_match", json!(subset))
         .with("upgrade_configs", json!(upgrades))
+        .with("request_mirror_policies", json!(mirrors))
+        .done()
+}
+
+fn mirror(mirror: &Mirror) -> Value {
+    Message::default()
+        .with("cluster", json!(&*mirror.cluster))
+        .with(
+            "runtime_fraction",
+            json!({"default_value": share(mirror.share)}),
+        )
+        .with(
+            "disable_shadow_host_suffix_append",
+            json!(mirror.keeps_host),
+        )
         .done()
 }
 
@@ -235,12 +251,21 @@ fn retry(policy: &RetryPolicy) -> Value {
 fn metadata(forward: &Forward) -> Option<Value> {
     let classes: Vec<Value> = forward.classes.rules.iter().map(class).collect();
     let retry = forward.retry.as_ref().and_then(bounds);
-    if classes.is_empty() && retry.is_none() {
+    // They are the same for all mirrors of a route.
+    let mirror = forward.mirrors.first().map(|own| {
+        Message::default()
+            .with("safe_only", json!(own.safe_only))
+            .with("body_most", json!(own.body_most))
+            .with("compare", json!(own.compares))
+            .done()
+    });
+    if classes.is_empty() && retry.is_none() && mirror.is_none() {
         return None;
     }
     let own = Message::default()
         .with("response_classes", json!(classes))
-        .with("retry", json!(retry));
+        .with("retry", json!(retry))
+        .with("mirror", json!(mirror));
     let own = any(options::ROUTE, own.done());
     Some(json!({"typed_filter_metadata": {options::KEY: own}}))
 }

@@ -27,8 +27,8 @@ use fairlead_model::listener::{
 use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::{
     Action, Affinity, AffinityBy, CookieMade, Forward, HeaderChange, HeaderChanges, HeaderMatch,
-    HeaderTest, HostRewrite, OnPresent, PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect,
-    Route, RouteMatch, RouteTable, Timeouts, VirtualHost, WeightedCluster,
+    HeaderTest, HostRewrite, Mirror, OnPresent, PathMatch, PathRewrite, QueryMatch, QueryTest,
+    Redirect, Route, RouteMatch, RouteTable, Timeouts, VirtualHost, WeightedCluster,
 };
 use fairlead_model::tls::{
     Certificate, ClientTls, NameKind, NameMatch, Secret, SecretSource, ServerTls, TlsCommon, Trust,

@@ -200,12 +200,13 @@ fn forward() -> impl Strategy<Value = Forward> {
             vec(affinity, 0..3),
             labels(),
             vec(name(), 0..2),
+            mirrors(),
         ),
     )
         .prop_map(
             |(
                 (clusters, rewrite, host, request, grpc_longest),
-                (retry, classes, affinity, subset, upgrades),
+                (retry, classes, affinity, subset, upgrades, mirrors),
             )| Forward {
                 clusters,
                 rewrite,
@@ -221,8 +222,26 @@ fn forward() -> impl Strategy<Value = Forward> {
                 affinity,
                 subset,
                 upgrades,
+                mirrors,
             },
         )
+}
+
+fn mirrors() -> impl Strategy<Value = Vec<Mirror>> {
+    let one = (name(), 0u32..=1_000_000, any::<bool>());
+    (vec(one, 0..3), any::<[bool; 2]>(), 0usize..100_000).prop_map(
+        |(all, [safe_only, compares], body_most)| {
+            let of = |(name, share, keeps_host): (String, u32, bool)| Mirror {
+                cluster: format!("dark-{name}").into(),
+                share,
+                keeps_host,
+                safe_only,
+                body_most,
+                compares,
+            };
+            all.into_iter().map(of).collect()
+        },
+    )
 }
 
 fn action() -> impl Strategy<Value = Action> {
