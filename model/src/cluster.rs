@@ -313,6 +313,9 @@ pub struct CheckAt {
 pub struct NameLookup {
     /// How often, when the answer does not say.
     pub refresh: Duration,
+    /// The pauses after questions that were not answered: the first, doubled with each, and the longest; `refresh` where nothing is
+    /// said.
+    pub failure: Option<(Duration, Duration)>,
     /// Whether the answer says when to ask again.
     pub respects_ttl: bool,
     /// Which addresses are asked for.
@@ -326,10 +329,22 @@ impl Default for NameLookup {
     fn default() -> Self {
         Self {
             refresh: Duration::from_secs(5),
+            failure: None,
             respects_ttl: false,
             family: AddressFamily::default(),
             servers: Vec::new(),
         }
+    }
+}
+
+impl NameLookup {
+    /// How long to wait after so many questions in a row that were not answered, at random so that not all ask at once.
+    pub fn pause(&self, failures: u32, random: &mut fastrand::Rng) -> Duration {
+        let Some((base, most)) = self.failure else {
+            return self.refresh;
+        };
+        let doubled = base.saturating_mul(1 << failures.saturating_sub(1).min(20));
+        doubled.min(most).mul_f64(0.5 + random.f64() / 2.0)
     }
 }
 
@@ -430,4 +445,23 @@ pub enum Probe {
         /// The authority; the cluster's name otherwise.
         authority: Option<String>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_with_failures() {
+        let seconds = Duration::from_secs;
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut names = NameLookup::default();
+        assert_eq!(names.pause(7, &mut random), names.refresh);
+        names.failure = Some((seconds(2), seconds(10)));
+        for (failures, most) in [(1, 2), (2, 4), (3, 8), (4, 10), (u32::MAX, 10)] {
+            let pause = names.pause(failures, &mut random);
+            let most = seconds(most);
+            assert!((most / 2..=most).contains(&pause), "{failures}: {pause:?}");
+        }
+    }
 }

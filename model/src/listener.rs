@@ -75,6 +75,31 @@ pub struct Chain {
     pub handler: Handler,
 }
 
+impl Chain {
+    /// The clusters that it sends to itself; those of a route table that it names are not among them.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<str>> {
+        let (table, tcp) = match &self.handler {
+            Handler::Http(http) => match &http.routes {
+                Routes::Inline(table) => (Some(table), None),
+                Routes::Named(_) => (None, None),
+            },
+            Handler::Tcp(tcp) => (None, Some(tcp)),
+        };
+        let routed = table.into_iter().flat_map(|table| table.clusters());
+        let straight = tcp.into_iter().flat_map(|tcp| &tcp.clusters);
+        routed.chain(straight.map(|(name, _)| name))
+    }
+
+    /// The cluster that its spans are sent to.
+    #[must_use]
+    pub fn traced(&self) -> Option<&Arc<str>> {
+        match &self.handler {
+            Handler::Http(http) => http.tracing.as_ref().map(|tracing| &tracing.cluster),
+            Handler::Tcp(_) => None,
+        }
+    }
+}
+
 /// Which connections a chain takes: all of these, where given.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ChainMatch {

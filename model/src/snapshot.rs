@@ -136,22 +136,37 @@ impl Snapshot {
         add(&mut self.secrets, secrets, others, |own| &own.secrets);
     }
 
-    /// The names of clusters that routes send to and that are not known, with the table they stand in.
+    /// The names of clusters that something sends to and that are not known, with what it is.
     #[must_use]
-    pub fn missing_clusters(&self) -> BTreeSet<(&str, &str)> {
-        let inline = self.chains().filter_map(|chain| match &chain.handler {
-            Handler::Http(http) => match &http.routes {
-                Routes::Inline(table) => Some(table),
-                Routes::Named(_) => None,
-            },
-            Handler::Tcp(_) => None,
+    pub fn missing_clusters(&self) -> BTreeSet<(String, &str)> {
+        let of_routes = |table: &'_ RouteTable| format!("the routes {:?} send", table.name());
+        let named = self.routes.values().flat_map(|table| {
+            let clusters = table.clusters();
+            clusters.map(move |cluster| (of_routes(table), cluster))
         });
-        inline
-            .chain(self.routes.values())
-            .flat_map(|table| {
-                let clusters = table.clusters();
-                clusters.map(move |cluster| (&**table.name(), &**cluster))
+        let listeners = self.listeners.values().flat_map(|listener| {
+            let chains = listener.chains.iter().chain(&listener.default_chain);
+            chains.flat_map(move |chain| {
+                let sends = match &chain.handler {
+                    Handler::Http(http) => match &http.routes {
+                        Routes::Inline(table) => of_routes(table),
+                        Routes::Named(_) => String::new(),
+                    },
+                    Handler::Tcp(_) => format!("the listener {:?} sends", listener.name),
+                };
+                let traced = chain.traced().map(|cluster| {
+                    let sends = format!("the tracing of the listener {:?} sends", listener.name);
+                    (sends, cluster)
+                });
+                let clusters = chain.clusters();
+                clusters
+                    .map(move |cluster| (sends.clone(), cluster))
+                    .chain(traced)
             })
+        });
+        named
+            .chain(listeners)
+            .map(|(sends, cluster)| (sends, &**cluster))
             .filter(|(_, cluster)| !self.clusters.contains_key(*cluster))
             .collect()
     }

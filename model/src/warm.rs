@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::listener::{Handler, Listener, Routes};
+use crate::listener::{Chain, Listener};
 use crate::snapshot::Snapshot;
 
 /// How long something may be waited for until it is used as it is (Envoy's `initial_fetch_timeout`).
@@ -61,25 +61,14 @@ pub fn hold(
 /// The clusters that a listener itself sends to; those of route tables that it names are not among them.
 fn clusters(listener: &Listener) -> impl Iterator<Item = &Arc<str>> {
     let chains = listener.chains.iter().chain(&listener.default_chain);
-    chains.flat_map(|chain| {
-        let (table, tcp) = match &chain.handler {
-            Handler::Http(http) => match &http.routes {
-                Routes::Inline(table) => (Some(table), None),
-                Routes::Named(_) => (None, None),
-            },
-            Handler::Tcp(tcp) => (None, Some(tcp)),
-        };
-        let routed = table.into_iter().flat_map(|table| table.clusters());
-        let straight = tcp.into_iter().flat_map(|tcp| &tcp.clusters);
-        routed.chain(straight.map(|(name, _)| name))
-    })
+    chains.flat_map(Chain::clusters)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cluster::{Address, Cluster, Endpoints};
-    use crate::listener::{Chain, ChainMatch, Tcp};
+    use crate::listener::{ChainMatch, Handler, Tcp};
 
     fn endpoints(port: u16) -> Endpoints {
         Endpoints::at([([127, 0, 0, 1], port).into()])

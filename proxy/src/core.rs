@@ -1,12 +1,13 @@
 //! What one worker holds. Nothing here is shared with another worker but numbers that are read, and the snapshot.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fairlead_model::budget::RetryBudget;
+use fairlead_model::listener::Listener;
 use fairlead_model::route::{Route, RouteTable};
 use fairlead_model::{Snapshot, share};
 use tokio::sync::{mpsc, watch};
@@ -45,6 +46,10 @@ pub struct Shared {
     /// Whether nothing is to go wrong on purpose (`/runtime_modify?faults.disabled=true`).
     pub faults_off: AtomicBool,
     workers: Mutex<Vec<mpsc::UnboundedSender<Ask>>>,
+    /// How many workers listen, by the name of the listener.
+    listening: Mutex<BTreeMap<String, u32>>,
+    /// Whether all that there was to listen on was listened on once.
+    was_listening: AtomicBool,
 }
 
 impl Shared {
@@ -69,7 +74,42 @@ impl Shared {
             active_faults: AtomicU32::new(0),
             faults_off: AtomicBool::new(false),
             workers: Mutex::default(),
+            listening: Mutex::default(),
+            was_listening: AtomicBool::new(false),
         })
+    }
+
+    /// A worker listens, or does no longer.
+    pub(crate) fn listens(&self, listener: &str, is_so: bool) {
+        let mut all = self
+            .listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(listener.to_owned()).or_default();
+        *count = match is_so {
+            true => *count + 1,
+            false => count.saturating_sub(1),
+        };
+        if *count == 0 {
+            all.remove(listener);
+        }
+    }
+
+    /// Whether every worker has listened on all of these listeners; what is added after that takes it back no more.
+    pub(crate) fn has_listened(&self, listeners: &BTreeMap<String, Arc<Listener>>) -> bool {
+        if self.was_listening.load(Relaxed) {
+            return true;
+        }
+        let all = self
+            .listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_so = !listeners.is_empty()
+            && listeners
+                .keys()
+                .all(|name| all.get(name).is_some_and(|count| *count >= self.cores));
+        self.was_listening.store(is_so, Relaxed);
+        is_so
     }
 
     /// Where workers are asked.

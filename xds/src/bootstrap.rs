@@ -108,12 +108,12 @@ fn message(field: &Field<'_>, read: ReadFile<'_>) -> Result<Bootstrap> {
         bootstrap.dynamic = Some(dynamic);
     }
     let may_come = bootstrap.dynamic.as_ref().is_some_and(|own| own.clusters);
-    if let Some((table, cluster)) = bootstrap.snapshot.missing_clusters().into_iter().next()
+    if let Some((sends, cluster)) = bootstrap.snapshot.missing_clusters().into_iter().next()
         && !may_come
     {
         return Err(fields.error_at(
             "static_resources",
-            format!("the routes {table:?} send to the cluster {cluster:?}, which is not among the clusters"),
+            format!("{sends} to the cluster {cluster:?}, which is not among the clusters"),
         ));
     }
     if let Some(own) = fields.get("overload_manager") {
@@ -178,4 +178,48 @@ fn resources_of(fields: &Fields<'_>, snapshot: &mut Snapshot, read: ReadFile<'_>
     }
     fields.finish()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_sends_to_a_cluster_that_is_not_there_is_named() {
+        const EXTENSIONS: &str = "type.googleapis.com/envoy.extensions.filters";
+        let error = |filter: Value| {
+            let text = json!({"static_resources": {"listeners": [{
+                "name": "in",
+                "address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}},
+                "filter_chains": [{"filters": [{"name": "own", "typed_config": filter}]}],
+            }]}});
+            let read = bootstrap(&text.to_string(), &|_| Ok(Vec::new()));
+            read.expect_err("it is refused").to_string()
+        };
+        let tcp = json!({
+            "@type": format!("{EXTENSIONS}.network.tcp_proxy.v3.TcpProxy"),
+            "stat_prefix": "in",
+            "cluster": "cart",
+        });
+        assert_eq!(
+            error(tcp),
+            "static_resources: the listener \"in\" sends to the cluster \"cart\", which is not among the clusters"
+        );
+        let traced = json!({
+            "@type": format!("{EXTENSIONS}.network.http_connection_manager.v3.HttpConnectionManager"),
+            "stat_prefix": "in",
+            "route_config": {"virtual_hosts": []},
+            "http_filters": [{"name": "router", "typed_config": {"@type": format!("{EXTENSIONS}.http.router.v3.Router")}}],
+            "tracing": {"provider": {"name": "envoy.tracers.opentelemetry", "typed_config": {
+                "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+                "grpc_service": {"envoy_grpc": {"cluster_name": "collector"}},
+            }}},
+        });
+        assert_eq!(
+            error(traced),
+            "static_resources: the tracing of the listener \"in\" sends to the cluster \"collector\", which is not among the clusters"
+        );
+    }
 }

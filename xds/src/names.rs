@@ -5,7 +5,7 @@ use std::time::Duration;
 use fairlead_model::cluster::{Address, AddressFamily, NameLookup};
 
 use crate::endpoint;
-use crate::field::{Fields, Result};
+use crate::field::{Field, Fields, Result};
 
 /// A resolver with name servers of its own.
 pub(crate) const CARES: &str =
@@ -32,6 +32,9 @@ pub(crate) fn read(fields: &Fields<'_>) -> Result<NameLookup> {
             return Err(refresh.error("at least 0.001s is expected"));
         }
     }
+    if let Some(failure) = fields.get("dns_failure_refresh_rate") {
+        names.failure = Some(pauses(&failure)?);
+    }
     if let Some(family) = fields.get("dns_lookup_family") {
         names.family = family.one_of(&FAMILIES)?;
     }
@@ -47,4 +50,64 @@ pub(crate) fn read(fields: &Fields<'_>) -> Result<NameLookup> {
         config.finish()?;
     }
     Ok(names)
+}
+
+/// A `RefreshRate`: the first pause, and the longest, which is ten times that where nothing is said.
+fn pauses(field: &Field<'_>) -> Result<(Duration, Duration)> {
+    let fields = field.fields()?;
+    let base = fields.need("base_interval")?;
+    let first = base.duration()?;
+    if first < Duration::from_millis(1) {
+        return Err(base.error("at least 0.001s is expected"));
+    }
+    let longest = match fields.get("max_interval") {
+        None => first.saturating_mul(10),
+        Some(most) => {
+            let longest = most.duration()?;
+            if longest < first {
+                return Err(most.error("at least base_interval is expected"));
+            }
+            longest
+        }
+    };
+    fields.finish()?;
+    Ok((first, longest))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read_of(value: &Value) -> std::result::Result<NameLookup, String> {
+        let fields = Field::root(value).fields();
+        fields
+            .and_then(|fields| read(&fields))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn pauses_after_failures_have_a_usual_end() {
+        let of = |rate: Value| read_of(&json!({"dns_failure_refresh_rate": rate}));
+        let found = of(json!({"base_interval": "2s"})).expect("pauses").failure;
+        assert_eq!(
+            found,
+            Some((Duration::from_secs(2), Duration::from_secs(20)))
+        );
+        for (rate, reason) in [
+            (json!({}), "dns_failure_refresh_rate.base_interval: "),
+            (
+                json!({"base_interval": "0s"}),
+                "dns_failure_refresh_rate.base_interval: at least 0.001s is expected",
+            ),
+            (
+                json!({"base_interval": "2s", "max_interval": "1s"}),
+                "dns_failure_refresh_rate.max_interval: at least base_interval is expected",
+            ),
+        ] {
+            let error = of(rate).expect_err("it is wrong");
+            assert!(error.starts_with(reason), "{error}");
+        }
+    }
 }

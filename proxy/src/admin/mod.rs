@@ -101,7 +101,7 @@ impl Admin {
     fn state(&self) -> &'static str {
         if *self.shared.draining.borrow() {
             "DRAINING"
-        } else if self.snapshots.borrow().listeners.is_empty() {
+        } else if !self.shared.has_listened(&self.snapshots.borrow().listeners) {
             "INITIALIZING"
         } else if self.shared.is_failing.load(Ordering::Relaxed) {
             "DRAINING"

@@ -96,6 +96,7 @@ pub(super) async fn follow(
         None => made(&settings, &told).await,
     };
     let mut last: Option<Vec<IpAddr>> = None;
+    let mut failures = 0;
     loop {
         let (found, wait) = match resolver.lookup_ip(name.as_str()).await {
             Ok(answer) => {
@@ -119,9 +120,13 @@ pub(super) async fn follow(
             }
             Err(error) => {
                 tracing::warn!(cluster = %told.cluster, name, %error, "a name cannot be looked up; its last addresses stay");
-                (None, settings.refresh)
+                failures += 1;
+                (None, settings.pause(failures, &mut fastrand::Rng::new()))
             }
         };
+        if found.is_some() {
+            failures = 0;
+        }
         if let Some(found) = found
             && last.as_ref() != Some(&found)
         {

@@ -29,6 +29,25 @@ enum Bound {
     Unix(UnixListener),
 }
 
+/// A socket that listens is known to, for as long as this lives.
+struct Listening<'a> {
+    core: &'a Core,
+    listener: &'a Listener,
+}
+
+impl<'a> Listening<'a> {
+    fn begin(core: &'a Core, listener: &'a Listener) -> Self {
+        core.shared.listens(&listener.name, true);
+        Self { core, listener }
+    }
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.core.shared.listens(&self.listener.name, false);
+    }
+}
+
 /// Listens until `stop`.
 pub(super) fn start(
     core: &Rc<Core>,
@@ -43,6 +62,7 @@ pub(super) fn start(
                 match bind(&listener.address) {
                     Ok(bound) => {
                         tracing::info!(listener = listener.name, address = %listener.address, "listening");
+                        let _listening = Listening::begin(&core, &listener);
                         accept(&core, &bound, &chains).await;
                     }
                     Err(error) => {

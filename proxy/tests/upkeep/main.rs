@@ -315,6 +315,8 @@ async fn grpc_says_whether_it_serves() {
 #[derive(Clone)]
 enum Answer {
     Addresses(Vec<[u8; 4]>),
+    /// The same, for a second only.
+    Briefly(Vec<[u8; 4]>),
     /// There is no such name.
     Unknown,
     /// It does not know.
@@ -331,8 +333,12 @@ async fn name_server(answer: Arc<Mutex<Answer>>) -> SocketAddr {
         while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
             let question = &buffer[..length];
             let answer = answer.lock().expect("nobody panicked").clone();
+            let ttl = match answer {
+                Answer::Briefly(_) => 1,
+                _ => 60,
+            };
             let (code, addresses) = match answer {
-                Answer::Addresses(addresses) => (0, addresses),
+                Answer::Addresses(addresses) | Answer::Briefly(addresses) => (0, addresses),
                 Answer::Unknown => (3, Vec::new()),
                 Answer::Failure => (2, Vec::new()),
                 Answer::Silence => continue,
@@ -358,7 +364,7 @@ async fn name_server(answer: Arc<Mutex<Answer>>) -> SocketAddr {
             ]);
             response.extend(&question[12..end]);
             for address in addresses {
-                response.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+                response.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, ttl, 0, 4]);
                 response.extend(address);
             }
             let _ = socket.send_to(&response, from).await;
@@ -450,6 +456,47 @@ async fn every_address_of_a_name_is_an_endpoint() {
         !text.contains(&second.to_string())
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_answer_may_say_when_to_ask_again() {
+    let answer = Arc::new(Mutex::new(Answer::Briefly(vec![[127, 0, 0, 1]])));
+    let say = |next: Answer| *answer.lock().expect("nobody panicked") = next;
+    let server = name_server(Arc::clone(&answer)).await;
+    let port = endpoint_at([127, 0, 0, 1], 0).await.port();
+    for ip in [[127, 0, 0, 2], [127, 0, 0, 3]] {
+        endpoint_at(ip, port).await;
+    }
+    let listen = free();
+    let mut up = named("up", "cart.example", port, server);
+    up["respect_dns_ttl"] = json!(true);
+    up["dns_refresh_rate"] = json!("60s");
+    let proxy = Program::ours("ttl", &bootstrap(listen, &[up])).await;
+    assert_eq!(get(listen, "/up").await.1, "127.0.0.1");
+    // After a second it is asked again, and then not for a minute.
+    say(Answer::Addresses(vec![[127, 0, 0, 2]]));
+    until(&proxy, "the second", |text| {
+        text.contains(&format!("127.0.0.2:{port}"))
+    })
+    .await;
+    say(Answer::Addresses(vec![[127, 0, 0, 3]]));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(get(listen, "/up").await.1, "127.0.0.2");
+}
+
+#[tokio::test]
+async fn a_name_server_that_fails_is_asked_again_as_told() {
+    let answer = Arc::new(Mutex::new(Answer::Failure));
+    let server = name_server(Arc::clone(&answer)).await;
+    let port = endpoint_at([127, 0, 0, 1], 0).await.port();
+    let listen = free();
+    let mut up = named("up", "cart.example", port, server);
+    up["dns_refresh_rate"] = json!("60s");
+    up["dns_failure_refresh_rate"] = json!({"base_interval": "0.1s", "max_interval": "0.2s"});
+    let _proxy = Program::ours("failing", &bootstrap(listen, &[up])).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    *answer.lock().expect("nobody panicked") = Answer::Addresses(vec![[127, 0, 0, 1]]);
+    assert_eq!(get(listen, "/up").await, (200, "127.0.0.1".to_owned()));
 }
 
 #[tokio::test]

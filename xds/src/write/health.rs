@@ -82,8 +82,12 @@ pub(super) fn names(message: Message, names: &NameLookup) -> Message {
             json!({"resolvers": resolvers}),
         )
     });
+    let failure = names.failure.map(
+        |(base, most)| json!({"base_interval": duration(base), "max_interval": duration(most)}),
+    );
     message
         .with("dns_refresh_rate", duration(names.refresh))
+        .with("dns_failure_refresh_rate", json!(failure))
         .with("respect_dns_ttl", json!(names.respects_ttl))
         .with("dns_lookup_family", json!(family.map(|(name, _)| *name)))
         .with("typed_dns_resolver_config", json!(resolver))

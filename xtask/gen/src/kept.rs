@@ -31,6 +31,7 @@ pub(crate) const KEPT: [(&str, &[&str]); 43] = [
             "Cluster.LeastRequestLbConfig",
             "Cluster.MaglevLbConfig",
             "Cluster.OriginalDstLbConfig",
+            "Cluster.RefreshRate",
             "Cluster.RingHashLbConfig",
             "Cluster.RoundRobinLbConfig",
             "Cluster.SlowStartConfig",

@@ -109,9 +109,11 @@ fn names() -> impl Strategy<Value = NameLookup> {
         AddressFamily::V6,
         AddressFamily::All,
     ]);
-    (time(), any::<bool>(), family, vec(socket(), 0..2)).prop_map(
-        |(refresh, respects_ttl, family, servers)| NameLookup {
+    let failure = proptest::option::of((time(), time()));
+    (time(), failure, any::<bool>(), family, vec(socket(), 0..2)).prop_map(
+        |(refresh, failure, respects_ttl, family, servers)| NameLookup {
             refresh,
+            failure: failure.map(|(one, other)| (one.min(other), one.max(other))),
             respects_ttl,
             family,
             servers,
