@@ -88,26 +88,87 @@ impl Drop for Open {
     }
 }
 
+/// A connection whose caller was let in.
+enum Admitted {
+    /// It speaks HTTP; whether that is HTTP/2, where it is known.
+    Http {
+        service: Rc<HttpService>,
+        stream: Stream,
+        is_h2: Option<bool>,
+        connection: Rc<Connection>,
+    },
+    /// It brings bytes.
+    Tcp {
+        settings: Arc<Tcp>,
+        stream: Stream,
+        original: Option<SocketAddr>,
+        line: Option<Rc<Line>>,
+    },
+}
+
 /// Serves a connection to its end.
-pub(super) async fn serve(
+pub(super) fn serve(
     core: Rc<Core>,
     chains: Rc<Chains>,
     stream: Stream,
     source: Option<SocketAddr>,
-) {
-    let _open = Open::new(&core, &chains.figures);
+) -> impl Future<Output = ()> {
+    let open = Open::new(&core, &chains.figures);
     let line = Line::begin(&core, chains.watching.as_ref());
+    // What is needed for a moment only is not kept for as long as the connection.
+    let beginning = Box::pin(begin(
+        Rc::clone(&core),
+        Rc::clone(&chains),
+        line.clone(),
+        stream,
+        source,
+    ));
+    async move {
+        let _open = open;
+        match beginning.await {
+            None => {}
+            Some(Admitted::Http {
+                service,
+                stream,
+                is_h2,
+                connection,
+            }) => http::serve(&chains, &service, stream, is_h2, connection).await,
+            Some(Admitted::Tcp {
+                settings,
+                stream,
+                original,
+                line: own,
+            }) => {
+                let line = own.as_deref().or(line.as_deref());
+                Box::pin(bytes::serve(&core, &settings, stream, original, line)).await;
+            }
+        }
+    }
+}
+
+/// Reads what comes first, and lets the caller in where everything lets it in.
+async fn begin(
+    core: Rc<Core>,
+    chains: Rc<Chains>,
+    line: Option<Rc<Line>>,
+    stream: Stream,
+    source: Option<SocketAddr>,
+) -> Option<Admitted> {
     let mut connection = Connection {
         source: source.map(canonical),
         ..Connection::default()
     };
-    // What is needed for a moment only is not kept for as long as the connection.
-    let arrived = Box::pin(arrive(&chains, stream, &mut connection)).await;
-    let Some((stream, served, spoken)) = arrived else {
-        if let Some(line) = &line {
-            line.is_of(&Rc::new(connection));
+    let known = |connection, own: Option<&Rc<Line>>| {
+        let connection = Rc::new(connection);
+        for line in own.into_iter().chain(&line) {
+            line.is_of(&connection);
         }
-        return;
+        connection
+    };
+    let arrived = arrive(&chains, stream, &mut connection).await;
+    let Some((stream, served, spoken)) = arrived else {
+        known(connection, None);
+        return None;
     };
     match served {
         Served::Http {
@@ -119,24 +180,24 @@ pub(super) async fn serve(
             if !service.tells_certificates() {
                 connection.certificate = None;
             }
-            let connection = Rc::new(connection);
-            if let Some(line) = &line {
-                line.is_of(&connection);
-            }
-            let Some((stream, is_h2)) = admitted else {
-                return;
-            };
+            let connection = known(connection, None);
+            let (stream, settled) = admitted?;
             let is_h2 = match service.settings.codec {
                 Codec::Http1 => Some(false),
                 // Without TLS the first bytes are looked at, so that another protocol ends with an orderly close.
-                Codec::Http2 => is_h2.filter(|_| connection.is_tls).map(|_| true),
-                Codec::Auto => is_h2.or(match spoken {
+                Codec::Http2 => settled.filter(|_| connection.is_tls).map(|_| true),
+                Codec::Auto => settled.or(match spoken {
                     Some(Spoken::Http1) => Some(false),
                     Some(Spoken::Http2) => Some(true),
                     _ => None,
                 }),
             };
-            http::serve(&chains, &service, stream, is_h2, connection).await;
+            Some(Admitted::Http {
+                service,
+                stream,
+                is_h2,
+                connection,
+            })
         }
         Served::Tcp {
             tls,
@@ -147,17 +208,19 @@ pub(super) async fn serve(
             let own = Line::begin(&core, watching.as_ref());
             let admitted = admit(&chains, &access, stream, tls, &mut connection).await;
             connection.certificate = None;
-            let connection = Rc::new(connection);
-            for line in own.iter().chain(&line) {
-                line.is_of(&connection);
-            }
-            if let Some((stream, _)) = admitted {
-                let line = own.as_ref().or(line.as_ref());
-                let original = connection.original;
-                Box::pin(bytes::serve(&core, &settings, stream, original, line)).await;
-            }
+            let connection = known(connection, own.as_ref());
+            let (stream, _) = admitted?;
+            Some(Admitted::Tcp {
+                settings,
+                stream,
+                original: connection.original,
+                line: own,
+            })
         }
-        Served::Broken => chains.figures.no_filter_chain_match.increment(),
+        Served::Broken => {
+            chains.figures.no_filter_chain_match.increment();
+            None
+        }
     }
 }
 

@@ -33,8 +33,8 @@ pub(super) struct Line {
 
 impl Line {
     /// Begins one, where something asks for it.
-    pub(super) fn begin(core: &Rc<Core>, watching: Option<&Rc<Watching>>) -> Option<Self> {
-        watching.map(|watching| Self {
+    pub(super) fn begin(core: &Rc<Core>, watching: Option<&Rc<Watching>>) -> Option<Rc<Self>> {
+        let line = |watching| Self {
             core: Rc::clone(core),
             watching: Rc::clone(watching),
             connection: RefCell::default(),
@@ -48,7 +48,8 @@ impl Line {
             target: RefCell::default(),
             local: Cell::default(),
             unreached: RefCell::default(),
-        })
+        };
+        watching.map(|watching| Rc::new(line(watching)))
     }
 
     /// The caller is known.
