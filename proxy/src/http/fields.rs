@@ -22,52 +22,41 @@ pub(crate) enum Invalid {
     Target,
 }
 
-/// Whether a header concerns one connection only.
-fn is_of_connection(name: &HeaderName) -> bool {
-    matches!(*name, CONNECTION | UPGRADE | TRANSFER_ENCODING | TE)
-        || [&KEEP_ALIVE, &PROXY_CONNECTION, &HTTP2_SETTINGS].contains(&name)
-}
+/// Headers that concern one connection only, whatever `Connection` says.
+const OF_CONNECTION: [HeaderName; 7] = [
+    CONNECTION,
+    UPGRADE,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    HTTP2_SETTINGS,
+    TRANSFER_ENCODING,
+    TE,
+];
 
 /// Removes headers that concern one connection only; says which upgrade was asked for.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
-    let mut upgrade = None;
-    // Most requests and answers have none: one walk over what they have is all they pay.
-    if !headers.keys().any(is_of_connection) {
-        return upgrade;
-    }
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
-        for name in named {
-            if name == UPGRADE {
-                upgrade = headers.get(UPGRADE).cloned();
-            }
-            // A caller must not be able to remove what the proxy relies on.
-            if !matches!(name, HOST | COOKIE)
-                && !name.as_str().starts_with("x-forwarded")
-                && name != "x-request-id"
-                && name != "traceparent"
-                && name != TE
-            {
-                headers.remove(name);
-            }
+    // One walk over what there is, and nothing is looked for that is not.
+    let mut found = OF_CONNECTION.map(|_| false);
+    for name in headers.keys() {
+        if let Some(place) = OF_CONNECTION.iter().position(|own| own == name) {
+            found[place] = true;
         }
-        headers.remove(CONNECTION);
     }
-    for name in [&UPGRADE, &KEEP_ALIVE, &PROXY_CONNECTION, &HTTP2_SETTINGS] {
-        headers.remove(name);
+    let [is_named, one_hop @ .., is_coded, has_codings] = found;
+    let upgrade = is_named.then(|| remove_named(headers)).flatten();
+    for (name, found) in OF_CONNECTION[1..].iter().zip(one_hop) {
+        if found {
+            headers.remove(name);
+        }
     }
-    if headers.remove(TRANSFER_ENCODING).is_some() {
+    if is_coded {
+        headers.remove(TRANSFER_ENCODING);
         // Of both lengths the coding counts, and the other must not travel on (RFC 9112 6.3).
         headers.remove(CONTENT_LENGTH);
     }
     // Trailers are passed on, any other coding is the connection's.
-    if let Some(te) = headers.get(TE)
+    if has_codings
+        && let Some(te) = headers.get(TE)
         && te != "trailers"
     {
         let has_trailers = te.to_str().is_ok_and(|te| {
@@ -79,6 +68,37 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> 
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
     }
+    upgrade
+}
+
+/// Removes `Connection`, and what it names; says which upgrade it asks for.
+fn remove_named(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    let mut upgrade = None;
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        // What is said most names no header but one that goes anyway.
+        .filter(|name| !name.eq_ignore_ascii_case("keep-alive"))
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    for name in named {
+        if name == UPGRADE {
+            upgrade = headers.get(UPGRADE).cloned();
+        }
+        // A caller must not be able to remove what the proxy relies on.
+        if !matches!(name, HOST | COOKIE)
+            && !name.as_str().starts_with("x-forwarded")
+            && name != "x-request-id"
+            && name != "traceparent"
+            && name != TE
+        {
+            headers.remove(name);
+        }
+    }
+    headers.remove(CONNECTION);
     upgrade
 }
 
@@ -202,6 +222,20 @@ mod tests {
             .collect();
         left.sort();
         assert_eq!(left, ["te: trailers", "x-other: 2"]);
+    }
+
+    #[test]
+    fn a_length_beside_a_coding_goes_even_if_the_coding_is_named() {
+        for connection in ["keep-alive", "Keep-Alive, transfer-encoding"] {
+            let mut headers = headers(&[
+                ("connection", connection),
+                ("keep-alive", "timeout=5"),
+                ("transfer-encoding", "chunked"),
+                ("content-length", "5"),
+            ]);
+            remove_hop_by_hop(&mut headers);
+            assert!(headers.is_empty(), "{connection}: {headers:?}");
+        }
     }
 
     #[test]
