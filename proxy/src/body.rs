@@ -106,13 +106,18 @@ impl Body for Outgoing {
 
 impl Flow {
     /// Notes what came of a request's body. Says whether that was its end.
-    fn note<T, E>(&self, frame: &Poll<Option<Result<T, E>>>, incoming: &Incoming) -> bool {
+    fn note<E>(&self, frame: &Poll<Option<Result<Frame<Bytes>, E>>>, incoming: &Incoming) -> bool {
         let has_ended = match frame {
             Poll::Pending => return false,
             // Nobody asks again after the last frame of a known length.
             Poll::Ready(Some(_)) => incoming.is_end_stream(),
             Poll::Ready(None) => true,
         };
+        if let Poll::Ready(Some(Ok(frame))) = frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.bytes.set(self.bytes.get() + data.len() as u64);
+        }
         self.has_moved.set(true);
         if has_ended && self.ended.get().is_none() {
             self.ended.set(Some(tokio::time::Instant::now()));

@@ -71,10 +71,11 @@ impl Span {
     }
 }
 
-/// A request's body on its way: whether it moved, when it ended, and whether it came too late.
+/// A request's body on its way: whether it moved, how much of it, when it ended, and whether it came too late.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     pub(crate) has_moved: Cell<bool>,
+    pub(crate) bytes: Cell<u64>,
     pub(crate) ended: Cell<Option<Instant>>,
     pub(crate) is_late: Cell<bool>,
 }

@@ -28,9 +28,12 @@ async fn every_request_is_counted_once() {
     })
     .await;
     let proxy = proxy(http_to(to("up")), up(&[endpoint.address])).await;
-    for path in ["/", "/", "/bad"] {
+    for path in ["/", "/bad"] {
         proxy.get(path).await;
     }
+    let request = http::Request::post("/").header("host", "shop.example");
+    let body = http_body_util::Full::from("12345");
+    proxy.send(request.body(body).expect("a request")).await;
     for (name, expected) in [
         ("cluster.up.upstream_rq_total", 3),
         ("cluster.up.upstream_rq_2xx", 2),
@@ -46,6 +49,7 @@ async fn every_request_is_counted_once() {
     for line in [
         "fairlead_route_success{route=\"all\",cluster=\"up\"} 2",
         "fairlead_route_failure{route=\"all\",cluster=\"up\"} 1",
+        "fairlead_route_request_bytes{route=\"all\",cluster=\"up\"} 5",
         "fairlead_route_response_bytes{route=\"all\",cluster=\"up\"} 30",
         "fairlead_route_latency_ms_count{route=\"all\",cluster=\"up\"} 3",
     ] {

@@ -142,6 +142,10 @@ async fn one_who_reads_slowly_is_waited_for() {
         tokio::time::sleep(SHORT / 3).await;
     }
     assert!(!stopped.load(SeqCst));
+    drop((body, client));
+    stops(&stopped).await;
+    assert_eq!(number(&proxy, "http.in.downstream_rq_rx_reset"), 1);
+    assert_eq!(number(&proxy, "http.in.downstream_rq_idle_timeout"), 0);
 }
 
 #[tokio::test]

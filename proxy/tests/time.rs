@@ -152,6 +152,11 @@ async fn a_request_has_to_be_whole_in_time() {
         answer.starts_with("HTTP/1.1 408") && answer.ends_with("http_request_timeout"),
         "{answer}"
     );
+    let stats = fairlead_proxy::metrics::stats(&proxy.shared.figures);
+    assert_eq!(
+        stats["http.in.downstream_rq_timeout"],
+        fairlead_proxy::metrics::Stat::Number(1)
+    );
 }
 
 #[tokio::test]

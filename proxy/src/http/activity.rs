@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::service::{Connection, HttpService};
 use crate::limit::Limit;
+use crate::metrics::HttpFigures;
 use crate::upstream::Stream;
 
 /// What moves on a caller's connection, and since when nothing does.
@@ -124,9 +125,8 @@ impl Active {
         &self.connection.activity
     }
 
-    /// Nothing moved for too long.
-    pub(super) fn was_silent(&self) {
-        self.service.figures.downstream_rq_idle_timeout.increment();
+    pub(super) fn figures(&self) -> &HttpFigures {
+        &self.service.figures
     }
 }
 

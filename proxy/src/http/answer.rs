@@ -254,6 +254,9 @@ impl Exchange {
     fn was_left(&self) {
         let reached = self.limit.as_ref().and_then(Limit::reached);
         let Some(reached) = reached else {
+            if let Some(active) = &self.call.active {
+                active.figures().downstream_rq_rx_reset.increment();
+            }
             return;
         };
         let flag = if reached == Reached::Silence {
@@ -352,6 +355,9 @@ impl Exchange {
         }
         self.figures.responses.count(self.status);
         self.figures.response_bytes.add(self.bytes);
+        self.figures
+            .request_bytes
+            .add(self.call.target().request_bytes());
         self.figures.latency_ms.observe(took);
     }
 }

@@ -86,6 +86,11 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// How much of the request's body came.
+    pub(super) fn request_bytes(&self) -> u64 {
+        self.flow.as_ref().map_or(0, |flow| flow.bytes.get())
+    }
+
     /// When the call has to end, as far as that is known.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let ended = self.flow.as_ref().and_then(|flow| flow.ended.get());
@@ -427,7 +432,7 @@ impl Call {
     /// Nothing moved for too long.
     pub(super) fn was_silent(&self) {
         if let Some(active) = &self.active {
-            active.was_silent();
+            active.figures().downstream_rq_idle_timeout.increment();
         }
     }
 

@@ -383,8 +383,10 @@ impl HttpService {
             Ok(response) => return way.back(Some(VIA_UPSTREAM), seen, response),
             Err(unserved) => unserved,
         };
-        if matches!(unserved.fault, Fault::UnknownCluster) {
-            self.figures.no_cluster.increment();
+        match unserved.fault {
+            Fault::UnknownCluster => self.figures.no_cluster.increment(),
+            Fault::RequestTimeout => self.figures.downstream_rq_timeout.increment(),
+            _ => {}
         }
         // What is changed of answers is changed of this one too.
         let mut response = self.failed(unserved.fault, seen);

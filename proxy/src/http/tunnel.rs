@@ -65,7 +65,7 @@ struct Running {
     /// How long nothing may move.
     silence: Option<Duration>,
     _held: Held,
-    _active: Option<Active>,
+    active: Option<Active>,
 }
 
 /// The connection or stream of a caller that leaves HTTP.
@@ -128,7 +128,7 @@ pub(super) async fn open(
         record: wanted.record.as_ref(),
     };
     changes.make(&mut head, &mut wanted.host)?;
-    running._active = wanted.active.take();
+    running.active = wanted.active.take();
     let upgrade = head
         .extensions
         .remove::<OnUpgrade>()
@@ -234,7 +234,7 @@ async fn endpoint<'a>(
         record: asked.record.clone(),
         silence: silence(forward, &asked.settings.timeouts),
         _held: held,
-        _active: None,
+        active: None,
     };
     Ok((upstream, cluster, pool, running))
 }
@@ -352,7 +352,14 @@ fn join(caller: Caller, endpoint: Stream, running: Running) {
 async fn join_now(caller: Caller, endpoint: Stream, running: Running) {
     match caller.stream().await {
         Some(caller) => {
+            let open = |more| {
+                if let Some(active) = &running.active {
+                    active.figures().downstream_cx_upgrades_active.add(more);
+                }
+            };
+            open(1);
             let outcome = tcp::copy(caller, endpoint, running.silence).await;
+            open(-1);
             if let Some(record) = &running.record {
                 record.received(usize::try_from(outcome.sent).unwrap_or(usize::MAX));
                 record.sent(usize::try_from(outcome.received).unwrap_or(usize::MAX));

@@ -1,4 +1,4 @@
-//! Which numbers there are. This is the contract: docs/reference/proxy-metrics.md is written from it.
+//! Which numbers there are. This is the contract: `cargo xtask gen` writes docs/reference/proxy-metrics.md from this text.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ impl StatusCounters {
 
 /// Makes a shard of named numbers, and what reads them all.
 macro_rules! figures {
-    ($(#[$doc:meta])* $name:ident {
+    ($(#[$doc:meta])* $name:ident $prefix:literal [$($label:literal),*] {
         counters { $($(#[doc = $counter_doc:literal])* $counter:ident,)* }
         gauges { $($(#[doc = $gauge_doc:literal])* $gauge:ident,)* }
         statuses { $($(#[doc = $status_doc:literal])* $status:ident,)* }
@@ -47,6 +47,10 @@ macro_rules! figures {
         }
 
         impl $name {
+            /// What names begin with for Prometheus.
+            pub(super) const PREFIX: &str = $prefix;
+            /// The labels for Prometheus, in the order of the parts of a name.
+            pub(super) const LABELS: &[&str] = &[$($label),*];
             /// Each counter's name, meaning and number.
             pub(super) const COUNTERS: &[(&str, &str, fn(&Self) -> u64)] =
                 &[$((stringify!($counter), concat!($($counter_doc),*), |figures| figures.$counter.get()),)*];
@@ -76,7 +80,7 @@ macro_rules! figures {
 
 figures! {
     /// Of a cluster, as a worker uses it.
-    ClusterFigures {
+    ClusterFigures "envoy_cluster" ["envoy_cluster_name"] {
         counters {
             /// Connections made.
             upstream_cx_total,
@@ -88,13 +92,13 @@ figures! {
             upstream_cx_connect_fail,
             /// Connections that took too long to be made.
             upstream_cx_connect_timeout,
-            /// Connections that were refused for a limit.
+            /// Connections that a limit left no room for.
             upstream_cx_overflow,
             /// Connections that ended.
             upstream_cx_destroy,
-            /// Bytes received.
+            /// Bytes received by what is no HTTP.
             upstream_cx_rx_bytes_total,
-            /// Bytes sent.
+            /// Bytes sent by what is no HTTP.
             upstream_cx_tx_bytes_total,
             /// Requests sent, every try counted.
             upstream_rq_total,
@@ -118,8 +122,6 @@ figures! {
             upstream_rq_rx_reset,
             /// Requests that this proxy reset.
             upstream_rq_tx_reset,
-            /// Requests that went to any endpoint since too few were well.
-            lb_healthy_panic,
             /// Requests without an endpoint.
             upstream_cx_none_healthy,
             /// Endpoints that began to rest.
@@ -170,7 +172,7 @@ figures! {
 
 figures! {
     /// Of the HTTP of a listener.
-    HttpFigures {
+    HttpFigures "envoy_http" ["envoy_http_conn_manager_prefix"] {
         counters {
             /// Connections taken.
             downstream_cx_total,
@@ -266,7 +268,7 @@ figures! {
 
 figures! {
     /// Of a listener, whatever is spoken on it.
-    ListenerFigures {
+    ListenerFigures "envoy_listener" ["envoy_listener_address"] {
         counters {
             /// Connections taken.
             downstream_cx_total,
@@ -278,10 +280,6 @@ figures! {
             downstream_pre_cx_timeout,
             /// Connections that no chain takes.
             no_filter_chain_match,
-            /// Bytes received.
-            downstream_cx_rx_bytes_total,
-            /// Bytes sent.
-            downstream_cx_tx_bytes_total,
             /// TLS handshakes that went well.
             ssl_handshake,
             /// TLS handshakes that failed.
@@ -312,7 +310,7 @@ figures! {
 
 figures! {
     /// Of what a route sends to a cluster.
-    RouteFigures {
+    RouteFigures "fairlead_route" ["route", "cluster"] {
         counters {
             /// Requests that succeeded, by the route's classes.
             success,
@@ -351,7 +349,7 @@ figures! {
 
 figures! {
     /// Of the process itself.
-    ProcessFigures {
+    ProcessFigures "fairlead_process" ["component"] {
         counters {
             /// Lines handed over to access logs.
             access_log_lines,

@@ -9,48 +9,43 @@ use super::text::{Stat, spread};
 
 /// Writes one family: each name once, then a line for each label.
 macro_rules! family {
-    ($out:ident, $family:ident, $prefix:literal, $source:expr, $label:expr) => {{
+    ($out:ident, $family:ident, $source:expr) => {{
+        let prefix = $family::PREFIX;
         let mut rows: Vec<(String, Vec<std::sync::Arc<$family>>)> = Vec::new();
         Figures::each($source, |name, shards| {
-            rows.push(($label(name), shards.to_vec()))
+            rows.push((labels($family::LABELS, name), shards.to_vec()))
         });
         for (name, help, read) in $family::COUNTERS {
-            head(&mut $out, &format!("{}_{name}", $prefix), help, "counter");
+            head(&mut $out, &format!("{prefix}_{name}"), help, "counter");
             for (labels, shards) in &rows {
                 let sum: u64 = shards.iter().map(|shard| read(shard)).sum();
-                let _ = writeln!($out, "{}_{name}{{{labels}}} {sum}", $prefix);
+                let _ = writeln!($out, "{prefix}_{name}{{{labels}}} {sum}");
             }
         }
         for (name, help, read) in $family::GAUGES {
-            head(&mut $out, &format!("{}_{name}", $prefix), help, "gauge");
+            head(&mut $out, &format!("{prefix}_{name}"), help, "gauge");
             for (labels, shards) in &rows {
                 let sum: i64 = shards.iter().map(|shard| read(shard)).sum();
-                let _ = writeln!($out, "{}_{name}{{{labels}}} {sum}", $prefix);
+                let _ = writeln!($out, "{prefix}_{name}{{{labels}}} {sum}");
             }
         }
         for (name, help, read) in $family::STATUSES {
-            head(
-                &mut $out,
-                &format!("{}_{name}_xx", $prefix),
-                help,
-                "counter",
-            );
+            head(&mut $out, &format!("{prefix}_{name}_xx"), help, "counter");
             for (labels, shards) in &rows {
                 for (index, class) in [1, 2, 3, 4, 5].iter().enumerate() {
                     let sum: u64 = shards.iter().map(|shard| read(shard)[index]).sum();
                     let _ = writeln!(
                         $out,
-                        "{}_{name}_xx{{envoy_response_code_class=\"{class}\",{labels}}} {sum}",
-                        $prefix
+                        "{prefix}_{name}_xx{{envoy_response_code_class=\"{class}\",{labels}}} {sum}"
                     );
                 }
             }
         }
         for (name, help, read) in $family::HISTOGRAMS {
-            head(&mut $out, &format!("{}_{name}", $prefix), help, "histogram");
+            head(&mut $out, &format!("{prefix}_{name}"), help, "histogram");
             for (labels, shards) in &rows {
                 if let Some(spread) = spread(shards.iter().map(|shard| read(shard))) {
-                    histogram(&mut $out, &format!("{}_{name}", $prefix), labels, &spread);
+                    histogram(&mut $out, &format!("{prefix}_{name}"), labels, &spread);
                 }
             }
         }
@@ -61,50 +56,22 @@ macro_rules! family {
 #[must_use]
 pub fn prometheus(figures: &Figures) -> String {
     let mut out = String::new();
-    let label = |key: &'static str| move |name: &str| format!("{key}=\"{}\"", escape(name));
-    family!(
-        out,
-        ClusterFigures,
-        "envoy_cluster",
-        &figures.clusters,
-        label("envoy_cluster_name")
-    );
-    family!(
-        out,
-        HttpFigures,
-        "envoy_http",
-        &figures.https,
-        label("envoy_http_conn_manager_prefix")
-    );
-    family!(
-        out,
-        ListenerFigures,
-        "envoy_listener",
-        &figures.listeners,
-        label("envoy_listener_address")
-    );
-    family!(
-        out,
-        RouteFigures,
-        "fairlead_route",
-        &figures.routes,
-        |name: &str| {
-            let (route, cluster) = name.split_once('\n').unwrap_or((name, name));
-            format!(
-                "route=\"{}\",cluster=\"{}\"",
-                escape(route),
-                escape(cluster)
-            )
-        }
-    );
-    family!(
-        out,
-        ProcessFigures,
-        "fairlead_process",
-        &figures.process,
-        |name: &str| format!("component=\"{name}\"")
-    );
+    family!(out, ClusterFigures, &figures.clusters);
+    family!(out, HttpFigures, &figures.https);
+    family!(out, ListenerFigures, &figures.listeners);
+    family!(out, RouteFigures, &figures.routes);
+    family!(out, ProcessFigures, &figures.process);
     out
+}
+
+/// Labels with the parts of a name, of which each has a line; a name that has fewer stands for each of those that are missing.
+fn labels(keys: &[&str], name: &str) -> String {
+    let mut parts = name.split('\n');
+    let labels: Vec<String> = keys
+        .iter()
+        .map(|key| format!("{key}=\"{}\"", escape(parts.next().unwrap_or(name))))
+        .collect();
+    labels.join(",")
 }
 
 fn head(out: &mut String, name: &str, help: &str, kind: &str) {

@@ -8,6 +8,7 @@ mod descriptors;
 mod kept;
 mod kinds;
 mod metrics;
+mod proxy_metrics;
 mod rights;
 mod yaml;
 
@@ -51,6 +52,10 @@ fn generate() -> Result<Generated, Box<dyn std::error::Error>> {
         conditions::page(),
     );
     files.insert("docs/reference/metrics.md".to_owned(), metrics::page()?);
+    files.insert(
+        "docs/reference/proxy-metrics.md".to_owned(),
+        proxy_metrics::page()?,
+    );
     let kinds = crds
         .iter()
         .map(|crd| KindSummary {
