@@ -14,7 +14,7 @@ use fairlead_model::cluster::Address;
 use fairlead_proxy::admin::{self, Admin};
 use fairlead_proxy::capture::{self, Capture, Ports};
 use fairlead_proxy::config::Sources;
-use fairlead_proxy::{Shared, config, overload, trace, upkeep, worker};
+use fairlead_proxy::{Shared, config, overload, tls, trace, upkeep, worker};
 use fairlead_xds::Bootstrap;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, UnixListener};
@@ -183,6 +183,10 @@ fn logs() -> Result<admin::SetLevel> {
 fn start(run: &Run) -> Result<()> {
     let set_level = logs()?;
     let begun = Instant::now();
+    thread::Builder::new()
+        .name("randomness".to_owned())
+        .spawn(tls::gather_randomness)
+        .context("failed to start a thread")?;
     let bootstrap = read(&run.config)?;
     let shared = match &bootstrap.bounds {
         Some(bounds) => Shared::with_bounds(run.cores, bounds),

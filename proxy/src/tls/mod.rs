@@ -61,6 +61,13 @@ pub enum TlsError {
     },
 }
 
+/// Gathers the randomness of the process, which takes tens of milliseconds the first time: asked for at the start, the first
+/// handshake does not wait for it.
+pub fn gather_randomness() {
+    // What fails here fails again where it is needed, and is told there.
+    let _ = ::aws_lc_rs::rand::fill(&mut [0]);
+}
+
 /// The algorithms: what rustls has, X25519MLKEM768 first; with `fips`, only those that FIPS 140-3 approves.
 fn provider(common: &TlsCommon) -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
