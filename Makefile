@@ -4,7 +4,7 @@
 export FAIRLEAD_CACHE ?= $(HOME)/.cache/fairlead
 export CARGO_TARGET_DIR ?= $(FAIRLEAD_CACHE)/target
 
-.PHONY: xtask demo test cluster-up cluster-down image gen check bench-operator bench-proxy h2spec interop soak-proxy
+.PHONY: xtask demo test cluster-up cluster-down image gen check bench-operator bench-proxy bench-instructions h2spec interop soak-proxy
 
 demo: xtask
 	cargo xtask demo
@@ -32,6 +32,9 @@ bench-operator: xtask
 
 bench-proxy: xtask
 	cargo xtask bench-proxy
+
+bench-instructions: xtask
+	cargo xtask bench-instructions
 
 h2spec: xtask
 	cargo xtask h2spec

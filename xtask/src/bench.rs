@@ -30,7 +30,7 @@ pub(crate) struct Options {
 /// Measures the operator, and takes the cluster down however it ends.
 pub(crate) fn operator(options: &Options) -> Result<()> {
     bootstrap::run()?;
-    let binary = image::binary("fairlead")?;
+    let binary = image::binary("fairlead", &image::Build::Plain)?;
     if cluster::makes_its_own()? {
         cluster::down(CLUSTER)?;
     }

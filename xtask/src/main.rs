@@ -27,6 +27,7 @@ mod proxies;
 mod soak;
 mod suite;
 mod tools;
+mod trained;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,8 @@ enum Task {
     BenchOperator(bench::Options),
     /// Measure our proxy beside nginx, HAProxy and Envoy
     BenchProxy(bench_proxy::Options),
+    /// Count the instructions of our proxy and HAProxy for a request
+    BenchInstructions(bench_proxy::instructions::Options),
     /// What the specification of HTTP/2 asks of our proxy, in strict mode
     H2spec(h2spec::Options),
     /// gRPC, curl, nghttp, PostgreSQL and Redis through a pair of our proxies
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(),
         Task::BenchOperator(options) => bench::operator(options),
         Task::BenchProxy(options) => bench_proxy::run(options),
+        Task::BenchInstructions(options) => bench_proxy::instructions::run(options),
         Task::H2spec(options) => h2spec::run(options),
         Task::Interop(options) => interop::run(options),
         Task::SoakProxy(options) => soak::run(options),

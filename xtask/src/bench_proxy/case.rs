@@ -1,10 +1,12 @@
 //! What is measured: one line per case.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::load::Load;
+use super::load::{Load, Run, Sample, Tools};
+use super::{H2LOAD, WRK};
 use crate::proxies::Peer;
 use crate::proxies::certificates::Leaf;
 use crate::proxies::hop::{Carries, Guard, Hop, Pair};
@@ -175,6 +177,11 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
+/// The cases of these names.
+pub(super) fn named(names: &[&str]) -> impl Iterator<Item = &'static Case> {
+    CASES.iter().filter(|case| names.contains(&case.name))
+}
+
 /// A peer, ready for the load of a case.
 pub(super) struct Target {
     /// Who it is.
@@ -238,6 +245,24 @@ impl Case {
 }
 
 impl Target {
+    /// Loads it with what Debian's tools can.
+    pub(super) fn load(&self, case: &Case, place: &Place, seconds: u32) -> Result<Sample> {
+        let tools = Tools {
+            wrk: WRK.0.into(),
+            h2load: H2LOAD.0.into(),
+            oha: PathBuf::new(),
+            grpc: PathBuf::new(),
+        };
+        let run = Run {
+            tools: &tools,
+            folder: place.folder(),
+            url: &self.url,
+            port: self.port,
+            seconds,
+        };
+        run.make(case.load)
+    }
+
     /// Processor time of all its proxies so far, in microseconds.
     pub(super) fn cpu(&self) -> Result<f64> {
         self.proxies.iter().map(Process::cpu).sum()

@@ -79,6 +79,16 @@ impl From<oha::Found> for Sample {
     }
 }
 
+impl Sample {
+    /// How many requests were answered; none may have failed.
+    pub(super) fn answered(&self) -> Result<f64> {
+        if self.failed > 0.0 {
+            bail!("{} of {} requests failed", self.failed, self.requests);
+        }
+        Ok(self.requests)
+    }
+}
+
 impl Run<'_> {
     /// Makes the load from the near namespace.
     pub(super) fn make(&self, load: Load) -> Result<Sample> {

@@ -5,10 +5,12 @@
 
 mod case;
 mod endpoints;
+pub(crate) mod instructions;
 mod load;
 mod measure;
 mod report;
 mod resting;
+pub(crate) mod training;
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -20,7 +22,7 @@ use clap::Args;
 use crate::cargo_tools::OHA;
 use crate::progress::{note, step};
 use crate::proxies::install::{Programs, has_ours};
-use crate::proxies::place::{FAR, NEAR, Place};
+use crate::proxies::place::{FAR, Place};
 use crate::proxies::process::{Core, Process, Start};
 use crate::proxies::{PEERS, Peer, nginx};
 use crate::tools::GRPC_BENCHMARK;
@@ -29,6 +31,11 @@ use case::{CASES, GRPC};
 use endpoints::Fault;
 use load::{Load, Tools};
 use report::Table;
+
+/// Debian's wrk: the program, and its package.
+const WRK: (&str, &str) = ("/usr/bin/wrk", "wrk");
+/// Debian's h2load.
+const H2LOAD: (&str, &str) = ("/usr/bin/h2load", "nghttp2-client");
 
 const IDLE: &str = "idle";
 const SLOW: &str = "slow-endpoint";
@@ -86,13 +93,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     resting::allow_many_files()?;
     let bench = Bench {
         options,
-        programs: Programs::ensure(
-            &peers,
-            &[
-                ("/usr/bin/wrk", "wrk"),
-                ("/usr/bin/h2load", "nghttp2-client"),
-            ],
-        )?,
+        programs: Programs::ensure_trained(&peers, &[WRK, H2LOAD])?,
         tools: install(&names)?,
         peers,
         place: Place::new()?,
@@ -167,8 +168,8 @@ fn install(names: &[&str]) -> Result<Tools> {
         chosen.into_iter().any(|case| load(case.load))
     };
     Ok(Tools {
-        wrk: "/usr/bin/wrk".into(),
-        h2load: "/usr/bin/h2load".into(),
+        wrk: WRK.0.into(),
+        h2load: H2LOAD.0.into(),
         oha: if asked(|load| matches!(load, Load::Constant)) {
             OHA.ensure()?
         } else {
@@ -185,14 +186,7 @@ fn install(names: &[&str]) -> Result<Tools> {
 /// nginx in both namespaces, and gRPC's server in the far one.
 fn upstreams(bench: &Bench) -> Result<Vec<Process>> {
     let folder = bench.place.folder();
-    let mut all = Vec::new();
-    for namespace in [NEAR, FAR] {
-        all.push(nginx::start_upstream(
-            &bench.programs,
-            &bench.place,
-            namespace,
-        )?);
-    }
+    let mut all = nginx::start_upstreams(&bench.programs, &bench.place)?;
     if !bench.tools.grpc.as_os_str().is_empty() {
         let words = [
             "-port",
@@ -214,18 +208,21 @@ fn upstreams(bench: &Bench) -> Result<Vec<Process>> {
     Ok(all)
 }
 
+/// `1 round`, or so many rounds.
+fn rounds_of(count: u32) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} round{ending}")
+}
+
 /// The section of docs/benchmarks.md.
 fn section(bench: &Bench, tables: &[Table], figures: &[(String, f64)]) -> String {
     let Options {
         rounds, seconds, ..
     } = bench.options;
-    let turns = match rounds {
-        1 => "1 round".to_owned(),
-        more => format!("{more} rounds"),
-    };
+    let turns = rounds_of(*rounds);
     let mut text = format!(
         "`make bench-proxy`: {turns} of {seconds} s for each peer, taken in turns; load and upstream on one core, the peer's proxies on another.
-nginx and HAProxy are Debian's, Envoy is a release binary with `--concurrency 1`; Envoy and ours read the same file, but that Envoy is given
+nginx and HAProxy are Debian's, Envoy is a release binary with `--concurrency 1`, ours is trained as the one that ships; Envoy and ours read the same file, but that Envoy is given
 least request, as HAProxy is, and ours has its default, peak EWMA. A pair stands in two network namespaces with mutual TLS between them, both
 proxies on one core, and its cost is the sum of both. **Compare within a table only**: processor time a request is steady, requests a second
 are not. Ratios are the middle of the rounds' own ratios; under 1 is cheaper.\n\n"

@@ -16,7 +16,7 @@ use crate::cluster;
 use crate::command::{capture, command, find, show_live};
 use crate::paths::{cache, lock, root};
 use crate::progress::step;
-use crate::tools;
+use crate::{tools, trained};
 
 /// Which images to build.
 #[derive(Debug, Args)]
@@ -51,7 +51,7 @@ const BINARIES: &[Binary] = &[
         is_in_cluster: true,
     },
     Binary {
-        name: "fairlead-proxy",
+        name: PROXY,
         package: "fairlead-proxy",
         binary: "fairlead-proxy",
         tag: "localhost/fairlead-proxy:dev",
@@ -67,6 +67,31 @@ const BINARIES: &[Binary] = &[
         is_in_cluster: true,
     },
 ];
+
+/// The image of our proxy.
+pub(crate) const PROXY: &str = "fairlead-proxy";
+
+/// How a binary is compiled.
+pub(crate) enum Build<'a> {
+    /// As its profile says.
+    Plain,
+    /// So that it counts what it does, into this folder.
+    Counting(&'a Path),
+    /// By what such a one did, as this profile says.
+    Trained(&'a Path),
+}
+
+impl Build<'_> {
+    /// The ending of its target folder, as all have their own, and what the compiler is told.
+    fn words(&self) -> (&'static str, String) {
+        let told = |what: &str, path: &Path| format!(" -C {what}={}", path.display());
+        match self {
+            Self::Plain => ("", String::new()),
+            Self::Counting(folder) => ("-counting", told("profile-generate", folder)),
+            Self::Trained(profile) => ("-trained", told("profile-use", profile)),
+        }
+    }
+}
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -127,29 +152,39 @@ pub(crate) fn has_binary(name: &str) -> bool {
 }
 
 /// The static binary of an image, compiled where it is out of date.
-pub(crate) fn binary(name: &str) -> Result<PathBuf> {
+pub(crate) fn binary(name: &str, build: &Build) -> Result<PathBuf> {
     let image = BINARIES.iter().find(|image| image.name == name);
-    image.with_context(|| format!("no image {name}"))?.compile()
+    image
+        .with_context(|| format!("no image {name}"))?
+        .compile(build)
 }
 
 impl Binary {
-    fn compile(&self) -> Result<PathBuf> {
-        let target = cache()?.join("target-image");
-        step(&format!("compile {} for its image", self.name), || {
-            show_live(
-                command("nice", ["cargo", "build", "--quiet", "--target", TARGET])
-                    .args(["--profile", self.profile])
-                    .args(["--package", self.package, "--bin", self.binary])
-                    .current_dir(root())
-                    .env("RUSTFLAGS", "-C target-feature=+crt-static")
-                    .env("CARGO_TARGET_DIR", &target),
-            )
-        })?;
+    fn compile(&self, build: &Build) -> Result<PathBuf> {
+        let (ending, told) = build.words();
+        let target = cache()?.join(format!("target-image{ending}"));
+        let flags = format!("-C target-feature=+crt-static{told}");
+        step(
+            &format!("compile {}{ending} for its image", self.name),
+            || {
+                show_live(
+                    command("nice", ["cargo", "build", "--quiet", "--target", TARGET])
+                        .args(["--profile", self.profile])
+                        .args(["--package", self.package, "--bin", self.binary])
+                        .current_dir(root())
+                        .env("RUSTFLAGS", &flags)
+                        .env("CARGO_TARGET_DIR", &target),
+                )
+            },
+        )?;
         Ok(target.join(TARGET).join(self.profile).join(self.binary))
     }
 
     fn build(&self) -> Result<PathBuf> {
-        let binary = self.compile()?;
+        let binary = match self.name {
+            PROXY => trained::binary()?,
+            _ => self.compile(&Build::Plain)?,
+        };
         step(&format!("image {}", self.tag), || {
             archive(self.name, self.tag, |context| {
                 let copy = context.join(self.binary);

@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 
 use super::Peer;
 use crate::command::{capture, command, find};
+use crate::image::Build;
 use crate::paths::{cache, lock};
 use crate::progress::step;
-use crate::{bootstrap, image};
+use crate::{bootstrap, image, trained};
 
 /// What all runs need.
 const PACKAGES: &[(&str, &str)] = &[
@@ -40,6 +41,28 @@ pub(crate) struct Programs {
 impl Programs {
     /// Installs what the peers and `more` need.
     pub(crate) fn ensure(peers: &[Peer], more: &[(&str, &str)]) -> Result<Self> {
+        Self::made(peers, more, || image::binary(image::PROXY, &Build::Plain))
+    }
+
+    /// The same, with our own proxy as it ships.
+    pub(crate) fn ensure_trained(peers: &[Peer], more: &[(&str, &str)]) -> Result<Self> {
+        Self::made(peers, more, trained::binary)
+    }
+
+    /// The same, with this program as our own proxy, and nobody else's.
+    pub(crate) fn with_ours(program: &Path, more: &[(&str, &str)]) -> Result<Self> {
+        let programs = Self::made(&[], more, || Ok(PathBuf::new()))?;
+        Ok(Self {
+            ours: Some(program.to_owned()),
+            ..programs
+        })
+    }
+
+    fn made(
+        peers: &[Peer],
+        more: &[(&str, &str)],
+        compile: impl FnOnce() -> Result<PathBuf>,
+    ) -> Result<Self> {
         bootstrap::packages(&[PACKAGES, more].concat())?;
         Ok(Self {
             nginx: "/usr/sbin/nginx".into(),
@@ -50,10 +73,20 @@ impl Programs {
                 PathBuf::new()
             },
             ours: if peers.contains(&Peer::Ours) {
-                Some(ours()?)
+                Some(ours(compile)?)
             } else {
                 None
             },
+        })
+    }
+
+    /// The same, with what `make` makes of HAProxy and of our own proxy in their places.
+    pub(crate) fn each(self, make: impl Fn(&str, &Path) -> Result<PathBuf>) -> Result<Self> {
+        let ours = self.ours.map(|program| make(Peer::Ours.name(), &program));
+        Ok(Self {
+            haproxy: make(Peer::Haproxy.name(), &self.haproxy)?,
+            ours: ours.transpose()?,
+            ..self
         })
     }
 
@@ -68,17 +101,14 @@ impl Programs {
 /// Names a binary of our own proxy, so that an earlier or a differently built one can be measured.
 const OURS: &str = "FAIRLEAD_PROXY_BIN";
 
-/// Its image.
-const IMAGE: &str = "fairlead-proxy";
-
 /// Whether there is a proxy of our own to compile, or a compiled one was named.
 pub(crate) fn has_ours() -> bool {
-    std::env::var_os(OURS).is_some() || image::has_binary(IMAGE)
+    std::env::var_os(OURS).is_some() || image::has_binary(image::PROXY)
 }
 
-fn ours() -> Result<PathBuf> {
+fn ours(compile: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
     let Some(named) = std::env::var_os(OURS).map(PathBuf::from) else {
-        return image::binary(IMAGE)
+        return compile()
             .with_context(|| format!("our own proxy is not built, and {OURS} names none"));
     };
     if !named.is_file() {

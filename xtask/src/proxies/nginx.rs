@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::certificates::{Leaf, authority};
 use super::hop::{Carries, Guard, Hop};
 use super::install::Programs;
-use super::place::Place;
+use super::place::{FAR, NEAR, Place};
 use super::process::{Core, Process, Start};
 use crate::paths::write;
 
@@ -28,7 +28,13 @@ pub(crate) fn arguments(folder: &Path, file: &Path) -> Vec<String> {
     words.into_iter().chain(configuration).chain(log).collect()
 }
 
-/// Starts the upstream in a namespace, on the core of the load.
+/// Starts the upstream in both namespaces, on the core of the load.
+pub(crate) fn start_upstreams(programs: &Programs, place: &Place) -> Result<Vec<Process>> {
+    let started = [NEAR, FAR].map(|namespace| start_upstream(programs, place, namespace));
+    started.into_iter().collect()
+}
+
+/// The same, in one namespace.
 pub(crate) fn start_upstream(
     programs: &Programs,
     place: &Place,

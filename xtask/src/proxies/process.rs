@@ -119,6 +119,11 @@ impl Process {
         !["nsenter", "setpriv", "taskset", "xtask"].contains(&name.trim())
     }
 
+    /// The number that the kernel knows it by.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// The end of its log.
     pub(crate) fn said(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
@@ -150,6 +155,18 @@ impl Process {
 }
 
 impl Process {
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn end(mut self) -> Result<()> {
+        let child = self.child.get_mut();
+        let number = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(number, rustix::process::Signal::TERM)
+            .with_context(|| format!("failed to end {}", self.name))?;
+        child
+            .wait()
+            .map(drop)
+            .with_context(|| format!("failed to wait for {}", self.name))
+    }
+
     /// How many files it has open.
     pub(crate) fn files(&self) -> Result<usize> {
         let folder = format!("/proc/{}/fd", self.number);
