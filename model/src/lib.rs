@@ -12,7 +12,7 @@
 //! - [`route`]: hosts, matches and what becomes of a request.
 //! - [`balance`]: which endpoint; [`breaker`]: which endpoints rest; [`limits`]: how much at once; [`overload`]: what is
 //!   given up for want of memory.
-//! - [`class`], [`retry`], [`budget`], [`deadline`]: what an answer means, and whether and how long to try.
+//! - [`class`], [`retry`], [`hedge`], [`budget`], [`deadline`]: what an answer means, and whether and how long to try.
 //! - [`mod@format`]: texts made from what is known of a request; [`log`]: access logs made of them.
 //! - [`edge`]: what endpoints are told of callers. [`trace`]: the traces that requests belong to.
 //! - [`filter`]: what is done with a request on its way: authorization, rate limits, faults on purpose, CORS.
@@ -30,6 +30,7 @@ pub mod fault;
 pub mod filter;
 pub mod format;
 pub mod health;
+pub mod hedge;
 pub mod identity;
 pub mod limits;
 pub mod listener;

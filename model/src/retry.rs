@@ -7,6 +7,7 @@ use http::Method;
 use crate::budget::RetryBudget;
 use crate::class::Class;
 use crate::fault::Fault;
+use crate::hedge::{Hedge, HedgeAfter};
 
 /// Which failures are tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -52,6 +53,8 @@ pub struct RetryPolicy {
     pub safe_only: bool,
     /// How many retries the route may make.
     pub budget: Option<RetryBudget>,
+    /// Whether a request goes to another endpoint too, where its answer is late.
+    pub hedge: Option<Hedge>,
     /// How much of a body is kept for another try, in bytes; a longer one is sent once.
     pub body_most: usize,
 }
@@ -66,6 +69,7 @@ impl Default for RetryPolicy {
             backoff_most: Duration::from_millis(250),
             safe_only: true,
             budget: Some(RetryBudget::default()),
+            hedge: None,
             body_most: 64 * 1024,
         }
     }
@@ -93,12 +97,27 @@ pub enum Failed {
 }
 
 impl RetryPolicy {
+    /// How long a try may take until it ends; where another one goes beside it then, it does not end.
+    #[must_use]
+    pub fn ends_after(&self) -> Option<Duration> {
+        let is_hedged = |own: &Hedge| own.after == HedgeAfter::Try;
+        self.per_try
+            .filter(|_| !self.hedge.as_ref().is_some_and(is_hedged))
+    }
+
     /// Whether a request with `method` may be tried again after `failed`, leaving number, budget and body to the caller.
     #[must_use]
     pub fn applies(&self, failed: Failed, method: &Method) -> bool {
+        let was_not_begun = matches!(failed, Failed::Fault { fault, is_refused } if fault.is_before_request() || is_refused);
+        self.is_wanted_again(failed) && (was_not_begun || !self.safe_only || is_idempotent(method))
+    }
+
+    /// Whether the policy wants another try after `failed`, whatever the request is.
+    #[must_use]
+    pub fn is_wanted_again(&self, failed: Failed) -> bool {
         let on = &self.on;
-        let (wanted, was_not_begun) = match failed {
-            Failed::Fault { fault, is_refused } => (
+        match failed {
+            Failed::Fault { fault, is_refused } => {
                 (fault.is_before_request() && (on.connect_failure || on.server_error))
                     || (is_refused && (on.refused_stream || on.server_error))
                     || (on.reset || on.server_error)
@@ -108,24 +127,21 @@ impl RetryPolicy {
                                 | Fault::ResponseTimeout
                                 | Fault::ProtocolError
                         )
-                    || (fault == Fault::ResponseTimeout && on.gateway_error),
-                fault.is_before_request() || is_refused,
-            ),
+                    || (fault == Fault::ResponseTimeout && on.gateway_error)
+            }
             Failed::Answer {
                 status,
                 grpc,
                 class,
-            } => (
+            } => {
                 (on.gateway_error && matches!(status, 502..=504))
                     || (on.server_error && status >= 500)
                     || (on.conflict && status == 409)
                     || (on.class && class == Class::Retryable)
                     || on.statuses.contains(&status)
-                    || grpc.is_some_and(|code| on.grpc.contains(&code)),
-                false,
-            ),
-        };
-        wanted && (was_not_begun || !self.safe_only || is_idempotent(method))
+                    || grpc.is_some_and(|code| on.grpc.contains(&code))
+            }
+        }
     }
 
     /// The pause before retry `number` (from 1): full jitter, between nothing and `base * (2^number - 1)`, at most `most`.

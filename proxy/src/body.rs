@@ -226,6 +226,12 @@ impl Replay {
         !self.shared.borrow().is_gone
     }
 
+    /// Whether all of it came in, and was kept.
+    pub(crate) fn is_whole(&self) -> bool {
+        let shared = self.shared.borrow();
+        shared.is_ended && !shared.is_gone
+    }
+
     fn is_end_stream(&self) -> bool {
         let shared = self.shared.borrow();
         shared.is_ended && self.next >= shared.kept.len() && shared.trailers.is_none()
@@ -266,6 +272,8 @@ impl Replay {
         };
         match frame.into_data() {
             Ok(data) => {
+                // Nobody asks again after the last part of a known length.
+                shared.is_ended = shared.incoming.is_end_stream();
                 shared.length += data.remaining();
                 if shared.is_gone || shared.length > shared.most {
                     shared.is_gone = true;

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fairlead_model::budget::RetryBudget;
+use fairlead_model::hedge::Hedge;
 use fairlead_model::listener::Listener;
 use fairlead_model::route::{Route, RouteTable};
 use fairlead_model::{Snapshot, share};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
-use crate::http::{DarkRoutes, Found, Limiters};
+use crate::http::{DarkRoutes, Found, Hedging, Limiters};
 use crate::limit::Timers;
 use crate::logs::Logs;
 use crate::metrics::{Figures, LATENCY_BOUNDS, ProcessFigures, RouteFigures};
@@ -155,6 +156,7 @@ pub(crate) struct Core {
     pub(crate) dark: DarkRoutes,
     routes: RefCell<KnownRoutes>,
     budgets: RefCell<HashMap<String, Rc<RefCell<Budget>>>>,
+    hedgings: RefCell<HashMap<String, Rc<RefCell<Hedging>>>>,
 }
 
 impl Core {
@@ -173,6 +175,7 @@ impl Core {
             dark: DarkRoutes::default(),
             routes: RefCell::default(),
             budgets: RefCell::default(),
+            hedgings: RefCell::default(),
         })
     }
 
@@ -203,6 +206,19 @@ impl Core {
                 let budget = Rc::new(RefCell::new(Budget::new(*settings, self.shared.cores)));
                 budgets.insert(route.to_owned(), Rc::clone(&budget));
                 budget
+            }
+        }
+    }
+
+    /// What is known of the hedging of a route.
+    pub(crate) fn hedging(&self, route: &str, settings: &Hedge) -> Rc<RefCell<Hedging>> {
+        let mut all = self.hedgings.borrow_mut();
+        match all.get(route) {
+            Some(known) if known.borrow().is_of(settings) => Rc::clone(known),
+            _ => {
+                let own = Rc::new(RefCell::new(Hedging::new(settings)));
+                all.insert(route.to_owned(), Rc::clone(&own));
+                own
             }
         }
     }

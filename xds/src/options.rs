@@ -1,9 +1,12 @@
 //! What Envoy's resources have no field for: our own messages (`xds/proto/fairlead/mesh/v1`) in the metadata of a resource, where
 //! a stock Envoy leaves them alone.
 
+use std::time::Duration;
+
 use fairlead_model::balance::PeakEwma;
 use fairlead_model::budget::RetryBudget;
 use fairlead_model::class::{Class, ClassRule};
+use fairlead_model::hedge::{Hedge, HedgeAfter};
 use fairlead_model::retry::RetryPolicy;
 use fairlead_model::route::{Forward, Mirror};
 
@@ -16,6 +19,9 @@ pub(crate) const KEY: &str = "fairlead.mesh.v1";
 pub(crate) const ROUTE: &str = "fairlead.mesh.v1.RouteOptions";
 /// Our own peak EWMA.
 pub(crate) const PEAK_EWMA: &str = "fairlead.mesh.v1.PeakEwma";
+
+/// The shortest delay where nothing is said (Finagle's).
+const LEAST_DELAY: Duration = Duration::from_millis(1);
 
 /// Reads the options of a route from its metadata into what it forwards.
 pub(crate) fn route(fields: &Fields<'_>, forward: &mut Forward) -> Result<()> {
@@ -84,6 +90,33 @@ fn class(field: &Field<'_>) -> Result<ClassRule> {
     Ok(rule)
 }
 
+/// When a request goes to another endpoint too.
+fn hedging(field: &Field<'_>, policy: &mut RetryPolicy) -> Result<()> {
+    if policy.hedge.is_some() {
+        return Err(field.error("the route has a hedge_policy, which says otherwise"));
+    }
+    let fields = field.fields()?;
+    let percent = u8::try_from(fields.need("extra_load")?.number(1, 100)?).unwrap_or(100);
+    let percentile = match fields.get("percentile") {
+        None => (100.0 - f64::from(percent)).max(1.0),
+        Some(own) => {
+            let percentile = own.decimal()?;
+            if !(1.0..100.0).contains(&percentile) {
+                return Err(own.error(format!("{percentile} is no percentile from 1 to below 100")));
+            }
+            percentile
+        }
+    };
+    policy.hedge = Some(Hedge {
+        // Between 10,000 and a million.
+        after: HedgeAfter::Percentile((percentile * 10_000.0).round() as u32),
+        extra: Some(percent),
+        least: fields.duration("least_delay")?.unwrap_or(LEAST_DELAY),
+        any_method: fields.flag("any_method")?,
+    });
+    fields.finish()
+}
+
 /// Options of all mirrors of a route.
 fn mirror(field: &Field<'_>, mirrors: &mut [Mirror]) -> Result<()> {
     if mirrors.is_empty() {
@@ -136,6 +169,9 @@ fn bounds(field: &Field<'_>, policy: &mut RetryPolicy) -> Result<()> {
             least_per_second: least,
         });
         own.finish()?;
+    }
+    if let Some(own) = fields.get("hedging") {
+        hedging(&own, policy)?;
     }
     fields.finish()
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_model::TextMatch;
+use fairlead_model::hedge::{Hedge, HedgeAfter};
 use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::{
     Action, Affinity, AffinityBy, CookieMade, Forward, HeaderMatch, HeaderTest, HostRewrite,
@@ -266,6 +267,9 @@ fn forward(field: &Field<'_>) -> Result<Forward> {
     if let Some(retry) = fields.get("retry_policy") {
         forward.retry = Some(retry_policy(&retry)?);
     }
+    if let Some(own) = fields.get("hedge_policy") {
+        hedge(&own, forward.retry.as_mut())?;
+    }
     for own in fields.list("request_mirror_policies")? {
         forward.mirrors.push(mirror(&own, &forward.clusters)?);
     }
@@ -319,6 +323,29 @@ fn clusters(fields: &Fields<'_>) -> Result<Vec<WeightedCluster>> {
         return Err(weighted.error("at least one weight above 0 is required"));
     }
     Ok(clusters)
+}
+
+/// A `HedgePolicy`.
+fn hedge(field: &Field<'_>, retry: Option<&mut RetryPolicy>) -> Result<()> {
+    let fields = field.fields()?;
+    let is_on = fields.flag("hedge_on_per_try_timeout")?;
+    fields.finish()?;
+    if !is_on {
+        return Ok(());
+    }
+    match retry {
+        Some(policy) if policy.per_try.is_some() => {
+            policy.hedge = Some(Hedge {
+                after: HedgeAfter::Try,
+                extra: None,
+                least: Duration::ZERO,
+                any_method: true,
+            });
+            Ok(())
+        }
+        _ => Err(field
+            .error("hedge_on_per_try_timeout: there is no retry_policy with a per_try_timeout")),
+    }
 }
 
 /// A `RequestMirrorPolicy`.

@@ -1,9 +1,9 @@
 //! Sends a request to an endpoint, and again to another where the route says so.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use fairlead_model::Moment;
 use fairlead_model::balance::{EndpointKey, Finish, Wanted};
@@ -20,8 +20,6 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::activity::Active;
-use super::affinity::{Bound, bind};
-use super::aim::{Changes, end, silence};
 use super::answer::{Answer, Exchange};
 use super::attempt::{Attempt, Try, failure, retry_after};
 use super::fields::reshape;
@@ -29,10 +27,10 @@ use super::mirror::{self, Compared};
 use super::record::Record;
 use super::respond::grpc_status;
 use super::retry::run;
-use crate::body::{Mind, Outgoing, Replay};
+use super::target::Target;
+use crate::body::{Outgoing, Replay};
 use crate::core::Core;
-use crate::limit::{Flow, Limit, Reached, Terms};
-use crate::upstream::{Held, Lease, Pool, Received, Sent, Upstream, judged};
+use crate::upstream::{Lease, Pool, Received, Sent, judged};
 
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// How often a request goes to another connection because the one it was given had ended.
@@ -59,44 +57,8 @@ pub(super) struct Call {
     pub(super) record: Option<Rc<Record>>,
     /// The answer to its copy, which is compared with its own.
     pub(super) compared: Option<Rc<Compared>>,
-}
-
-/// Where a call goes.
-#[derive(Debug)]
-pub(super) struct Target {
-    /// Which of the route's clusters.
-    cluster: usize,
-    pub(super) upstream: Rc<Upstream>,
-    /// When the call has to end.
-    end: Option<Instant>,
-    /// How long after the end of its request, where that is still on its way.
-    answer: Option<Duration>,
-    /// The request's body.
-    flow: Option<Rc<Flow>>,
-    /// These limits; out while a try is under them.
-    limit: Option<Limit>,
-    hash: Option<u64>,
-    /// What the answer gives the caller, so that it comes back to the endpoint.
-    cookies: Vec<HeaderValue>,
-    tried: Vec<EndpointKey>,
-    /// The endpoint, where that is what the caller wanted to reach.
-    at: Option<std::net::SocketAddr>,
-    _running: Held,
-    pub(super) retrying: Option<Held>,
-}
-
-impl Target {
-    /// How much of the request's body came.
-    pub(super) fn request_bytes(&self) -> u64 {
-        self.flow.as_ref().map_or(0, |flow| flow.bytes.get())
-    }
-
-    /// When the call has to end, as far as that is known.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let ended = self.flow.as_ref().and_then(|flow| flow.ended.get());
-        let answer = self.answer.and_then(|most| Some(ended? + most));
-        self.end.into_iter().chain(answer).min()
-    }
+    /// Which endpoint a try went to, where another try beside it asks.
+    pub(super) picked: Option<Rc<Cell<Option<EndpointKey>>>>,
 }
 
 /// A request that was not served.
@@ -210,15 +172,12 @@ async fn run_once(
 }
 
 pub(super) fn failed_answer(
-    call: &Call,
+    is_grpc: bool,
     forward: &Forward,
     response: &Response<Received>,
 ) -> Failed {
     let status = response.status().as_u16();
-    let grpc = call
-        .is_grpc
-        .then(|| grpc_status(response.headers()))
-        .flatten();
+    let grpc = is_grpc.then(|| grpc_status(response.headers())).flatten();
     let class = forward.classes.of(&class::Answer {
         status,
         grpc,
@@ -234,121 +193,17 @@ pub(super) fn failed_answer(
 /// What a try brought.
 pub(super) type Answered = (Response<Received>, Lease, EndpointKey);
 
+/// How a try ended: with an answer and when it began, or without.
+pub(super) type Tried = Result<(Answered, Moment), Try>;
+
 impl Call {
-    /// What is noted of the request's body, and how long it may take; nothing where nobody asks.
-    fn mind(&self, limits: &HttpTimeouts) -> Option<Mind> {
-        let Action::Forward(forward) = &self.route.action else {
-            return None;
-        };
-        let now = self.core.clock.instant(self.begun);
-        let terms = Terms {
-            end: limits.request.map(|most| now + most),
-            ..Terms::default()
-        };
-        let limit = Limit::new(&self.core.timers, now, terms);
-        let is_timed = forward.timeouts.request.is_some()
-            || forward
-                .retry
-                .as_ref()
-                .is_some_and(|own| own.per_try.is_some())
-            || silence(forward, limits).is_some();
-        if limit.is_none() && self.record.is_none() && !is_timed && forward.mirrors.is_empty() {
-            return None;
-        }
-        Some(Mind {
-            record: self.record.clone(),
-            flow: Rc::default(),
-            limit,
-            copies: None,
-        })
-    }
-
-    /// Makes the request ready for the cluster of this number; `flow` tells whether its body moves.
-    fn aim(
-        &mut self,
-        forward: &Forward,
-        cluster: usize,
-        limits: &HttpTimeouts,
-        flow: Option<Rc<Flow>>,
-    ) -> Result<(), Fault> {
-        let weighted = forward.clusters.get(cluster).ok_or(Fault::Internal)?;
-        let upstream = self
-            .core
-            .upstream(&weighted.name)
-            .ok_or(Fault::UnknownCluster)?;
-        let Some(running) = Held::take(
-            &upstream.counts,
-            |counts| &counts.requests,
-            upstream.limits().requests,
-        ) else {
-            upstream.figures.upstream_rq_pending_overflow.increment();
-            return Err(Fault::LimitReached);
-        };
-        let now = self.core.clock.instant(self.begun);
-        let mut end = end(self, forward, limits);
-        let mut answer = forward.timeouts.request;
-        if flow.is_none() {
-            // It has ended with its head.
-            let own = answer.take().map(|most| now + most);
-            end = end.into_iter().chain(own).min();
-        }
-        let silence = silence(forward, limits);
-        let terms = Terms {
-            end,
-            answer,
-            // Who has less time is never silent for so long.
-            silence: silence.filter(|most| end.is_none_or(|end| now + *most < end)),
-            flow: flow.clone(),
-        };
-        let limit = Limit::new(&self.core.timers, now, terms);
-        let head = self.head.as_mut().ok_or(Fault::Internal)?;
-        let bound = match forward.affinity.as_slice() {
-            [] => Bound::default(),
-            affinity => bind(affinity, head, self.source, &self.core.random),
-        };
-        let changes = Changes {
-            route: &self.route,
-            cluster: weighted,
-            host: &self.virtual_host.request_headers,
-            record: self.record.as_ref(),
-        };
-        changes.make(head, &mut self.host)?;
-        let wanted = upstream.original();
-        let at = wanted.and_then(|own| own.address(Some(&head.headers), self.original));
-        self.target = Some(Target {
-            cluster,
-            upstream,
-            end,
-            answer,
-            flow,
-            limit,
-            hash: bound.hash,
-            cookies: bound.cookies,
-            tried: Vec::new(),
-            at,
-            _running: running,
-            retrying: None,
-        });
-        Ok(())
-    }
-
-    pub(super) fn target(&self) -> &Target {
-        self.target
-            .as_ref()
-            .expect("a call is aimed before it is sent")
-    }
-
-    pub(super) fn upstream(&self) -> &Rc<Upstream> {
-        &self.target().upstream
-    }
-
     /// One try: the answer's head, and when the try began.
     pub(super) async fn once(
         &mut self,
         forward: &Forward,
         policy: Option<&RetryPolicy>,
         body: Outgoing,
-    ) -> Result<(Answered, Moment), Try> {
+    ) -> Tried {
         let (key, pool) = {
             let target = self.target();
             let wanted = Wanted {
@@ -363,6 +218,9 @@ impl Call {
                 .await;
             picked.map_err(Try::of)?
         };
+        if let Some(picked) = &self.picked {
+            picked.set(Some(key));
+        }
         if let (Some(_), Some(target)) = (policy, self.target.as_mut()) {
             target.tried.push(key);
         }
@@ -406,52 +264,6 @@ impl Call {
                 Err(failure)
             }
         }
-    }
-
-    /// What a try has to have an answer within, and whether that is the limit of the whole call.
-    fn limit(&mut self, policy: Option<&RetryPolicy>) -> Option<(Limit, bool)> {
-        let now = self.core.clock.instant(self.core.clock.read());
-        let target = self.target.as_mut()?;
-        let end = target.deadline();
-        let per_try = policy.and_then(|policy| policy.per_try);
-        match per_try.filter(|most| end.is_none_or(|end| now + *most < end)) {
-            Some(most) => {
-                let flow = target.flow.as_ref();
-                let terms = Terms {
-                    end,
-                    answer: Some(most),
-                    flow: flow.filter(|flow| flow.ended.get().is_none()).cloned(),
-                    ..Terms::default()
-                };
-                Limit::new(&self.core.timers, now, terms).map(|limit| (limit, false))
-            }
-            None => target.limit.take().map(|limit| (limit, true)),
-        }
-    }
-
-    /// Nothing moved for too long.
-    pub(super) fn was_silent(&self) {
-        if let Some(active) = &self.active {
-            active.figures().downstream_rq_idle_timeout.increment();
-        }
-    }
-
-    fn late(&self, is_of_call: bool, reached: Option<Reached>) -> Try {
-        let figures = &self.upstream().figures;
-        if !is_of_call && reached == Some(Reached::Answer) {
-            figures.upstream_rq_per_try_timeout.increment();
-            return Try::of(Fault::ResponseTimeout);
-        }
-        if reached == Some(Reached::Silence) {
-            self.was_silent();
-            return Try::of(Fault::StreamIdle);
-        }
-        figures.upstream_rq_timeout.increment();
-        Try::of(if self.is_grpc {
-            Fault::DeadlineExceeded
-        } else {
-            Fault::ResponseTimeout
-        })
     }
 
     async fn send(
@@ -543,7 +355,7 @@ impl Call {
             status,
             grpc,
             class,
-        } = failed_answer(&self, forward, &response)
+        } = failed_answer(self.is_grpc, forward, &response)
         else {
             return super::respond::fault(Fault::Internal, self.is_grpc);
         };
@@ -597,7 +409,7 @@ impl Call {
             status,
             grpc,
             class,
-        } = failed_answer(self, forward, &response)
+        } = failed_answer(self.is_grpc, forward, &response)
         else {
             return;
         };

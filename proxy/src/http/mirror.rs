@@ -158,6 +158,7 @@ fn copy(call: &Call, head: Parts, host: HeaderValue, dark: &Dark) -> Box<Call> {
         active: None,
         record: None,
         compared: None,
+        picked: None,
     })
 }
 

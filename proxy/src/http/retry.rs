@@ -9,6 +9,7 @@ use http::Response;
 
 use super::answer::Answer;
 use super::forward::{Call, STALE_CONNECTIONS, failed_answer};
+use super::hedge;
 use crate::body::{Outgoing, Replay};
 use crate::upstream::Held;
 
@@ -37,9 +38,17 @@ pub(super) async fn run(
                 return Err(Fault::Internal);
             }
         };
-        let (failed, kept) = match call.once(forward, Some(policy), body).await {
+        let tried = match &policy.hedge {
+            None => call.once(forward, Some(policy), body).await,
+            Some(hedge) => {
+                let (own, tried) = hedge::once(call, forward, policy, hedge, body).await;
+                call = own;
+                tried
+            }
+        };
+        let (failed, kept) = match tried {
             Ok((response, begun)) => {
-                let failed = failed_answer(&call, forward, &response.0);
+                let failed = failed_answer(call.is_grpc, forward, &response.0);
                 let is_kept = again.as_ref().is_none_or(Replay::is_kept);
                 if !is_kept || !call.may_retry(policy, failed, retries) {
                     if retries > 0

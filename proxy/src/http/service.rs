@@ -368,6 +368,7 @@ impl HttpService {
             active: seen.active.take(),
             record: seen.record.clone(),
             compared: None,
+            picked: None,
         });
         Next::Forward(call, body, way)
     }

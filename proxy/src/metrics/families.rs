@@ -116,6 +116,12 @@ figures! {
             upstream_rq_retry,
             /// Tries after the first that went well.
             upstream_rq_retry_success,
+            /// Tries that went beside another whose answer was late.
+            upstream_rq_hedge,
+            /// Tries beside another whose answer was taken.
+            upstream_rq_hedge_won,
+            /// Tries beside another that a limit or a budget refused.
+            upstream_rq_hedge_overflow,
             /// Tries that a limit or a budget refused.
             upstream_rq_retry_overflow,
             /// Requests that the endpoint reset.

@@ -1,6 +1,7 @@
 //! Routes.
 
 use fairlead_model::class::{Class, ClassRule};
+use fairlead_model::hedge::{Hedge, HedgeAfter};
 use fairlead_model::retry::RetryPolicy;
 use fairlead_model::route::{
     Action, Affinity, AffinityBy, Forward, HostRewrite, Mirror, PathMatch, PathRewrite, QueryMatch,
@@ -128,6 +129,8 @@ fn forward(forward: &Forward) -> Value {
     let longest = (longest != json!({})).then_some(longest);
     let affinity: Vec<Value> = forward.affinity.iter().map(affinity).collect();
     let subset = (!forward.subset.is_empty()).then(|| endpoint::labels(&forward.subset));
+    let hedge = forward.retry.as_ref().and_then(|own| own.hedge.as_ref());
+    let is_hedged = hedge.is_some_and(|own| own.after == HedgeAfter::Try);
     let mirrors: Vec<Value> = forward.mirrors.iter().map(mirror).collect();
     let upgrades: Vec<Value> = forward
         .upgrades
@@ -139,6 +142,10 @@ fn forward(forward: &Forward) -> Value {
         .with("idle_timeout", json!(timeouts.idle.map(duration)))
         .with("max_stream_duration", json!(longest))
         .with("retry_policy", json!(forward.retry.as_ref().map(retry)))
+        .with(
+            "hedge_policy",
+            json!(is_hedged.then(|| json!({"hedge_on_per_try_timeout": true}))),
+        )
         .with("hash_policy", json!(affinity))
         .with("metadata_match", json!(subset))
         .with("upgrade_configs", json!(upgrades))
@@ -308,8 +315,22 @@ fn bounds(policy: &RetryPolicy) -> Option<Value> {
         .with("retryable_classes", json!(policy.on.class))
         .with("grpc_statuses", json!(others))
         .with("budget", json!(budget))
+        .with("hedging", json!(policy.hedge.as_ref().and_then(hedging)))
         .done();
     (own != json!({})).then_some(own)
+}
+
+/// What Envoy's `hedge_policy` has no field for.
+fn hedging(hedge: &Hedge) -> Option<Value> {
+    let HedgeAfter::Percentile(share) = hedge.after else {
+        return None;
+    };
+    let own = Message::default()
+        .with("extra_load", json!(hedge.extra))
+        .with("percentile", json!(f64::from(share) / 10_000.0))
+        .with("least_delay", duration(hedge.least))
+        .with("any_method", json!(hedge.any_method));
+    Some(own.done())
 }
 
 fn redirect(redirect: &Redirect) -> Value {

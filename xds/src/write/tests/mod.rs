@@ -19,6 +19,7 @@ use fairlead_model::cluster::{
     Address, AddressFamily, CheckAt, Checked, Cluster, Discovery, Endpoint, Endpoints, Health,
     HealthCheck, Locality, NameLookup, Original, Probe, ProxyVersion, UpstreamProtocol,
 };
+use fairlead_model::hedge::{Hedge, HedgeAfter};
 use fairlead_model::limits::Limits;
 use fairlead_model::listener::{
     Chain, ChainMatch, Codec, Detect, Handler, Http, HttpTimeouts, Listener, Routes, ServerHeader,

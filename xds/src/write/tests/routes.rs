@@ -86,6 +86,24 @@ fn rewrite(is_full: bool) -> impl Strategy<Value = PathRewrite> {
     ]
 }
 
+fn hedge() -> impl Strategy<Value = Hedge> {
+    let percentile = (1u8..=100, 10_000u32..1_000_000, time(), any::<bool>()).prop_map(
+        |(extra, share, least, any_method)| Hedge {
+            after: HedgeAfter::Percentile(share),
+            extra: Some(extra),
+            least,
+            any_method,
+        },
+    );
+    let each_try = Just(Hedge {
+        after: HedgeAfter::Try,
+        extra: None,
+        least: Duration::ZERO,
+        any_method: true,
+    });
+    prop_oneof![percentile, each_try]
+}
+
 fn retry() -> impl Strategy<Value = RetryPolicy> {
     let on = (
         any::<[bool; 7]>(),
@@ -124,12 +142,24 @@ fn retry() -> impl Strategy<Value = RetryPolicy> {
         of(time()),
         (time(), time()),
         any::<bool>(),
-        of(budget),
+        (of(budget), of(hedge())),
         0usize..100_000,
     )
         .prop_map(
-            |(on, retries, per_try, (backoff_base, backoff_most), safe_only, budget, body_most)| {
+            |(
+                on,
+                retries,
+                per_try,
+                (backoff_base, backoff_most),
+                safe_only,
+                (budget, mut hedge),
+                body_most,
+            )| {
+                // What goes beside a try that takes too long needs to know when that is.
+                hedge =
+                    hedge.filter(|own: &Hedge| own.after != HedgeAfter::Try || per_try.is_some());
                 RetryPolicy {
+                    hedge,
                     on,
                     retries,
                     per_try,
