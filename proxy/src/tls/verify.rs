@@ -5,7 +5,9 @@ use std::sync::Arc;
 use fairlead_model::tls::{NameMatch, Trust};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::WebPkiClientVerifier;
@@ -66,6 +68,29 @@ impl Rules {
             names: trust.names.iter().chain(names).cloned().collect(),
             provider,
         })
+    }
+
+    /// How signatures are verified, whoever made them.
+    fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.provider.signature_verification_algorithms
+    }
+
+    fn tls12(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, self.algorithms())
+    }
+
+    fn tls13(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, self.algorithms())
     }
 
     /// The names of a leaf, where they may be believed.
@@ -142,7 +167,7 @@ impl ServerCertVerifier for Endpoints {
             self.rules.roots(&names)?,
             intermediates,
             now,
-            self.rules.provider.signature_verification_algorithms.all,
+            self.rules.algorithms().all,
         )?;
         if self.checks_name {
             verify_server_name(&parsed, server_name)?;
@@ -156,12 +181,7 @@ impl ServerCertVerifier for Endpoints {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.rules.provider.signature_verification_algorithms,
-        )
+        self.rules.tls12(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -170,19 +190,11 @@ impl ServerCertVerifier for Endpoints {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.rules.provider.signature_verification_algorithms,
-        )
+        self.rules.tls13(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.rules
-            .provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.rules.algorithms().supported_schemes()
     }
 }
 
@@ -259,12 +271,7 @@ impl ClientCertVerifier for Callers {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.rules.provider.signature_verification_algorithms,
-        )
+        self.rules.tls12(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -273,18 +280,10 @@ impl ClientCertVerifier for Callers {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.rules.provider.signature_verification_algorithms,
-        )
+        self.rules.tls13(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.rules
-            .provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.rules.algorithms().supported_schemes()
     }
 }
