@@ -60,6 +60,8 @@ pub struct CertificateDetails {
     pub subject: bool,
     /// Whether it has the certificate.
     pub certificate: bool,
+    /// Whether it has the certificate and those it was shown with.
+    pub chain: bool,
     /// Whether it has DNS names.
     pub dns: bool,
     /// Whether it has URIs.
@@ -117,6 +119,8 @@ pub struct Shown<'a> {
     pub hash: &'a str,
     /// The certificate in PEM.
     pub pem: Option<&'a str>,
+    /// The same with those it was shown with, in their order.
+    pub chain: Option<&'a str>,
     /// The subject.
     pub subject: Option<&'a str>,
     /// URIs.
@@ -136,6 +140,9 @@ impl CertificateDetails {
         parts.push(format!("Hash={}", shown.hash));
         if let Some(pem) = shown.pem.filter(|_| self.certificate) {
             parts.push(format!("Cert=\"{}\"", encoded(pem)));
+        }
+        if let Some(chain) = shown.chain.filter(|_| self.chain) {
+            parts.push(format!("Chain=\"{}\"", encoded(chain)));
         }
         if let Some(subject) = shown.subject.filter(|_| self.subject) {
             parts.push(format!(
@@ -231,6 +238,7 @@ mod tests {
             mode: CertificateMode::SanitizeSet,
             subject: true,
             certificate: true,
+            chain: true,
             dns: true,
             uri: true,
         };
@@ -238,13 +246,14 @@ mod tests {
             by: Some("spiffe://a/ns/b/sa/c"),
             hash: "ab",
             pem: Some("-\n"),
+            chain: Some("-\n-\n"),
             subject: Some("CN=\"x\",O=y"),
             uris: &["spiffe://a;By=forged".to_owned()],
             dns: &["shop.example".to_owned()],
         };
         assert_eq!(
             details.element(&shown),
-            "By=spiffe://a/ns/b/sa/c;Hash=ab;Cert=\"-%0A\";Subject=\"CN=\\\"x\\\",O=y\";URI=\"spiffe://a;By=forged\";DNS=shop.example"
+            "By=spiffe://a/ns/b/sa/c;Hash=ab;Cert=\"-%0A\";Chain=\"-%0A-%0A\";Subject=\"CN=\\\"x\\\",O=y\";URI=\"spiffe://a;By=forged\";DNS=shop.example"
         );
     }
 

@@ -161,6 +161,7 @@ async fn certified(mode: CertificateMode) -> String {
             mode,
             uri: true,
             dns: true,
+            chain: mode == CertificateMode::AppendForward,
             ..CertificateDetails::default()
         },
         ..Edge::default()
@@ -175,10 +176,9 @@ async fn certified(mode: CertificateMode) -> String {
     .await;
     let mut cluster = up(&[inner.address]);
     cluster.protocol = UpstreamProtocol::Http2;
-    cluster.tls = Some(client(
-        authority.issue(&[CALLER], |_| {}),
-        authority.trust(&[], &[SERVICE]),
-    ));
+    let mut certificate = authority.issue(&[CALLER], |_| {});
+    certificate.chain.extend(authority.trust(&[], &[]).roots);
+    cluster.tls = Some(client(certificate, authority.trust(&[], &[SERVICE])));
     let mut outside = http_to(to("up"));
     outside.edge = Some(Arc::new(Edge {
         certificate: CertificateDetails {
@@ -213,6 +213,15 @@ async fn a_certificate_is_told_as_the_mode_says() {
     );
     let appended = certified(CertificateMode::AppendForward).await;
     assert!(appended.starts_with("Hash=forged,By="), "{appended}");
+    let (_, chain) = appended.split_once(";Chain=\"").expect("a chain");
+    let (chain, rest) = chain.split_once('"').expect("its end");
+    assert!(rest.starts_with(";URI="), "{rest}");
+    // The caller's own, and the one of who issued it.
+    assert_eq!(
+        chain.matches("-----BEGIN%20CERTIFICATE-----%0A").count(),
+        2,
+        "{chain}"
+    );
 }
 
 /// Each endpoint answers with its number.

@@ -59,6 +59,7 @@ fn certificate(fields: &Fields<'_>) -> Result<CertificateDetails> {
         let own = own.fields()?;
         details.subject = own.flag("subject")?;
         details.certificate = own.flag("cert")?;
+        details.chain = own.flag("chain")?;
         details.dns = own.flag("dns")?;
         details.uri = own.flag("uri")?;
         own.finish()?;
@@ -102,8 +103,8 @@ mod tests {
     fn what_is_wrong_has_a_path() {
         for (value, expected) in [
             (
-                json!({"set_current_client_cert_details": {"chain": true}}),
-                "set_current_client_cert_details.chain: is not a supported field; ",
+                json!({"set_current_client_cert_details": {"chains": true}}),
+                "set_current_client_cert_details.chains: is not a supported field; ",
             ),
             (
                 json!({"generate_request_id": false, "always_set_request_id_in_response": true}),

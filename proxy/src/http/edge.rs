@@ -132,16 +132,15 @@ fn append(headers: &mut HeaderMap, name: HeaderName, comma: &str, more: &str) {
 fn certificate(edge: &Edge, own: Option<&str>, connection: &Connection, headers: &mut HeaderMap) {
     let told = || {
         let made = connection.told.get_or_init(|| {
-            let leaf = connection.certificate.as_ref()?;
-            let element = tls::shown(leaf, own, &edge.certificate)?;
+            let element = tls::shown(&connection.certificates, own, &edge.certificate)?;
             HeaderValue::try_from(element).ok()
         });
         made.clone()
     };
     match edge.certificate.mode {
         CertificateMode::AlwaysForwardOnly => {}
-        CertificateMode::ForwardOnly if connection.certificate.is_some() => {}
-        CertificateMode::AppendForward if connection.certificate.is_some() => {
+        CertificateMode::ForwardOnly if !connection.certificates.is_empty() => {}
+        CertificateMode::AppendForward if !connection.certificates.is_empty() => {
             if let Some(told) = told() {
                 let mut all: Vec<u8> = Vec::new();
                 for value in headers.get_all(&FORWARDED_CERTIFICATE) {
@@ -154,7 +153,7 @@ fn certificate(edge: &Edge, own: Option<&str>, connection: &Connection, headers:
                 }
             }
         }
-        CertificateMode::SanitizeSet if connection.certificate.is_some() => match told() {
+        CertificateMode::SanitizeSet if !connection.certificates.is_empty() => match told() {
             Some(told) => drop(headers.insert(FORWARDED_CERTIFICATE, told)),
             None => drop(headers.remove(&FORWARDED_CERTIFICATE)),
         },

@@ -63,8 +63,8 @@ pub(crate) struct Connection {
     pub(crate) cipher: Option<rustls::CipherSuite>,
     /// Why it was ended, where that is not HTTP's.
     pub(crate) terminated: Option<Box<str>>,
-    /// The certificate it showed.
-    pub(crate) certificate: Option<rustls::pki_types::CertificateDer<'static>>,
+    /// The certificates it showed, its own first.
+    pub(crate) certificates: Vec<rustls::pki_types::CertificateDer<'static>>,
     /// What endpoints are told of that.
     pub(crate) told: edge::Told,
 }
@@ -89,12 +89,14 @@ struct Seen {
 pub(crate) struct Reset;
 
 impl HttpService {
-    /// Whether endpoints are told of callers' certificates.
-    pub(crate) fn tells_certificates(&self) -> bool {
-        self.settings
-            .edge
-            .as_ref()
-            .is_some_and(|edge| edge.certificate.mode != CertificateMode::Sanitize)
+    /// How many of a caller's certificates endpoints may be told of.
+    pub(crate) fn told_certificates(&self) -> usize {
+        let details = self.settings.edge.as_ref().map(|edge| &edge.certificate);
+        match details.filter(|own| own.mode != CertificateMode::Sanitize) {
+            None => 0,
+            Some(own) if own.chain => usize::MAX,
+            Some(_) => 1,
+        }
     }
 
     /// Answers a request. It fails only on purpose: what goes wrong is an answer too. What can be found out at once is, so that the

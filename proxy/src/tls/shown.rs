@@ -24,12 +24,13 @@ pub(crate) fn own_uri(
     names.uris.into_iter().next().map(String::into_boxed_str)
 }
 
-/// One element of `x-forwarded-client-cert`; nothing where the certificate cannot be read.
+/// One element of `x-forwarded-client-cert`, of certificates as they were shown; nothing where the first cannot be read.
 pub(crate) fn shown(
-    leaf: &CertificateDer<'_>,
+    chain: &[CertificateDer<'_>],
     by: Option<&str>,
     details: &CertificateDetails,
 ) -> Option<String> {
+    let leaf = chain.first()?;
     let names = names_of(leaf).ok()?;
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf);
     let hash: String = digest
@@ -39,10 +40,12 @@ pub(crate) fn shown(
         .collect();
     let subject = details.subject.then(|| subject_of(leaf)).flatten();
     let pem = details.certificate.then(|| pem_of(leaf));
+    let chain: Option<String> = details.chain.then(|| chain.iter().map(pem_of).collect());
     Some(details.element(&Shown {
         by,
         hash: &hash,
         pem: pem.as_deref(),
+        chain: chain.as_deref(),
         subject: subject.as_deref(),
         uris: &names.uris,
         dns: &names.dns,
@@ -75,9 +78,9 @@ fn text_of(name: &X509Name<'_>) -> String {
     parts.join(",")
 }
 
-fn pem_of(leaf: &CertificateDer<'_>) -> String {
+fn pem_of(certificate: &CertificateDer<'_>) -> String {
     use base64::Engine as _;
-    let encoded = base64::engine::general_purpose::STANDARD.encode(leaf);
+    let encoded = base64::engine::general_purpose::STANDARD.encode(certificate);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
     for line in encoded.as_bytes().chunks(64) {
         pem.push_str(&String::from_utf8_lossy(line));

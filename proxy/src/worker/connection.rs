@@ -177,9 +177,9 @@ async fn begin(
             service,
         } => {
             let admitted = admit(&chains, &access, stream, tls, &mut connection).await;
-            if !service.tells_certificates() {
-                connection.certificate = None;
-            }
+            let told = service.told_certificates();
+            connection.certificates.truncate(told);
+            connection.certificates.shrink_to_fit();
             let connection = known(connection, None);
             let (stream, settled) = admitted?;
             let is_h2 = match service.settings.codec {
@@ -207,7 +207,7 @@ async fn begin(
         } => {
             let own = Line::begin(&core, watching.as_ref());
             let admitted = admit(&chains, &access, stream, tls, &mut connection).await;
-            connection.certificate = None;
+            connection.certificates = Vec::new();
             let connection = known(connection, own.as_ref());
             let (stream, _) = admitted?;
             Some(Admitted::Tcp {
@@ -446,10 +446,8 @@ async fn secure(
     if connection.peer == Peer::Anonymous {
         chains.figures.ssl_no_certificate.increment();
     }
-    connection.certificate = session
-        .peer_certificates()
-        .and_then(|chain| chain.first())
-        .map(|leaf| leaf.clone().into_owned());
+    let shown = session.peer_certificates().unwrap_or_default().iter();
+    connection.certificates = shown.map(|own| own.clone().into_owned()).collect();
     connection.server_name = session.server_name().map(Into::into);
     connection.version = session.protocol_version();
     connection.cipher = session.negotiated_cipher_suite().map(|suite| suite.suite());

@@ -23,6 +23,7 @@ pub(super) fn callers(message: Message, edge: Option<&Edge>) -> Message {
     let details = Message::default()
         .with("subject", json!(own.subject))
         .with("cert", json!(own.certificate))
+        .with("chain", json!(own.chain))
         .with("dns", json!(own.dns))
         .with("uri", json!(own.uri))
         .done();

@@ -100,11 +100,12 @@ pub(super) fn edge() -> impl Strategy<Value = Option<Arc<Edge>>> {
         CertificateMode::AlwaysForwardOnly,
     ]);
     let certificate =
-        (mode, any::<[bool; 4]>()).prop_map(|(mode, [subject, certificate, dns, uri])| {
+        (mode, any::<[bool; 5]>()).prop_map(|(mode, [subject, certificate, chain, dns, uri])| {
             CertificateDetails {
                 mode,
                 subject,
                 certificate,
+                chain,
                 dns,
                 uri,
             }
