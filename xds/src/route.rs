@@ -9,7 +9,7 @@ use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::{
     Action, Affinity, AffinityBy, CookieMade, Forward, HeaderMatch, HeaderTest, HostRewrite,
     Mirror, PathMatch, PathRewrite, QueryMatch, QueryTest, Redirect, Route, RouteMatch, RouteTable,
-    Timeouts, VirtualHost, WeightedCluster,
+    TableChanges, Timeouts, VirtualHost, WeightedCluster,
 };
 use http::{Method, StatusCode};
 
@@ -38,9 +38,17 @@ pub(crate) fn table(field: &Field<'_>) -> Result<RouteTable> {
         .map(host)
         .collect::<Result<Vec<_>>>()?;
     let ignore_port = fields.flag("ignore_port_in_host_matching")?;
+    let (request_headers, response_headers) = headers::both(&fields)?;
+    let changes = TableChanges {
+        request_headers,
+        response_headers,
+        most_exact_wins: fields.flag("most_specific_header_mutations_wins")?,
+    };
     fields.ignore(&["validate_clusters", "max_direct_response_body_size_bytes"]);
     fields.finish()?;
-    RouteTable::new(&name, hosts, ignore_port).map_err(|error| field.error(error.to_string()))
+    RouteTable::new(&name, hosts, ignore_port)
+        .map(|table| table.changing(changes))
+        .map_err(|error| field.error(error.to_string()))
 }
 
 fn host(field: &Field<'_>) -> Result<VirtualHost> {
@@ -62,6 +70,7 @@ fn host(field: &Field<'_>) -> Result<VirtualHost> {
         .collect::<Result<Vec<_>>>()?;
     let (request_headers, response_headers) = headers::both(&fields)?;
     let host = VirtualHost {
+        table: Arc::default(),
         filters: filter::overrides(&fields)?,
         request_headers,
         response_headers,

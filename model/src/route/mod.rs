@@ -43,6 +43,42 @@ pub struct VirtualHost {
     pub response_headers: HeaderChanges,
     /// What filters do otherwise here.
     pub filters: Overrides,
+    /// What its table changes.
+    pub table: Arc<TableChanges>,
+}
+
+/// What a table changes of all its requests and answers.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TableChanges {
+    /// Of requests.
+    pub request_headers: HeaderChanges,
+    /// Of answers.
+    pub response_headers: HeaderChanges,
+    /// Whether it changes first, then the host and then the route, so that the most exact has the last word.
+    pub most_exact_wins: bool,
+}
+
+impl VirtualHost {
+    /// Changes of requests that take a route of its own, in their order.
+    #[must_use]
+    pub fn request_changes<'a>(&'a self, route: &'a Route) -> [&'a HeaderChanges; 3] {
+        let table = &self.table.request_headers;
+        self.in_order([&route.request_headers, &self.request_headers, table])
+    }
+
+    /// Changes of answers to them, in their order.
+    #[must_use]
+    pub fn response_changes<'a>(&'a self, route: &'a Route) -> [&'a HeaderChanges; 3] {
+        let table = &self.table.response_headers;
+        self.in_order([&route.response_headers, &self.response_headers, table])
+    }
+
+    fn in_order<'a>(&self, mut changes: [&'a HeaderChanges; 3]) -> [&'a HeaderChanges; 3] {
+        if self.table.most_exact_wins {
+            changes.reverse();
+        }
+        changes
+    }
 }
 
 /// One way of a request.

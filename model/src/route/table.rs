@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::matching::{PathMatch, RequestHead};
-use super::{Action, Route, VirtualHost, split_port};
+use super::{Action, Route, TableChanges, VirtualHost, split_port};
 
 /// Why a table is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +41,7 @@ pub struct RouteTable {
     name: Arc<str>,
     hosts: Vec<Arc<VirtualHost>>,
     ignore_port: bool,
+    changes: Arc<TableChanges>,
     exact: HashMap<String, usize>,
     /// `*.example`, by `.example`, the longest first.
     suffixes: Vec<(String, usize)>,
@@ -77,6 +78,7 @@ impl RouteTable {
             name: name.into(),
             indexes: hosts.iter().map(PathIndex::new).collect(),
             ignore_port,
+            changes: Arc::default(),
             exact: HashMap::new(),
             suffixes: Vec::new(),
             prefixes: Vec::new(),
@@ -116,6 +118,22 @@ impl RouteTable {
             .sort_by_key(|(start, _)| std::cmp::Reverse(start.len()));
         table.hosts = hosts.into_iter().map(Arc::new).collect();
         Ok(table)
+    }
+
+    /// The same table with changes to all its requests and answers.
+    #[must_use]
+    pub fn changing(mut self, changes: TableChanges) -> Self {
+        self.changes = Arc::new(changes);
+        for host in &mut self.hosts {
+            Arc::make_mut(host).table = Arc::clone(&self.changes);
+        }
+        self
+    }
+
+    /// What it changes of all requests and answers.
+    #[must_use]
+    pub fn changes(&self) -> &TableChanges {
+        &self.changes
     }
 
     /// Its name.
@@ -201,6 +219,7 @@ impl PartialEq for RouteTable {
         self.name == other.name
             && self.hosts == other.hosts
             && self.ignore_port == other.ignore_port
+            && self.changes == other.changes
     }
 }
 
@@ -285,6 +304,7 @@ mod tests {
 
     fn host(name: &str, domains: &[&str], paths: Vec<PathMatch>) -> VirtualHost {
         VirtualHost {
+            table: Arc::default(),
             name: name.to_owned(),
             domains: domains.iter().map(|&domain| domain.to_owned()).collect(),
             routes: paths

@@ -7,7 +7,7 @@ use fairlead_model::deadline::parse_grpc_timeout;
 use fairlead_model::fault::Fault;
 use fairlead_model::format::Format;
 use fairlead_model::listener::HttpTimeouts;
-use fairlead_model::route::{Action, Forward, HeaderChanges, HostRewrite, Route, WeightedCluster};
+use fairlead_model::route::{Action, Forward, HostRewrite, Route, VirtualHost, WeightedCluster};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Uri};
 
@@ -18,8 +18,7 @@ use super::record::Record;
 pub(super) struct Changes<'a> {
     pub(super) route: &'a Route,
     pub(super) cluster: &'a WeightedCluster,
-    /// What the virtual host changes.
-    pub(super) host: &'a HeaderChanges,
+    pub(super) host: &'a VirtualHost,
     pub(super) record: Option<&'a Rc<Record>>,
 }
 
@@ -30,10 +29,11 @@ impl Changes<'_> {
             self.record
                 .map_or_else(String::new, |own| own.request_text(format, headers))
         };
-        // The most exact first, as Envoy does: what is said of more has the last word.
+        // The cluster's first whatever the table says of the order, as Envoy does.
         self.cluster.request_headers.apply(&mut head.headers, text);
-        self.route.request_headers.apply(&mut head.headers, text);
-        self.host.apply(&mut head.headers, text);
+        for changes in self.host.request_changes(self.route) {
+            changes.apply(&mut head.headers, text);
+        }
         let Action::Forward(forward) = &self.route.action else {
             return Ok(());
         };

@@ -61,6 +61,7 @@ impl DarkRoutes {
             filters: Overrides::new(),
         };
         let host = VirtualHost {
+            table: Arc::default(),
             name: String::new(),
             domains: Vec::new(),
             routes: Vec::new(),

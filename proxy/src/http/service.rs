@@ -442,8 +442,9 @@ impl Way {
             None => String::new(),
         };
         let headers = response.headers_mut();
-        self.route.response_headers.apply(headers, text);
-        self.host.response_headers.apply(headers, text);
+        for changes in self.host.response_changes(&self.route) {
+            changes.apply(headers, text);
+        }
         response
     }
 }
@@ -494,10 +495,8 @@ fn scheme(connection: &Connection, request: &Request<Incoming>) -> &'static str 
 /// Whether values of headers are made for each request.
 fn has_formats(host: &VirtualHost, route: &Route) -> bool {
     let is_made = |changes: &HeaderChanges| changes.has_formats();
-    is_made(&route.request_headers)
-        || is_made(&route.response_headers)
-        || is_made(&host.request_headers)
-        || is_made(&host.response_headers)
+    let changes = [host.request_changes(route), host.response_changes(route)];
+    changes.into_iter().flatten().any(is_made)
         || match &route.action {
             Action::Forward(forward) => forward.clusters.iter().any(|cluster| {
                 is_made(&cluster.request_headers) || is_made(&cluster.response_headers)

@@ -132,7 +132,7 @@ impl Call {
         let changes = Changes {
             route: &self.route,
             cluster: weighted,
-            host: &self.virtual_host.request_headers,
+            host: &self.virtual_host,
             record: self.record.as_ref(),
         };
         changes.make(head, &mut self.host)?;

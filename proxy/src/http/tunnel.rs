@@ -124,7 +124,7 @@ pub(super) async fn open(
     let changes = Changes {
         route: &route,
         cluster,
-        host: &wanted.virtual_host.request_headers,
+        host: &wanted.virtual_host,
         record: wanted.record.as_ref(),
     };
     changes.make(&mut head, &mut wanted.host)?;

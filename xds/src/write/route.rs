@@ -18,11 +18,16 @@ use crate::route::GRPC_STATUSES;
 #[must_use]
 pub fn routes(table: &RouteTable) -> Value {
     let hosts: Vec<Value> = table.hosts().iter().map(|own| host(own)).collect();
-    Message::default()
+    let changes = table.changes();
+    let message = Message::default()
         .with("name", json!(&**table.name()))
         .with("virtual_hosts", json!(hosts))
         .with("ignore_port_in_host_matching", json!(table.ignore_port()))
-        .done()
+        .with(
+            "most_specific_header_mutations_wins",
+            json!(changes.most_exact_wins),
+        );
+    headers::both(message, &changes.request_headers, &changes.response_headers).done()
 }
 
 fn host(host: &VirtualHost) -> Value {

@@ -29,7 +29,7 @@ use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::{
     Action, Affinity, AffinityBy, CookieMade, Forward, HeaderChange, HeaderChanges, HeaderMatch,
     HeaderTest, HostRewrite, Mirror, OnPresent, PathMatch, PathRewrite, QueryMatch, QueryTest,
-    Redirect, Route, RouteMatch, RouteTable, Timeouts, VirtualHost, WeightedCluster,
+    Redirect, Route, RouteMatch, RouteTable, TableChanges, Timeouts, VirtualHost, WeightedCluster,
 };
 use fairlead_model::tls::{
     Certificate, ClientTls, NameKind, NameMatch, Secret, SecretSource, ServerTls, TlsCommon, Trust,

@@ -326,11 +326,19 @@ pub(super) fn table() -> impl Strategy<Value = RouteTable> {
             },
         );
     let host = (vec(route, 0..3), changes(), changes(), filters::overrides());
-    (name(), vec(host, 0..3), any::<bool>()).prop_map(|(name, hosts, ignore_port)| {
+    let own = (changes(), changes(), any::<bool>()).prop_map(
+        |(request_headers, response_headers, most_exact_wins)| TableChanges {
+            request_headers,
+            response_headers,
+            most_exact_wins,
+        },
+    );
+    (name(), vec(host, 0..3), any::<bool>(), own).prop_map(|(name, hosts, ignore_port, own)| {
         let hosts = (0..)
             .zip(hosts)
             .map(
                 |(number, (routes, request_headers, response_headers, filters))| VirtualHost {
+                    table: Arc::default(),
                     name: format!("host-{number}"),
                     domains: vec![format!("{number}.example"), format!("*.{number}.example")],
                     routes,
@@ -340,6 +348,8 @@ pub(super) fn table() -> impl Strategy<Value = RouteTable> {
                 },
             )
             .collect();
-        RouteTable::new(&name, hosts, ignore_port).expect("no domain is claimed twice")
+        RouteTable::new(&name, hosts, ignore_port)
+            .expect("no domain is claimed twice")
+            .changing(own)
     })
 }
