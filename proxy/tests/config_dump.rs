@@ -299,6 +299,9 @@ async fn told(protocol: &str) {
         details.starts_with(r#"clusters["cart"].lb_policy: "CLUSTER_PROVIDED" is not supported; "#),
         "{details}"
     );
+    let failed = &active["error_state"]["failed_configuration"];
+    assert_eq!(failed["@type"], Kind::Cluster.type_url());
+    assert_eq!(failed["lb_policy"], "CLUSTER_PROVIDED", "{failed:#}");
     let warming = &clusters["dynamic_warming_clusters"];
     assert_eq!(warming[0]["cluster"]["name"], "till", "{warming:#}");
     server.abort();

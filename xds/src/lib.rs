@@ -26,6 +26,7 @@ mod matching;
 mod names;
 mod options;
 mod overload;
+mod redact;
 mod resource;
 mod route;
 mod session;

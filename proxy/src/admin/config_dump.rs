@@ -140,7 +140,8 @@ impl Dump {
     ) -> (Vec<Value>, Vec<Value>) {
         let (mut active, mut warming) = (Vec::new(), Vec::new());
         for (name, told, entry) in self.told(kind) {
-            let error = entry.refused.as_ref().map(|own| refusal(told, own));
+            let error = entry.refused.as_ref();
+            let error = error.map(|own| refusal(kind, told, own));
             let is_active = entry.used.is_some();
             if let (Some(stamp), Some(own)) = (&entry.used, used(name)) {
                 active.push(stamped(
@@ -241,7 +242,7 @@ impl Dump {
                 value["warming_state"] = stamped(json!({"listener": own(waiting)}), stamp, None);
             }
             if let Some(refused) = &entry.refused {
-                value["error_state"] = refusal(told, refused);
+                value["error_state"] = refusal(Kind::Listener, told, refused);
             }
             dynamic.push(value);
         }
@@ -371,10 +372,14 @@ fn stamped(
 }
 
 /// An `UpdateFailureState`.
-fn refusal(told: &Told, own: &Refusal) -> Value {
-    json!({
+fn refusal(kind: Kind, told: &Told, own: &Refusal) -> Value {
+    let mut state = json!({
         "details": own.reason,
         "version_info": own.stamp.version,
         "last_update_attempt": time(told.time(own.stamp.at)),
-    })
+    });
+    if let Some(resource) = &own.resource {
+        state["failed_configuration"] = any(kind, resource.clone());
+    }
+    state
 }

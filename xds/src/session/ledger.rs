@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fairlead_model::{Moment, Snapshot};
+use serde_json::Value;
 
 use super::known::Known;
 use crate::Kind;
@@ -23,6 +24,8 @@ pub struct Refusal {
     pub stamp: Stamp,
     /// What is wrong with it: the path of a field, what was found, and what is allowed.
     pub reason: String,
+    /// The resource, as far as it could be decoded; secrets are `[redacted]`.
+    pub resource: Option<Value>,
 }
 
 /// What became of one resource.
@@ -62,12 +65,9 @@ impl Notes {
     }
 
     /// A resource came, and is wrong.
-    pub(super) fn refused(&mut self, kind: Kind, name: &str, stamp: Stamp, reason: &str) {
+    pub(super) fn refused(&mut self, kind: Kind, name: &str, refusal: Refusal) {
         let entry = self.entries.entry((kind, name.to_owned())).or_default();
-        entry.refused = Some(Refusal {
-            stamp,
-            reason: reason.to_owned(),
-        });
+        entry.refused = Some(refusal);
     }
 
     /// A resource is gone, or is not wanted any more.

@@ -19,6 +19,7 @@ use fairlead_model::{Moment, Snapshot};
 use prost::Message as _;
 
 use crate::bootstrap::Dynamic;
+use crate::redact::redact;
 use crate::{Kind, ReadFile, Shapes, resource};
 use known::Known;
 use ledger::Notes;
@@ -329,7 +330,14 @@ impl Session {
             }
             Err((name, reason)) => {
                 if let Some(name) = &name {
-                    self.notes.refused(kind, name, place.stamp.clone(), &reason);
+                    let mut resource = shapes.json(kind.message(), &any.value).ok();
+                    resource.iter_mut().for_each(redact);
+                    let refusal = Refusal {
+                        stamp: place.stamp.clone(),
+                        reason: reason.clone(),
+                        resource,
+                    };
+                    self.notes.refused(kind, name, refusal);
                 }
                 wrong.push(reason);
                 (name, None)

@@ -576,6 +576,8 @@ fn the_ledger_says_what_is_used_what_waits_and_what_was_refused() {
                 .starts_with(r#"clusters["cart"].lb_policy: "CLUSTER_PROVIDED" is not supported"#),
             "{refusal:?}"
         );
+        let resource = refusal.resource.as_ref().expect("a cluster");
+        assert_eq!(resource["lb_policy"], "CLUSTER_PROVIDED", "{resource}");
         assert_eq!(used(&ledger, Kind::Cluster, "till"), None);
         assert_eq!(ledger.waiting.clusters.keys().count(), 1);
 

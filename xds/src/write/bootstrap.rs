@@ -95,7 +95,7 @@ fn dynamic(dynamic: &Dynamic) -> Value {
     let metadata: Vec<Value> = dynamic
         .metadata
         .iter()
-        .map(|(name, _)| json!({"key": name, "value": "[redacted]"}))
+        .map(|(name, _)| json!({"key": name, "value": crate::redact::REDACTED}))
         .collect();
     let service = Message::default()
         .with("envoy_grpc", json!({"cluster_name": dynamic.cluster}))

@@ -12,7 +12,7 @@ use super::{Message, any, extension, matching, source};
 use crate::tls::{DOWNSTREAM, SPIFFE, UPSTREAM};
 
 /// What stands where a private key would (Envoy's word for it).
-pub(super) const REDACTED: &[u8] = b"[redacted]";
+pub(super) const REDACTED: &[u8] = crate::redact::REDACTED.as_bytes();
 
 /// A `Secret` under a name, as it is shown: without its private key.
 #[must_use]
