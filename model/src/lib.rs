@@ -15,6 +15,7 @@
 //! - [`class`], [`retry`], [`hedge`], [`budget`], [`deadline`]: what an answer means, and whether and how long to try.
 //! - [`mod@format`]: texts made from what is known of a request; [`log`]: access logs made of them.
 //! - [`edge`]: what endpoints are told of callers. [`trace`]: the traces that requests belong to.
+//! - [`tap`]: which requests somebody watches live.
 //! - [`filter`]: what is done with a request on its way: authorization, rate limits, faults on purpose, CORS.
 //! - [`warm`]: what is used until the next is ready. [`share`]: choice by weight. [`identity`]: names of workloads.
 //! - [`fault`]: what the proxy says when it answers itself.
@@ -43,6 +44,7 @@ pub mod retry;
 pub mod route;
 pub mod share;
 pub mod snapshot;
+pub mod tap;
 pub mod tls;
 pub mod trace;
 pub mod warm;

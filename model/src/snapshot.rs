@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::cluster::{Cluster, Discovery, Endpoints};
-use crate::listener::{Chain, Handler, Listener, Routes};
+use crate::listener::{Chain, Handler, Http, Listener, Routes};
 use crate::route::RouteTable;
 use crate::tls::{Secret, SecretSource};
 
@@ -169,6 +169,14 @@ impl Snapshot {
             .map(|(sends, cluster)| (sends, &**cluster))
             .filter(|(_, cluster)| !self.clusters.contains_key(*cluster))
             .collect()
+    }
+
+    /// The HTTP of all listeners.
+    pub fn http(&self) -> impl Iterator<Item = &Arc<Http>> {
+        self.chains().filter_map(|chain| match &chain.handler {
+            Handler::Http(http) => Some(http),
+            Handler::Tcp(_) => None,
+        })
     }
 
     fn chains(&self) -> impl Iterator<Item = &Chain> {

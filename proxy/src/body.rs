@@ -163,7 +163,7 @@ impl Mind {
             if let Some(Ok(frame)) = &frame
                 && let Some(data) = frame.data_ref()
             {
-                record.received(data.remaining());
+                record.received_part(data);
             }
             if has_ended {
                 record.request_ended();

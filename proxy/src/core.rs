@@ -19,6 +19,7 @@ use crate::limit::Timers;
 use crate::logs::Logs;
 use crate::metrics::{Figures, LATENCY_BOUNDS, ProcessFigures, RouteFigures};
 use crate::overload::Pressure;
+use crate::tap::Taps;
 use crate::trace::Spans;
 use crate::upstream::{Budget, Upstream};
 use crate::worker::Ask;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub logs: Logs,
     /// The spans of traced requests.
     pub spans: Spans,
+    /// Who watches live requests.
+    pub taps: Arc<Taps>,
     /// The buckets of rate limits.
     pub(crate) limiters: Limiters,
     /// How many faults run that were made on purpose.
@@ -71,6 +74,7 @@ impl Shared {
             cores: cores.max(1),
             logs: Logs::default(),
             spans: Spans::default(),
+            taps: Arc::default(),
             limiters: Limiters::default(),
             active_faults: AtomicU32::new(0),
             faults_off: AtomicBool::new(false),

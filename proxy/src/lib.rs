@@ -32,6 +32,7 @@ mod logs;
 pub mod metrics;
 pub mod overload;
 mod proxy_header;
+pub mod tap;
 mod tcp;
 pub mod tls;
 pub mod trace;

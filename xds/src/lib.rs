@@ -31,6 +31,7 @@ mod resource;
 mod route;
 mod session;
 mod shapes;
+mod tap;
 mod tls;
 mod tracing;
 pub mod write;
@@ -40,6 +41,7 @@ pub use field::ConfigError;
 pub use kind::Kind;
 pub use session::{Entry, Ledger, Outside, Refusal, Session, SessionError, Stamp, Step};
 pub use shapes::{ShapeError, Shapes};
+pub use tap::tap;
 
 use std::io;
 use std::path::Path;

@@ -157,6 +157,12 @@ impl Condition {
         Ok(Self::Expression(expression))
     }
 
+    /// Whether it is so; what cannot be evaluated is not.
+    #[must_use]
+    pub fn is_so(&self, asked: &Asked<'_>) -> bool {
+        self.holds(asked).unwrap_or(false)
+    }
+
     /// Whether it is so; nothing where an expression fails.
     fn holds(&self, asked: &Asked<'_>) -> Option<bool> {
         let head = asked.head.as_ref();

@@ -8,7 +8,7 @@ mod config_dump;
 mod select;
 mod stats;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -65,6 +65,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/runtime", get(runtime))
         .route("/runtime_modify", post(runtime_modify))
         .route("/logging", post(logging))
+        .route("/tap", post(tap))
         .route("/drain_listeners", post(drain))
         .route("/quitquitquit", post(drain))
         .route(
@@ -93,7 +94,7 @@ async fn not_allowed(method: axum::http::Method) -> Response {
 async fn unknown() -> Response {
     let text = "invalid path. admin commands are: /certs /clusters /config_dump /drain_listeners /healthcheck/fail \
         /healthcheck/ok /listeners /logging /memory /quitquitquit /ready /runtime /runtime_modify /server_info /stats \
-        /stats/prometheus\n";
+        /stats/prometheus /tap\n";
     (StatusCode::NOT_FOUND, text).into_response()
 }
 
@@ -227,6 +228,32 @@ async fn logging(State(admin): State<Admin>, query: Parameters) -> Response {
     match (admin.set_level)(level) {
         Ok(()) => format!("level: {level}\n").into_response(),
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    }
+}
+
+/// Shows live requests for as long as the viewer reads.
+async fn tap(State(admin): State<Admin>, body: String) -> Response {
+    let refused = |text: String| (StatusCode::BAD_REQUEST, text + "\n").into_response();
+    let tap = match fairlead_xds::tap(&body) {
+        Ok(tap) => tap,
+        Err(error) => return refused(error.to_string()),
+    };
+    let snapshot = Arc::clone(&admin.snapshots.borrow());
+    let known: BTreeSet<&str> = snapshot.http().map(|http| http.name.as_str()).collect();
+    if !tap.name.is_empty() && !known.contains(tap.name.as_str()) {
+        let known: Vec<&str> = known.into_iter().collect();
+        return refused(format!(
+            "config_id: {:?} is no stat_prefix of an HTTP connection manager; {} is allowed, and nothing for all",
+            tap.name,
+            known.join(", ")
+        ));
+    }
+    match admin.shared.taps.watch(tap) {
+        Ok(view) => {
+            let kind = [(header::CONTENT_TYPE, "application/json")];
+            (kind, axum::body::Body::new(view)).into_response()
+        }
+        Err(error) => (StatusCode::TOO_MANY_REQUESTS, error + "\n").into_response(),
     }
 }
 

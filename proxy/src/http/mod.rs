@@ -5,7 +5,7 @@
 //! [`forward`] makes a try, [`retry`] more of them, [`hedge`] one beside another; [`answer`] is the body
 //! on its way back, which counts when it ends; [`respond`] writes the proxy's own answers; [`record`] keeps what
 //! is asked for of a request, [`view`] names it, and [`watched`] sees its answer end; [`fields`] holds the rules for
-//! headers that concern one connection only; [`mirror`] sends copies; [`tunnel`] joins two connections after an upgrade or CONNECT.
+//! headers that concern one connection only; [`mirror`] sends copies; [`tapped`] gathers what viewers see; [`tunnel`] joins two connections after an upgrade or CONNECT.
 
 mod activity;
 mod affinity;
@@ -25,6 +25,7 @@ mod record;
 mod respond;
 mod retry;
 mod service;
+mod tapped;
 mod target;
 mod tunnel;
 mod view;

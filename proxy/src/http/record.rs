@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use fairlead_model::Moment;
 use fairlead_model::cluster::Address;
 use fairlead_model::fault::Fault;
@@ -21,6 +22,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::Connection;
+use super::tapped::Tapped;
 use super::view::View;
 use crate::core::Core;
 use crate::logs::Sink;
@@ -126,6 +128,8 @@ pub(crate) struct Record {
     pub(super) authority: String,
     /// Its place in a trace.
     pub(super) trace: RefCell<Option<Trace>>,
+    /// What viewers see of it.
+    tapped: Option<Tapped>,
     pub(super) state: RefCell<State>,
 }
 
@@ -172,6 +176,7 @@ impl Record {
         begun: Moment,
         request: &Request<Incoming>,
         trace: Option<Trace>,
+        tapped: Option<Tapped>,
     ) -> Rc<Self> {
         let host = || {
             let host = request.headers().get(HOST)?;
@@ -198,6 +203,7 @@ impl Record {
                 .or_else(host)
                 .unwrap_or_default(),
             trace: RefCell::new(trace),
+            tapped,
             state: RefCell::default(),
         };
         record.keep_request(request.headers(), false);
@@ -243,6 +249,14 @@ impl Record {
         }
     }
 
+    /// A part of the request's body came.
+    pub(crate) fn received_part(&self, data: &Bytes) {
+        self.received(data.len());
+        if let Some(tapped) = &self.tapped {
+            tapped.received(data);
+        }
+    }
+
     /// So many bytes of the request's body came.
     pub(crate) fn received(&self, bytes: usize) {
         self.state.borrow_mut().received += bytes as u64;
@@ -252,6 +266,14 @@ impl Record {
     pub(crate) fn request_ended(&self) {
         let now = self.core.clock.now();
         self.state.borrow_mut().request_end.get_or_insert(now);
+    }
+
+    /// A part of the answer's body went out.
+    pub(super) fn sent_part(&self, data: &Bytes) {
+        self.sent(data.len());
+        if let Some(tapped) = &self.tapped {
+            tapped.sent(data);
+        }
     }
 
     /// So many bytes of the answer's body went out, or of a tunnel.
@@ -286,6 +308,9 @@ impl Record {
         state.status = status;
         state.response_begun = Some(now);
         state.grpc = super::respond::grpc_status(headers);
+        if let Some(tapped) = &self.tapped {
+            tapped.answered(headers);
+        }
         if let Some(watching) = &self.watching {
             pick(&watching.response, headers, &mut state.response);
         }
@@ -294,6 +319,9 @@ impl Record {
     pub(super) fn trailers(&self, trailers: &HeaderMap) {
         let mut state = self.state.borrow_mut();
         state.grpc = super::respond::grpc_status(trailers).or(state.grpc);
+        if let Some(tapped) = &self.tapped {
+            tapped.trailers(trailers);
+        }
         if let Some(watching) = &self.watching {
             pick(&watching.trailers, trailers, &mut state.trailers);
         }
@@ -436,6 +464,9 @@ impl Drop for Record {
         }
         self.write(self.state.borrow());
         self.send_spans();
+        if let Some(tapped) = &self.tapped {
+            tapped.show(self);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use super::fields::{authority, remove_hop_by_hop};
 use super::filter::{Asking, Passage, Stopped};
 use super::forward::{Call, Unserved, forward};
 use super::record::{Record, VIA_UPSTREAM, Watching};
+use super::tapped::Tapped;
 use super::watched::watch;
 use super::{edge, respond, tunnel};
 use crate::core::{Core, TableCell};
@@ -122,11 +123,7 @@ impl HttpService {
             arrived,
             is_head: request.method() == Method::HEAD,
             passage: None,
-            record: self.watching.as_ref().map(|watching| {
-                let trace = watching.trace(&self.core, request.headers_mut());
-                let watching = Some(watching);
-                Record::new(&self.core, watching, connection, begun, &request, trace)
-            }),
+            record: self.record(connection, begun, &mut request),
         };
         let shed = self.core.shared.pressure.get();
         let is_last = shed.keep_alive && !is_h2;
@@ -145,6 +142,25 @@ impl HttpService {
             }));
         };
         Either::Left(service.serve_to_end(next, seen, is_last))
+    }
+
+    /// What is to be known of a request, where somebody asks.
+    fn record(
+        &self,
+        connection: &Rc<Connection>,
+        begun: fairlead_model::Moment,
+        request: &mut Request<Incoming>,
+    ) -> Option<Rc<Record>> {
+        let core = &self.core;
+        let viewers = core.shared.taps.of(&self.settings.name, || core.draw());
+        let tapped = Tapped::begin(viewers, request.headers());
+        if self.watching.is_none() && tapped.is_none() {
+            return None;
+        }
+        let watching = self.watching.as_ref();
+        let trace = watching.and_then(|own| own.trace(core, request.headers_mut()));
+        let record = Record::new(core, watching, connection, begun, request, trace, tapped);
+        Some(record)
     }
 
     async fn serve_to_end(
@@ -285,7 +301,9 @@ impl HttpService {
         };
         let has_formats = has_formats(&way.host, &way.route);
         if seen.record.is_none() && has_formats {
-            let record = Record::new(&self.core, None, connection, seen.begun, request, None);
+            let record = Record::new(
+                &self.core, None, connection, seen.begun, request, None, None,
+            );
             seen.record = Some(record);
         }
         if let Some(record) = &seen.record {
@@ -505,7 +523,7 @@ fn has_formats(host: &VirtualHost, route: &Route) -> bool {
         }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))

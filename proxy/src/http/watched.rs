@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use fairlead_model::format::Flag;
 use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame};
@@ -47,7 +47,7 @@ impl Watched {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    self.record.sent(data.remaining());
+                    self.record.sent_part(data);
                 } else if let Some(trailers) = frame.trailers_ref() {
                     self.record.trailers(trailers);
                 }

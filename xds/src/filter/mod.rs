@@ -12,7 +12,7 @@ use fairlead_model::filter::{Filter, HttpFilter, Override, Overrides};
 use crate::field::{Field, Fields, Result};
 use crate::http_manager::ROUTER;
 
-pub(crate) use rbac::of_connection;
+pub(crate) use rbac::{header, of_connection};
 
 /// Authorization.
 pub(crate) const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";

@@ -207,7 +207,8 @@ fn path(field: &Field<'_>) -> Result<TextMatch> {
     Ok(text)
 }
 
-fn header(field: &Field<'_>) -> Result<Condition> {
+/// A `HeaderMatcher` of a request, whose name may be that of a pseudo header.
+pub(crate) fn header(field: &Field<'_>) -> Result<Condition> {
     let fields = field.fields()?;
     let pseudo = match fields.need("name")?.text()? {
         ":method" => Pseudo::Method,
