@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cargo_tools::OHA;
-use crate::command::capture;
+use crate::command::{TAIL, capture, tail};
 use crate::paths::write_secret;
 use crate::progress::note;
 use crate::proxies::hop::{Carries, Hop, Pair};
@@ -52,6 +52,8 @@ const FILES: usize = 16;
 struct Watched {
     process: Process,
     file: PathBuf,
+    /// Where it logs answers that were failures, those that were tried again included.
+    failures: PathBuf,
     bootstrap: Value,
 }
 
@@ -166,9 +168,10 @@ impl Soak {
         for found in &found {
             ensure!(
                 found.failed == 0.0,
-                "{} requests were lost: {}",
+                "{} requests were lost: {}\n{}",
                 found.failed,
-                found.why
+                found.why,
+                self.failures()
             );
         }
         Ok(found.iter().map(|found| found.requests).sum())
@@ -191,6 +194,15 @@ impl Soak {
         Ok(())
     }
 
+    /// The last failures that the proxies logged.
+    fn failures(&self) -> String {
+        let said = self.proxies.iter().map(|proxy| {
+            let lines = std::fs::read_to_string(&proxy.failures).unwrap_or_default();
+            format!("{}:\n{}\n", proxy.failures.display(), tail(&lines, TAIL))
+        });
+        said.collect()
+    }
+
     fn held(&self) -> Result<[Held; 2]> {
         Ok([self.proxies[0].held()?, self.proxies[1].held()?])
     }
@@ -206,12 +218,18 @@ impl Watched {
             "num_retries": 5,
             "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.1s"},
         });
+        // Envoy's default allows three at once: of a slow moment's requests the fourth would be lost.
+        bootstrap["static_resources"]["clusters"][0]["circuit_breakers"] =
+            json!({"thresholds": [{"max_retries": 1000}]});
+        let failures = place.folder().join(format!("{}.failures", hop.name));
+        manager(&mut bootstrap)["access_log"] = log_of_failures(&failures);
         let file = place.folder().join(format!("{}.yaml", hop.name));
         write(&file, &bootstrap)?;
         let process = hop.start_ours(&file, programs, place, namespace)?;
         Ok(Self {
             process,
             file,
+            failures,
             bootstrap,
         })
     }
@@ -262,10 +280,30 @@ impl Watched {
     }
 }
 
+fn manager(bootstrap: &mut Value) -> &mut Value {
+    let listener = &mut bootstrap["static_resources"]["listeners"][0];
+    &mut listener["filter_chains"][0]["filters"][0]["typed_config"]
+}
+
+fn log_of_failures(file: &Path) -> Value {
+    json!([{
+        "name": "envoy.access_loggers.file",
+        "filter": {"status_code_filter": {"comparison": {
+            "op": "GE",
+            "value": {"default_value": 500, "runtime_key": "failures"},
+        }}},
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": file.display().to_string(),
+            "log_format": {"text_format_source": {"inline_string":
+                "%START_TIME% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %PROTOCOL% \
+                 %UPSTREAM_HOST% after %UPSTREAM_REQUEST_ATTEMPT_COUNT% tries and %DURATION% ms\n"}},
+        },
+    }])
+}
+
 fn routes(bootstrap: &mut Value) -> &mut Vec<Value> {
-    let filter =
-        &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0];
-    filter["typed_config"]["route_config"]["virtual_hosts"][0]["routes"]
+    manager(bootstrap)["route_config"]["virtual_hosts"][0]["routes"]
         .as_array_mut()
         .expect("the bootstrap of a hop that carries HTTP has routes")
 }
