@@ -331,7 +331,95 @@ mod tests {
         assert!(breaker.judge(Judged::Failure, &settings, true, at(0), &mut random));
     }
 
+    /// What a breaker that remembers every answer would say of the last one.
+    fn opens(answers: &[(u64, Judged)], settings: &BreakerSettings) -> bool {
+        let failures = answers
+            .iter()
+            .rev()
+            .filter(|(_, judged)| *judged != Judged::Rejection)
+            .take_while(|(_, judged)| *judged == Judged::Failure)
+            .count();
+        let most = settings.consecutive.map(|most| most as usize);
+        let rate = settings.rate.as_ref().is_some_and(|rate| {
+            let slice = |milliseconds: u64| milliseconds / (rate.window.as_millis() as u64 / 10);
+            let last = answers.last().map_or(0, |(at, _)| slice(*at));
+            let recent = answers.iter().filter(|(at, _)| slice(*at) + 10 > last);
+            let all: Vec<bool> = recent
+                .map(|(_, judged)| *judged == Judged::Success)
+                .collect();
+            let well = all.iter().filter(|is_well| **is_well).count();
+            all.len() >= rate.least_requests as usize
+                && (well as f64) < rate.threshold * all.len() as f64
+        });
+        most.is_some_and(|most| failures >= most) || rate
+    }
+
+    fn judged() -> impl Strategy<Value = Judged> {
+        prop_oneof![
+            5 => Just(Judged::Success),
+            4 => Just(Judged::Failure),
+            1 => Just(Judged::Rejection),
+        ]
+    }
+
     proptest! {
+        /// A trace of answers: it opens just when one that remembers all of them would; then its pauses double, one request
+        /// decides, and nothing of before counts.
+        #[test]
+        fn a_trace_is_as_remembered(
+            steps in prop::collection::vec((0u64..700, judged()), 1..400),
+            consecutive in prop::option::of(1u32..8),
+            rate in prop::option::of((1u32..10, 0.1f64..1.0)),
+            seed: u64,
+        ) {
+            let settings = BreakerSettings {
+                consecutive,
+                rate: rate.map(|(least_requests, threshold)| RateSettings {
+                    threshold,
+                    window: Duration::from_secs(10),
+                    least_requests,
+                }),
+                jitter: 0.5,
+                ..BreakerSettings::default()
+            };
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut breaker = Breaker::default();
+            let (mut now, mut answers, mut doublings) = (0, Vec::new(), None);
+            for (pause, judged) in steps {
+                now += pause;
+                match breaker.usable(at(now)) {
+                    Usable::Until(until) => {
+                        // Late answers change nothing; the next request comes when the pause is over.
+                        prop_assert!(!breaker.judge(judged, &settings, true, at(now), &mut random));
+                        now += u64::try_from(until.since(at(now)).as_millis()).expect("a pause") + 1;
+                        prop_assert_eq!(breaker.usable(at(now)), Usable::Probe);
+                        breaker.probe();
+                    }
+                    Usable::Probe => breaker.probe(),
+                    Usable::Yes | Usable::Probing => {}
+                }
+                let is_probe = breaker.usable(at(now)) == Usable::Probing;
+                breaker.judge(judged, &settings, true, at(now), &mut random);
+                let is_open = if is_probe {
+                    judged != Judged::Success
+                } else {
+                    answers.push((now, judged));
+                    opens(&answers, &settings)
+                };
+                prop_assert_eq!(breaker.is_closed(), !is_open);
+                if is_open || is_probe {
+                    answers.clear();
+                }
+                doublings = is_open.then(|| doublings.map_or(0, |own: u32| own + 1));
+                if let (Usable::Until(until), Some(doublings)) = (breaker.usable(at(now)), doublings) {
+                    let base = settings.least_pause * (1 << doublings.min(20));
+                    let pause = until.since(at(now));
+                    prop_assert!(pause >= base.min(settings.most_pause));
+                    prop_assert!(pause <= (base + settings.least_pause / 2).min(settings.most_pause));
+                }
+            }
+        }
+
         /// Whatever happens, a pause is within its bounds, and at most one probe is out.
         #[test]
         fn pauses_are_bounded(steps in prop::collection::vec((0u64..5000, 0u8..4), 1..300), seed: u64) {

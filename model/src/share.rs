@@ -18,7 +18,33 @@ pub fn place<T>(all: &[T], weight: impl Fn(&T) -> u32, draw: u64) -> Option<usiz
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Over all draws everyone gets exactly its weight, and there is no draw for which nobody is found.
+        #[test]
+        fn every_share_is_exact(weights in prop::collection::vec(0u32..20, 0..20)) {
+            let mut had = vec![0; weights.len()];
+            let sum = sum(&weights, |own| *own);
+            for draw in 0..sum {
+                let place = place(&weights, |own| *own, draw);
+                had[place.expect("a draw below the sum")] += 1;
+            }
+            prop_assert_eq!(&had, &weights);
+            prop_assert_eq!(place(&weights, |own| *own, sum), None);
+        }
+
+        /// Sums of the largest weights do not overflow.
+        #[test]
+        fn the_largest_weights_have_a_place(count in 1usize..50, draw: u64) {
+            let weights = vec![u32::MAX; count];
+            let sum = sum(&weights, |own| *own);
+            prop_assert_eq!(sum, count as u64 * u64::from(u32::MAX));
+            prop_assert!(place(&weights, |own| *own, draw % sum).is_some());
+        }
+    }
 
     #[test]
     fn shares_follow_weights() {

@@ -410,7 +410,39 @@ mod tests {
         ]
     }
 
+    /// A domain that `authority` could have, by Envoy's order: how exact it is, and how long.
+    fn exactness(domain: &str, authority: &str) -> Option<(u8, usize)> {
+        let longer = authority.len() >= domain.len();
+        match (domain.strip_prefix('*'), domain.strip_suffix('*')) {
+            (Some(""), _) => Some((0, 0)),
+            (Some(end), _) => (longer && authority.ends_with(end)).then_some((2, end.len())),
+            (_, Some(start)) => {
+                (longer && authority.starts_with(start)).then_some((1, start.len()))
+            }
+            _ => (domain == authority).then_some((3, 0)),
+        }
+    }
+
     proptest! {
+        /// The host that is found is the most exact of all that are there.
+        #[test]
+        fn the_most_exact_host_is_found(
+            domains in prop::collection::hash_set("\\*|[ab]{1,3}|\\*\\.?[ab]{1,2}|[ab]{1,2}\\.?\\*", 0..10),
+            authority in "[ab.]{1,5}",
+        ) {
+            let hosts = domains.iter().map(|domain| {
+                VirtualHost {
+                    name: domain.clone(),
+                    ..host(domain, &[domain], vec![PathMatch::Prefix("/".to_owned())])
+                }
+            });
+            let table = RouteTable::new("t", hosts.collect(), false).expect("a table");
+            let found = table.host(&authority).map(|place| table.hosts()[place].name.clone());
+            let exact = |domain: &&String| exactness(domain, &authority);
+            let wanted = domains.iter().filter(|own| exact(own).is_some()).max_by_key(exact);
+            prop_assert_eq!(found.as_ref(), wanted);
+        }
+
         /// The index finds what reading the routes one after the other finds.
         #[test]
         fn the_first_match_is_taken(paths in prop::collection::vec(path_match(), 0..8), path in "(/[ab]{0,2}){1,4}") {

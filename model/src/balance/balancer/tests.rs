@@ -376,6 +376,32 @@ proptest! {
         }
     }
 
+    /// Shares follow weights, whether endpoints take turns or are drawn.
+    #[test]
+    fn shares_follow_weights(seed: u64, weights in prop::collection::vec(1u32..10, 2..6), takes_turns: bool) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let policy = if takes_turns { Policy::RoundRobin } else { Policy::Random };
+        let mut balancer = Balancer::new(balancing(policy), None);
+        let mut all = endpoints(weights.len());
+        for (endpoint, weight) in all.localities[0].endpoints.iter_mut().zip(&weights) {
+            endpoint.weight = *weight;
+        }
+        balancer.update(&all, at(0));
+        let mut had = vec![0u32; weights.len()];
+        for now in 0..6000 {
+            let key = balancer.pick(&Wanted::default(), at(now), &mut random).expect("an endpoint");
+            had[key.slot()] += 1;
+            balancer.finish(key, success(), at(now), &mut random);
+        }
+        let sum: u32 = weights.iter().sum();
+        for (had, weight) in had.into_iter().zip(weights) {
+            let fair = 6000.0 * f64::from(weight) / f64::from(sum);
+            // Six times the deviation of a fair draw, or one turn.
+            let most = if takes_turns { 2.0 } else { 6.0 * fair.sqrt() };
+            prop_assert!((f64::from(had) - fair).abs() <= most, "{had} of {fair}");
+        }
+    }
+
     /// Endpoints that are alike get alike.
     #[test]
     fn two_choices_are_fair(seed: u64, count in 2usize..12) {
