@@ -65,13 +65,15 @@ pub enum Fault {
     RateLimited,
     /// It goes wrong on purpose.
     Injected,
+    /// Its body is longer than it may be.
+    BodyTooLong,
     /// A bug or a broken configuration.
     Internal,
 }
 
 impl Fault {
     /// All faults.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ConnectionRefused,
         Self::ConnectionTimeout,
         Self::ConnectionTerminated,
@@ -95,6 +97,7 @@ impl Fault {
         Self::Denied,
         Self::RateLimited,
         Self::Injected,
+        Self::BodyTooLong,
         Self::Internal,
     ];
 
@@ -125,6 +128,7 @@ impl Fault {
             Self::Denied => "http_request_denied",
             Self::RateLimited => "rate_limited",
             Self::Injected => "fault_injected",
+            Self::BodyTooLong => "request_body_too_long",
             Self::Internal => "proxy_internal_error",
         }
     }
@@ -151,7 +155,7 @@ impl Fault {
             Self::Denied => Flag::Denied,
             Self::RateLimited => Flag::RateLimited,
             Self::Injected => Flag::FaultInjected,
-            Self::Loop | Self::Internal => return None,
+            Self::Loop | Self::BodyTooLong | Self::Internal => return None,
         })
     }
 
@@ -181,6 +185,7 @@ impl Fault {
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Denied => StatusCode::FORBIDDEN,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -196,6 +201,7 @@ impl Fault {
             | Self::StreamIdle => 4,
             Self::RouteNotFound => 12,
             Self::Denied => 7,
+            Self::BodyTooLong => 8,
             Self::Loop => 10,
             Self::RequestCancelled => 1,
             Self::RequestInvalid | Self::HeadersTooLarge | Self::Internal => 13,
@@ -212,6 +218,7 @@ impl Fault {
             | Self::HeadersTooLarge
             | Self::Denied
             | Self::RateLimited
+            | Self::BodyTooLong
             | Self::Loop => Source::Downstream,
             Self::RouteNotFound
             | Self::UnknownCluster

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use fairlead_model::fault::Fault;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -29,6 +30,9 @@ pub(crate) enum BodyError {
     /// Nothing moved for too long.
     #[error("nothing moved for too long")]
     Silent,
+    /// It is longer than it may be.
+    #[error("the body is longer than it may be")]
+    TooLong,
     /// It was broken off on purpose.
     #[error("the body was cut on purpose")]
     Cut,
@@ -134,12 +138,17 @@ pub(crate) struct Mind {
     pub(crate) limit: Option<Limit>,
     /// What is sent elsewhere too.
     pub(crate) copies: Option<Box<Copies>>,
+    /// How long it may be, in bytes.
+    pub(crate) most: Option<u32>,
 }
 
 impl Mind {
     /// Whether nothing but its time is noted.
     pub(crate) fn is_timed_only(&self) -> bool {
-        self.limit.is_none() && self.record.is_none() && self.copies.is_none()
+        self.limit.is_none()
+            && self.record.is_none()
+            && self.copies.is_none()
+            && self.most.is_none()
     }
 
     fn poll(
@@ -149,12 +158,20 @@ impl Mind {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = Pin::new(&mut *incoming).poll_frame(context);
         let has_ended = self.flow.note(&frame, incoming);
+        if self
+            .most
+            .is_some_and(|most| self.flow.bytes.get() > u64::from(most))
+        {
+            self.copies = None;
+            self.flow.fault.set(Some(Fault::BodyTooLong));
+            return Poll::Ready(Some(Err(BodyError::TooLong)));
+        }
         Copies::note(&mut self.copies, &frame, has_ended);
         let Poll::Ready(frame) = frame else {
             if let Some(limit) = &mut self.limit
                 && limit.poll(context).is_ready()
             {
-                self.flow.is_late.set(true);
+                self.flow.fault.set(Some(Fault::RequestTimeout));
                 return Poll::Ready(Some(Err(BodyError::Late)));
             }
             return Poll::Pending;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use fairlead_model::fault::Fault;
 use tokio::time::{Instant, Sleep};
 
 /// How many timers are kept.
@@ -77,7 +78,8 @@ pub(crate) struct Flow {
     pub(crate) has_moved: Cell<bool>,
     pub(crate) bytes: Cell<u64>,
     pub(crate) ended: Cell<Option<Instant>>,
-    pub(crate) is_late: Cell<bool>,
+    /// What was wrong with it.
+    pub(crate) fault: Cell<Option<Fault>>,
 }
 
 impl Limit {

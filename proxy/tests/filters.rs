@@ -369,3 +369,108 @@ fn a_wrong_field_of_a_filter_is_named() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_session_stays_with_its_endpoint() {
+    let named =
+        |name: &'static str| Endpoint::start(move |_, _| async move { text_answer(200, name) });
+    let (one, two) = (named("one").await, named("two").await);
+    let port = format!("port_value: {}", two.address.port());
+    let changes = [
+        ("port_value: 8081", &*port),
+        (
+            "    - name: shop\n      load",
+            "    - name: shop\n      lb_policy: ROUND_ROBIN\n      load",
+        ),
+    ];
+    let proxy = example("session.yaml", &one, &changes).await;
+    let (head, first) = proxy.send(request("GET", "/", &[])).await;
+    let given = head.headers["set-cookie"]
+        .to_str()
+        .expect("text")
+        .to_owned();
+    assert!(
+        given.ends_with("; Max-Age=3600; Path=/; HttpOnly"),
+        "{given}"
+    );
+    let cookie = given.split(';').next().expect("a cookie").to_owned();
+    for _ in 0..6 {
+        let (head, body) = proxy
+            .send(request("GET", "/", &[("cookie", &cookie)]))
+            .await;
+        assert_eq!(body, first);
+        assert!(
+            !head.headers.contains_key("set-cookie"),
+            "it has one already"
+        );
+    }
+    // The endpoint goes: another takes over, and says so.
+    let mut left = (**proxy.snapshots.borrow()).clone();
+    let gone = if first == "one" {
+        one.address
+    } else {
+        two.address
+    };
+    let cluster = left.clusters.values().next().expect("a cluster").clone();
+    let mut cluster = (*cluster).clone();
+    let stays = if gone == one.address {
+        two.address
+    } else {
+        one.address
+    };
+    cluster.discovery = fairlead_model::cluster::Discovery::Static(
+        fairlead_model::cluster::Endpoints::at([stays]).into(),
+    );
+    left.clusters.insert(cluster.name.clone(), cluster.into());
+    proxy.snapshots.send_replace(left.into());
+    let asked = async || {
+        proxy
+            .send(request("GET", "/", &[("cookie", &cookie)]))
+            .await
+    };
+    let mut answer = asked().await;
+    for _ in 0..200 {
+        if answer.1 != first {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        answer = asked().await;
+    }
+    assert_ne!(answer.1, first);
+    assert!(answer.0.headers.contains_key("set-cookie"));
+    // What is no cookie of ours is none.
+    let (head, _) = proxy
+        .send(request("GET", "/", &[("cookie", "shop-session=x")]))
+        .await;
+    assert!(head.status == StatusCode::OK && head.headers.contains_key("set-cookie"));
+}
+
+#[tokio::test]
+async fn a_body_may_be_so_long() {
+    let endpoint = Endpoint::echo().await;
+    let most = [("max_request_bytes: 1048576", "max_request_bytes: 1000")];
+    let proxy = example("body-limit.yaml", &endpoint, &most).await;
+    let post = |length: usize| {
+        let mut post = request("POST", "/", &[]);
+        *post.body_mut() = Full::from("x".repeat(length));
+        post
+    };
+    assert_eq!(proxy.send(post(1000)).await.0.status, StatusCode::OK);
+    let (head, body) = proxy.send(post(1001)).await;
+    assert_eq!(
+        (head.status, body.as_str()),
+        (StatusCode::PAYLOAD_TOO_LARGE, "request_body_too_long")
+    );
+    assert_eq!(
+        endpoint.requests(),
+        1,
+        "one that says so itself does not get there"
+    );
+    // One that does not say how long it is is measured.
+    let chunk = format!("258\r\n{}\r\n", "x".repeat(0x258));
+    let chunked = format!(
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n"
+    );
+    let answer = proxy.raw(chunked.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}

@@ -403,8 +403,9 @@ fn affinity(field: &Field<'_>) -> Result<Affinity> {
     } else if let Some(cookie) = fields.get("cookie") {
         let own = cookie.fields()?;
         let by = AffinityBy::Cookie {
-            name: cookie_text(&own.need("name")?, "=;, \t\"")?,
-            made: cookie_made(&own)?,
+            name: cookie_name(&own)?,
+            // Without a life none is made, and the rest is of no use.
+            made: Some(cookie_made(&own)?).filter(|_| own.get("ttl").is_some()),
         };
         own.finish()?;
         by
@@ -424,8 +425,13 @@ fn affinity(field: &Field<'_>) -> Result<Affinity> {
     Ok(Affinity { by, terminal })
 }
 
-/// How a cookie is made; without a life none is, and the rest is of no use.
-fn cookie_made(fields: &Fields<'_>) -> Result<Option<CookieMade>> {
+/// The name of a cookie.
+pub(crate) fn cookie_name(fields: &Fields<'_>) -> Result<String> {
+    cookie_text(&fields.need("name")?, "=;, \t\"")
+}
+
+/// How a cookie is made; without a life it is a session's.
+pub(crate) fn cookie_made(fields: &Fields<'_>) -> Result<CookieMade> {
     let path = fields
         .get("path")
         .map_or(Ok(String::new()), |path| cookie_text(&path, ";"))?;
@@ -442,11 +448,11 @@ fn cookie_made(fields: &Fields<'_>) -> Result<Option<CookieMade>> {
             Ok((name, value))
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(fields.duration("ttl")?.map(|life| CookieMade {
-        life,
+    Ok(CookieMade {
+        life: fields.duration("ttl")?.unwrap_or_default(),
         path,
         attributes,
-    }))
+    })
 }
 
 /// A part of a cookie, which must not end it.

@@ -8,6 +8,7 @@ mod authorization;
 mod cors;
 mod injection;
 mod rate;
+mod session;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub use injection::{Abort, AbortBy, Break, Delay, DelayBy, Drawn, Injection, Pac
 pub use rate::{
     Bucket, Descriptor, Left, LocalRateLimit, RateAction, RateRule, Taken, TokenBucket, entries,
 };
+pub use session::Session;
 
 /// One filter of a listener's HTTP.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +45,10 @@ pub enum Filter {
     RateLimit(Arc<LocalRateLimit>),
     /// It tells browsers which other origins may ask.
     Cors(Arc<Cors>),
+    /// It keeps sessions with one endpoint.
+    Session(Arc<Session>),
+    /// It says how long a request's body may be, in bytes.
+    BodyLimit(u32),
 }
 
 /// What a host or a route says of a filter.

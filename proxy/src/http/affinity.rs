@@ -60,7 +60,8 @@ pub(super) fn bind(
     bound
 }
 
-fn set_cookie(name: &str, value: &str, made: &CookieMade) -> Option<HeaderValue> {
+/// A cookie for the caller.
+pub(super) fn set_cookie(name: &str, value: &str, made: &CookieMade) -> Option<HeaderValue> {
     let mut text = format!("{name}=\"{value}\"");
     if !made.life.is_zero() {
         text.push_str(&format!("; Max-Age={}", made.life.as_secs()));
@@ -80,7 +81,8 @@ fn set_cookie(name: &str, value: &str, made: &CookieMade) -> Option<HeaderValue>
     HeaderValue::try_from(text).ok()
 }
 
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// A cookie of the caller's.
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(COOKIE)
         .iter()

@@ -23,6 +23,7 @@ use super::activity::Active;
 use super::answer::{Answer, Exchange};
 use super::attempt::{Attempt, Try, failure, retry_after};
 use super::fields::reshape;
+use super::filter::Demands;
 use super::mirror::{self, Compared};
 use super::record::Record;
 use super::respond::grpc_status;
@@ -57,6 +58,8 @@ pub(super) struct Call {
     pub(super) record: Option<Rc<Record>>,
     /// The answer to its copy, which is compared with its own.
     pub(super) compared: Option<Rc<Compared>>,
+    /// What filters ask of its way.
+    pub(super) demands: Option<Box<Demands>>,
     /// Which endpoint a try went to, where another try beside it asks.
     pub(super) picked: Option<Rc<Cell<Option<EndpointKey>>>>,
 }
@@ -130,7 +133,10 @@ pub(super) async fn forward(
         Some(policy) => Box::pin(run(call, forward, policy, body)).await,
     };
     match flow {
-        Some(flow) if flow.is_late.get() && outcome.is_err() => Err(Fault::RequestTimeout),
+        Some(flow) if outcome.is_err() => match flow.fault.get() {
+            Some(fault) => Err(fault),
+            None => outcome,
+        },
         _ => outcome,
     }
     .map_err(unserved)
@@ -197,6 +203,11 @@ pub(super) type Answered = (Response<Received>, Lease, EndpointKey);
 pub(super) type Tried = Result<(Answered, Moment), Try>;
 
 impl Call {
+    /// The endpoint that its session is bound to.
+    fn bound(&self) -> Option<std::net::SocketAddr> {
+        self.demands.as_ref()?.bound.as_ref()?.to
+    }
+
     /// One try: the answer's head, and when the try began.
     pub(super) async fn once(
         &mut self,
@@ -211,6 +222,7 @@ impl Call {
                 subset: &forward.subset,
                 tried: &target.tried,
                 at: target.at,
+                bound: self.bound(),
             };
             let picked = target
                 .upstream
@@ -218,6 +230,9 @@ impl Call {
                 .await;
             picked.map_err(Try::of)?
         };
+        if let Some(bound) = self.demands.as_mut().and_then(|own| own.bound.as_mut()) {
+            bound.reaches(pool.endpoint().map(|endpoint| &endpoint.address));
+        }
         if let Some(picked) = &self.picked {
             picked.set(Some(key));
         }
@@ -347,6 +362,10 @@ impl Call {
         begun: Moment,
     ) -> Response<Answer> {
         let now = self.core.clock.now();
+        let session = self
+            .demands
+            .as_ref()
+            .and_then(|own| own.bound.as_ref()?.cookie());
         let (limit, cookies) = match self.target.as_mut() {
             Some(target) => (target.limit.take(), std::mem::take(&mut target.cookies)),
             None => (None, Vec::new()),
@@ -385,7 +404,7 @@ impl Call {
         let mut response = response.map(|body| Answer::of(body, exchange, now));
         let headers = response.headers_mut();
         super::fields::remove_hop_by_hop(headers);
-        for cookie in cookies {
+        for cookie in cookies.into_iter().chain(session) {
             headers.append(SET_COOKIE, cookie);
         }
         if let Some(cluster) = cluster {

@@ -15,6 +15,7 @@ use fairlead_model::hedge::{Hedge, HedgeAfter, Latencies};
 use fairlead_model::retry::{RetryPolicy, is_idempotent};
 use fairlead_model::route::Forward;
 
+use super::filter::Demands;
 use super::forward::{Call, Tried, failed_answer};
 use super::target::Target;
 use crate::body::Outgoing;
@@ -248,6 +249,12 @@ impl Call {
             record: self.record.clone(),
             compared: None,
             picked: None,
+            demands: self.demands.as_ref().map(|own| {
+                Box::new(Demands {
+                    bound: own.bound.clone(),
+                    body_most: None,
+                })
+            }),
         })
     }
 

@@ -160,6 +160,7 @@ fn copy(call: &Call, head: Parts, host: HeaderValue, dark: &Dark) -> Box<Call> {
         record: None,
         compared: None,
         picked: None,
+        demands: None,
     })
 }
 

@@ -388,6 +388,7 @@ impl HttpService {
             active: seen.active.take(),
             record: seen.record.clone(),
             compared: None,
+            demands: seen.passage.as_mut().and_then(|own| own.demands.take()),
             picked: None,
         });
         Next::Forward(call, body, way)

@@ -75,7 +75,13 @@ impl Call {
                 .as_ref()
                 .is_some_and(|own| own.per_try.is_some())
             || silence(forward, limits).is_some();
-        if limit.is_none() && self.record.is_none() && !is_timed && forward.mirrors.is_empty() {
+        let most = self.demands.as_ref().and_then(|own| own.body_most);
+        if most.is_none()
+            && limit.is_none()
+            && self.record.is_none()
+            && !is_timed
+            && forward.mirrors.is_empty()
+        {
             return None;
         }
         Some(Mind {
@@ -83,6 +89,7 @@ impl Call {
             flow: Rc::default(),
             limit,
             copies: None,
+            most,
         })
     }
 

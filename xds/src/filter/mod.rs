@@ -7,10 +7,11 @@ mod rbac;
 
 use std::sync::Arc;
 
-use fairlead_model::filter::{Filter, HttpFilter, Override, Overrides};
+use fairlead_model::filter::{Filter, HttpFilter, Override, Overrides, Session};
 
 use crate::field::{Field, Fields, Result};
 use crate::http_manager::ROUTER;
+use crate::route;
 
 pub(crate) use rbac::{header, of_connection};
 
@@ -31,6 +32,19 @@ pub(crate) const RATE_LIMIT: &str =
 pub(crate) const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
 /// Other origins of a route.
 pub(crate) const CORS_POLICY: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
+/// The longest body.
+pub(crate) const BUFFER: &str = "envoy.extensions.filters.http.buffer.v3.Buffer";
+/// The longest body of a route.
+pub(crate) const BUFFER_PER_ROUTE: &str = "envoy.extensions.filters.http.buffer.v3.BufferPerRoute";
+/// Sessions.
+pub(crate) const SESSION: &str =
+    "envoy.extensions.filters.http.stateful_session.v3.StatefulSession";
+/// Sessions of a route.
+pub(crate) const SESSION_PER_ROUTE: &str =
+    "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute";
+/// Sessions by a cookie.
+pub(crate) const COOKIE: &str =
+    "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState";
 /// What wraps the configuration of a filter for a route.
 pub(crate) const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
 /// A CEL condition.
@@ -60,7 +74,7 @@ pub(crate) fn filters(fields: &Fields<'_>) -> Result<Vec<HttpFilter>> {
         let is_optional = fields.flag("is_optional")?;
         let config = fields.need("typed_config")?;
         fields.finish()?;
-        match config.typed(&[RBAC, FAULT, OWN_FAULT, RATE_LIMIT, CORS]) {
+        match config.typed(&[RBAC, FAULT, OWN_FAULT, RATE_LIMIT, CORS, BUFFER, SESSION]) {
             Err(_) if is_optional && is_other(&config) => {}
             Err(error) => return Err(error),
             Ok((kind, config)) => filters.push(HttpFilter {
@@ -102,6 +116,8 @@ fn filter(kind: &str, config: &Field<'_>) -> Result<Filter> {
             config.fields()?.finish()?;
             Filter::Cors(Arc::default())
         }
+        BUFFER => Filter::BodyLimit(body_limit(config)?),
+        SESSION => Filter::Session(Arc::new(session(config)?)),
         _ => Filter::Cors(Arc::new(cors::read(config)?)),
     })
 }
@@ -121,7 +137,15 @@ pub(crate) fn overrides(fields: &Fields<'_>) -> Result<Overrides> {
 }
 
 fn other(config: &Field<'_>) -> Result<Option<Override>> {
-    let direct = [RBAC_PER_ROUTE, FAULT, OWN_FAULT, RATE_LIMIT, CORS_POLICY];
+    let direct = [
+        RBAC_PER_ROUTE,
+        FAULT,
+        OWN_FAULT,
+        RATE_LIMIT,
+        CORS_POLICY,
+        BUFFER_PER_ROUTE,
+        SESSION_PER_ROUTE,
+    ];
     let (kind, config) = match config.typed(&[FILTER_CONFIG]) {
         Err(_) => {
             let mut all = direct.to_vec();
@@ -144,14 +168,54 @@ fn other(config: &Field<'_>) -> Result<Option<Override>> {
             }
         }
     };
-    if kind != RBAC_PER_ROUTE {
-        return filter(&kind, &config).map(|own| Some(Override::Other(own)));
-    }
+    let (field, kind) = match kind.as_str() {
+        RBAC_PER_ROUTE => ("rbac", RBAC),
+        BUFFER_PER_ROUTE => ("buffer", BUFFER),
+        SESSION_PER_ROUTE => ("stateful_session", SESSION),
+        kind => return filter(kind, &config).map(|own| Some(Override::Other(own))),
+    };
     let fields = config.fields()?;
-    let own = fields.get("rbac");
+    let own = fields.get(field);
+    fields.ignore(&["disabled"]);
     fields.finish()?;
     Ok(Some(match own {
         None => Override::Disabled,
-        Some(own) => Override::Other(filter(RBAC, &own)?),
+        Some(own) => Override::Other(filter(kind, &own)?),
     }))
+}
+
+/// A `Buffer`: how long a body may be. It is not held back for that.
+fn body_limit(config: &Field<'_>) -> Result<u32> {
+    let fields = config.fields()?;
+    let most = fields
+        .need("max_request_bytes")?
+        .number(1, u64::from(u32::MAX))?;
+    fields.finish()?;
+    Ok(u32::try_from(most).unwrap_or(u32::MAX))
+}
+
+/// A `StatefulSession`, by a cookie.
+fn session(config: &Field<'_>) -> Result<Session> {
+    let fields = config.fields()?;
+    let (_, state) = fields
+        .extension("session_state", &[COOKIE])?
+        .ok_or_else(|| fields.error_at("session_state", "is required"))?;
+    if let Some(own) = fields.get("strict")
+        && own.flag()?
+    {
+        return Err(
+            own.error("true is not supported; a session whose endpoint is gone goes to another")
+        );
+    }
+    fields.ignore(&["stat_prefix"]);
+    fields.finish()?;
+    let state = state.fields()?;
+    let cookie = state.need("cookie")?.fields()?;
+    state.finish()?;
+    let session = Session {
+        cookie: route::cookie_name(&cookie)?,
+        made: route::cookie_made(&cookie)?,
+    };
+    cookie.finish()?;
+    Ok(session)
 }

@@ -3,16 +3,16 @@
 use fairlead_model::filter::{
     Abort, AbortBy, Authorization, Break, Condition, Cors, Delay, DelayBy, Effect, Filter,
     HttpFilter, Injection, LocalRateLimit, Override, Overrides, Pace, PaceBy, Policy, Pseudo,
-    RateAction, RateRule, Rules, TokenBucket,
+    RateAction, RateRule, Rules, Session, TokenBucket,
 };
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{Message, any, duration, extension, headers, matching, share};
+use super::{Message, any, duration, extension, headers, matching, route, share};
 use crate::filter::{
-    CALLER_IDENTITY, CORS, CORS_POLICY, EXPRESSION, FAULT, FILTER_CONFIG, OWN_FAULT, RATE_LIMIT,
-    RBAC, RBAC_PER_ROUTE,
+    BUFFER, BUFFER_PER_ROUTE, CALLER_IDENTITY, COOKIE, CORS, CORS_POLICY, EXPRESSION, FAULT,
+    FILTER_CONFIG, OWN_FAULT, RATE_LIMIT, RBAC, RBAC_PER_ROUTE, SESSION, SESSION_PER_ROUTE,
 };
 use crate::http_manager::ROUTER;
 
@@ -57,9 +57,23 @@ fn message(filter: &Filter, is_of_listener: bool) -> (&'static str, Value) {
         }
         (Filter::Injection(own), _) => injection(own),
         (Filter::RateLimit(own), _) => (RATE_LIMIT, rate_limit(own)),
+        (Filter::BodyLimit(most), true) => (BUFFER, json!({"max_request_bytes": most})),
+        (Filter::BodyLimit(most), false) => (
+            BUFFER_PER_ROUTE,
+            json!({"buffer": {"max_request_bytes": most}}),
+        ),
+        (Filter::Session(own), true) => (SESSION, session(own)),
+        (Filter::Session(own), false) => {
+            (SESSION_PER_ROUTE, json!({"stateful_session": session(own)}))
+        }
         (Filter::Cors(_), true) => (CORS, json!({})),
         (Filter::Cors(own), false) => (CORS_POLICY, cors(own)),
     }
+}
+
+fn session(own: &Session) -> Value {
+    let cookie = json!({"cookie": route::cookie(&own.cookie, &own.made)});
+    json!({"session_state": extension("envoy.http.stateful_session.cookie", COOKIE, cookie)})
 }
 
 /// An `RBAC` of either kind of filter.

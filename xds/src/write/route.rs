@@ -4,8 +4,8 @@ use fairlead_model::class::{Class, ClassRule};
 use fairlead_model::hedge::{Hedge, HedgeAfter};
 use fairlead_model::retry::RetryPolicy;
 use fairlead_model::route::{
-    Action, Affinity, AffinityBy, Forward, HostRewrite, Mirror, PathMatch, PathRewrite, QueryMatch,
-    QueryTest, Redirect, Route, RouteMatch, RouteTable, VirtualHost, WeightedCluster,
+    Action, Affinity, AffinityBy, CookieMade, Forward, HostRewrite, Mirror, PathMatch, PathRewrite,
+    QueryMatch, QueryTest, Redirect, Route, RouteMatch, RouteTable, VirtualHost, WeightedCluster,
 };
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -201,6 +201,21 @@ fn rewrite(message: Message, rewrite: Option<&PathRewrite>) -> Message {
     }
 }
 
+/// A cookie that the proxy makes.
+pub(super) fn cookie(name: &str, made: &CookieMade) -> Value {
+    let attributes: Vec<Value> = made
+        .attributes
+        .iter()
+        .map(|(name, value)| json!({"name": name, "value": value}))
+        .collect();
+    Message::default()
+        .with("name", json!(name))
+        .with("ttl", duration(made.life))
+        .with("path", json!(made.path))
+        .with("attributes", json!(attributes))
+        .done()
+}
+
 fn affinity(affinity: &Affinity) -> Value {
     let (field, own) = match &affinity.by {
         AffinityBy::Header(name) => ("header", json!({"header_name": name})),
@@ -208,19 +223,7 @@ fn affinity(affinity: &Affinity) -> Value {
         AffinityBy::Cookie {
             name,
             made: Some(made),
-        } => {
-            let attributes: Vec<Value> = made
-                .attributes
-                .iter()
-                .map(|(name, value)| json!({"name": name, "value": value}))
-                .collect();
-            let own = Message::default()
-                .with("name", json!(name))
-                .with("ttl", duration(made.life))
-                .with("path", json!(made.path))
-                .with("attributes", json!(attributes));
-            ("cookie", own.done())
-        }
+        } => ("cookie", cookie(name, made)),
         AffinityBy::Query(name) => ("query_parameter", json!({"name": name})),
         AffinityBy::SourceAddress => ("connection_properties", json!({"source_ip": true})),
     };

@@ -1,7 +1,7 @@
 //! Which of Envoy's messages the proxy reads.
 
 /// The messages that are kept, by package.
-pub(crate) const KEPT: [(&str, &[&str]); 43] = [
+pub(crate) const KEPT: [(&str, &[&str]); 47] = [
     (
         "envoy.config.accesslog.v3",
         &[
@@ -102,6 +102,10 @@ pub(crate) const KEPT: [(&str, &[&str]); 43] = [
         ],
     ),
     (
+        "envoy.extensions.filters.http.buffer.v3",
+        &["Buffer", "BufferPerRoute"],
+    ),
+    (
         "envoy.extensions.filters.http.cors.v3",
         &["Cors", "CorsPolicy"],
     ),
@@ -117,7 +121,15 @@ pub(crate) const KEPT: [(&str, &[&str]); 43] = [
         "envoy.extensions.filters.http.rbac.v3",
         &["RBAC", "RBACPerRoute"],
     ),
+    (
+        "envoy.extensions.filters.http.stateful_session.v3",
+        &["StatefulSession", "StatefulSessionPerRoute"],
+    ),
     ("envoy.extensions.filters.network.rbac.v3", &["RBAC"]),
+    (
+        "envoy.extensions.http.stateful_session.cookie.v3",
+        &["CookieBasedSessionState"],
+    ),
     (
         "envoy.extensions.network.dns_resolver.cares.v3",
         &["CaresDnsResolverConfig"],
@@ -298,6 +310,7 @@ pub(crate) const KEPT: [(&str, &[&str]); 43] = [
             "HttpProtocolOptions.UseDownstreamHttpConfig",
         ],
     ),
+    ("envoy.type.http.v3", &["Cookie", "CookieAttribute"]),
     (
         "envoy.type.matcher.v3",
         &[

@@ -256,6 +256,9 @@ impl Balancer {
         if self.stale_at.is_some_and(|stale_at| stale_at <= now) {
             self.rebuild(now, random);
         }
+        if let Some(key) = wanted.bound.and_then(|at| self.pick_bound(at, wanted)) {
+            return Ok(key);
+        }
         if let Some(key) = self.pick_probe(wanted) {
             return Ok(key);
         }

@@ -29,6 +29,8 @@ pub struct Wanted<'a> {
     pub subset: &'a [(String, String)],
     /// Endpoints that were tried, and are avoided while others exist.
     pub tried: &'a [EndpointKey],
+    /// The endpoint that the caller's session is bound to: it is taken while it is well.
+    pub bound: Option<SocketAddr>,
     /// The address that the caller wants to reach, where that is the endpoint.
     pub at: Option<SocketAddr>,
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Balancer, EndpointKey, NoEndpoint, Place, Slot};
+use super::{Balancer, EndpointKey, NoEndpoint, Place, Slot, Wanted};
 use crate::Moment;
 use crate::balance::ewma::Latency;
 use crate::breaker::Breaker;
@@ -45,6 +45,22 @@ impl Balancer {
             slot.wanted = now;
         }
         self.start(slot).ok_or(NoEndpoint::Empty)
+    }
+
+    /// Counts a request on the endpoint that a session is bound to, where it is well and was not tried.
+    pub(super) fn pick_bound(
+        &mut self,
+        at: SocketAddr,
+        wanted: &Wanted<'_>,
+    ) -> Option<EndpointKey> {
+        let number = *self.by_address.get(&Address::Socket(at))?;
+        let slot = self.slots.get(number as usize)?.as_ref()?;
+        let labels = &slot.endpoint.labels;
+        let is_meant = slot.is_well() && wanted.subset.iter().all(|own| labels.contains(own));
+        let is_tried = wanted.tried.iter().any(|key| key.slot == number);
+        (is_meant && !is_tried)
+            .then(|| self.start(number))
+            .flatten()
     }
 
     /// Forgets endpoints without a request that nobody wanted for a time. Says which left.

@@ -3,16 +3,19 @@
 mod injection;
 mod passage;
 mod rate_limit;
+mod session;
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use fairlead_model::fault::Fault;
-use fairlead_model::filter::{Asked, Authorization, Cors, Filter, Origin};
+use fairlead_model::filter::{Asked, Authorization, Cors, Filter, Origin, Session};
 use fairlead_model::route::{Action, RequestHead, Route, VirtualHost};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 
 use super::answer::Answer;
@@ -20,8 +23,10 @@ use super::record::Record;
 use super::respond;
 use super::service::{Connection, HttpService};
 
+use session::Bound;
+
 pub(crate) use injection::Damaged;
-pub(super) use passage::Passage;
+pub(super) use passage::{Demands, Passage};
 pub(crate) use rate_limit::{Found, Limiters};
 
 /// A request that goes no further.
@@ -60,6 +65,8 @@ impl Asking<'_> {
                 Some(Filter::RateLimit(own)) => self.limit(own, passage)?,
                 Some(Filter::Cors(own)) => self.origin(own, passage)?,
                 Some(Filter::Injection(own)) => self.inject(own, passage).await?,
+                Some(Filter::Session(own)) => self.bind(own, passage),
+                Some(Filter::BodyLimit(most)) => self.measure(*most, passage)?,
             }
         }
         Ok(())
@@ -127,6 +134,23 @@ impl Asking<'_> {
         }
         figures.rbac_denied.increment();
         Err(self.refused(Fault::Denied))
+    }
+
+    fn bind(&self, own: &Arc<Session>, passage: &mut Passage) {
+        if own.takes(self.request.uri().path()) {
+            let bound = Bound::of(own, self.request.headers());
+            passage.demands.get_or_insert_default().bound = Some(bound);
+        }
+    }
+
+    /// Refuses a body that says itself that it is too long; others are measured as they come.
+    fn measure(&self, most: u32, passage: &mut Passage) -> Result<(), Stopped> {
+        let least = self.request.body().size_hint().lower();
+        if least > u64::from(most) {
+            return Err(self.refused(Fault::BodyTooLong));
+        }
+        passage.demands.get_or_insert_default().body_most = Some(most);
+        Ok(())
     }
 
     fn origin(&self, own: &Cors, passage: &mut Passage) -> Result<(), Stopped> {

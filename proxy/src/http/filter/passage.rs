@@ -4,11 +4,23 @@ use http::{HeaderMap, Response};
 use http_body::Body;
 
 use super::injection::{Damaged, Running};
+use super::session::Bound;
 use crate::http::answer::Answer;
 
-/// What filters leave to be done with the answer.
+/// What filters ask of a request's way to its endpoint.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Demands {
+    /// The session that keeps it with one endpoint.
+    pub(in crate::http) bound: Option<Bound>,
+    /// How long its body may be, in bytes.
+    pub(in crate::http) body_most: Option<u32>,
+}
+
+/// What filters leave to be done with the answer, and on the way to it.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Passage {
+    /// What is asked of the way, until the call has it.
+    pub(in crate::http) demands: Option<Box<Demands>>,
     /// Headers that take the place of the answer's own.
     pub(super) headers: HeaderMap,
     /// At most so many bytes a second.

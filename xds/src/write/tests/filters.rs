@@ -3,7 +3,7 @@
 use fairlead_model::filter::{
     Abort, AbortBy, Authorization, Break, Condition, Cors, Delay, DelayBy, Descriptor, Effect,
     Filter, HttpFilter, Injection, LocalRateLimit, Override, Overrides, Pace, PaceBy,
-    Policy as AccessPolicy, Pseudo, RateAction, Rules, TokenBucket,
+    Policy as AccessPolicy, Pseudo, RateAction, Rules, Session, TokenBucket,
 };
 use http::{HeaderValue, StatusCode};
 
@@ -233,6 +233,19 @@ fn cors() -> impl Strategy<Value = Cors> {
         )
 }
 
+fn session() -> impl Strategy<Value = Session> {
+    (name(), name(), 0u64..100, vec((name(), name()), 0..2)).prop_map(
+        |(cookie, path, seconds, attributes)| Session {
+            cookie,
+            made: CookieMade {
+                life: Duration::from_secs(seconds),
+                path: format!("/{path}"),
+                attributes,
+            },
+        },
+    )
+}
+
 fn filter(cors: BoxedStrategy<Cors>) -> impl Strategy<Value = Filter> {
     prop_oneof![
         authorization(false)
@@ -241,6 +254,8 @@ fn filter(cors: BoxedStrategy<Cors>) -> impl Strategy<Value = Filter> {
         injection()
             .prop_map(|own| Filter::Injection(Arc::new(own)))
             .boxed(),
+        (1u32..).prop_map(Filter::BodyLimit),
+        session().prop_map(|own| Filter::Session(Arc::new(own))),
         rate_limit()
             .prop_map(|own| Filter::RateLimit(Arc::new(own)))
             .boxed(),
