@@ -187,6 +187,10 @@ fn table(random: &mut Rng) -> Value {
     if often(random, 50) {
         table["ignore_port_in_host_matching"] = json!(true);
     }
+    changes(random, &mut table, 30);
+    if often(random, 50) {
+        table["most_specific_header_mutations_wins"] = json!(true);
+    }
     table
 }
 
@@ -404,7 +408,7 @@ fn forward(random: &mut Rng) -> Value {
         _ => {}
     }
     if often(random, 20) {
-        forward["timeout"] = json!("0.25s");
+        forward["timeout"] = json!("1s");
     }
     if often(random, 35) {
         let mut retry = json!({
@@ -470,8 +474,8 @@ fn request(random: &mut Rng) -> Asked {
             ),
         ));
     }
-    if often(random, 3) {
-        headers.push((DELAY, "600"));
+    if often(random, 1) {
+        headers.push((DELAY, "2000"));
     }
     Asked {
         method,
