@@ -88,7 +88,14 @@ impl Build<'_> {
         match self {
             Self::Plain => ("", String::new()),
             Self::Counting(folder) => ("-counting", told("profile-generate", folder)),
-            Self::Trained(profile) => ("-trained", told("profile-use", profile)),
+            // What is seldom used lies apart, so that it is not loaded with what is.
+            Self::Trained(profile) => (
+                "-trained",
+                format!(
+                    "{} -C link-arg=-Wl,-z,keep-text-section-prefix",
+                    told("profile-use", profile)
+                ),
+            ),
         }
     }
 }
