@@ -24,6 +24,8 @@ pub struct Snapshot {
     /// Endpoints as they are now, by the name of their cluster: names looked up, and checks made. Nobody is told them; the
     /// proxy finds them out.
     pub live: BTreeMap<Arc<str>, Arc<Endpoints>>,
+    /// Clusters that take the place of those in use once they are ready.
+    pub waiting: BTreeMap<Arc<str>, Arc<Cluster>>,
 }
 
 impl Snapshot {

@@ -28,7 +28,8 @@ pub fn hold(
     let mut next = (**told).clone();
     for (name, own) in &mut next.clusters {
         if let (false, Some(old)) = (is_ready(name), used.clusters.get(name)) {
-            *own = Arc::clone(old);
+            let told = std::mem::replace(own, Arc::clone(old));
+            next.waiting.insert(Arc::clone(name), told);
         }
     }
     // What goes on may need clusters that are gone otherwise.
@@ -121,6 +122,7 @@ mod tests {
         let (old, new) = (told("a", 1), told("a", 2));
         let used = hold(&new, &old, |_| false);
         assert_eq!(used.clusters, old.clusters);
+        assert_eq!(used.waiting, new.clusters);
         assert_eq!(hold(&new, &used, |_| true), new);
     }
 

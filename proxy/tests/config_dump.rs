@@ -304,6 +304,37 @@ async fn told(protocol: &str) {
     assert_eq!(failed["lb_policy"], "CLUSTER_PROVIDED", "{failed:#}");
     let warming = &clusters["dynamic_warming_clusters"];
     assert_eq!(warming[0]["cluster"]["name"], "till", "{warming:#}");
+
+    // One whose name nobody looks up waits too, and the one before it goes on.
+    let silent = tokio::net::UdpSocket::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let mut named = cluster("cart", free());
+    named["type"] = json!("STRICT_DNS");
+    let place =
+        "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/address";
+    *named.pointer_mut(place).expect("an address") = json!("cart.example");
+    named["typed_dns_resolver_config"] = json!({
+        "name": "envoy.network.dns_resolver.cares",
+        "typed_config": {
+            "@type": format!("{EXTENSIONS}.network.dns_resolver.cares.v3.CaresDnsResolverConfig"),
+            "resolvers": [socket(silent.local_addr().expect("its address"))],
+        },
+    });
+    control.tell(Kind::Cluster, "cart", "c3", &named);
+    let path = "/config_dump?mask=dynamic_active_clusters,dynamic_warming_clusters&name_regex=cart";
+    let is_there = |own: &Value| !own["configs"][0]["dynamic_warming_clusters"].is_null();
+    let dump = until(&proxy, path, is_there).await;
+    let clusters = &dump["configs"][0];
+    let (active, warming) = (
+        &clusters["dynamic_active_clusters"][0],
+        &clusters["dynamic_warming_clusters"][0],
+    );
+    assert_eq!(active["cluster"]["type"], "EDS", "{clusters:#}");
+    assert_eq!(warming["cluster"]["type"], "STRICT_DNS", "{clusters:#}");
+    if protocol == "DELTA_GRPC" {
+        assert_eq!(warming["version_info"], "c3");
+    }
     server.abort();
 }
 

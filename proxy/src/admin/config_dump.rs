@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use fairlead_model::Snapshot;
-use fairlead_model::cluster::{Discovery, Endpoints};
+use fairlead_model::cluster::{Cluster, Discovery, Endpoints};
 use fairlead_model::listener::{Handler, Listener, Routes};
 use fairlead_xds::write;
 use fairlead_xds::{Entry, Kind, Refusal};
@@ -144,11 +144,10 @@ impl Dump {
             let error = error.map(|own| refusal(kind, told, own));
             let is_active = entry.used.is_some();
             if let (Some(stamp), Some(own)) = (&entry.used, used(name)) {
-                active.push(stamped(
-                    own,
-                    Some((told, &stamp.version, stamp.at)),
-                    error.clone(),
-                ));
+                // Of what goes on since the next is not ready, only the next one's version is known.
+                let is_held = kind == Kind::Cluster && self.snapshot.waiting.contains_key(name);
+                let stamp = (!is_held).then_some((told, &stamp.version, stamp.at));
+                active.push(stamped(own, stamp, error.clone()));
             }
             let (stamp, own) = match (&entry.told, waiting(name)) {
                 (Some(stamp), Some(own)) => (Some((told, &stamp.version, stamp.at)), own),
@@ -167,14 +166,15 @@ impl Dump {
             .values()
             .map(|own| self.fixed("cluster", any(Kind::Cluster, write::cluster(own))))
             .collect();
-        let of = |snapshot: &Snapshot, name: &str| {
-            let own = snapshot.clusters.get(name)?;
-            Some(json!({"cluster": any(Kind::Cluster, write::cluster(own))}))
-        };
+        let shown = |own: &Cluster| json!({"cluster": any(Kind::Cluster, write::cluster(own))});
         let (active, warming) = self.dynamic(
             Kind::Cluster,
-            |name| of(&self.snapshot, name),
-            |name| of(self.waiting()?, name),
+            |name| self.snapshot.clusters.get(name).map(|own| shown(own)),
+            |name| {
+                let held = self.snapshot.waiting.get(name);
+                let told = || self.waiting()?.clusters.get(name);
+                held.or_else(told).map(|own| shown(own))
+            },
         );
         section(
             "ClustersConfigDump",
