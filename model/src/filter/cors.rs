@@ -15,7 +15,7 @@ const REQUEST_PRIVATE_NETWORK: HeaderName =
 const ALLOW_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-allow-private-network");
 
-/// Which other origins a browser lets ask, and for what.
+/// Which other origins a browser lets ask, and for what. Where a route does not say something, its host does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cors {
     /// The origins; none where there is none here.
@@ -28,12 +28,13 @@ pub struct Cors {
     pub exposes: Option<HeaderValue>,
     /// `access-control-max-age`.
     pub life: Option<HeaderValue>,
-    /// Whether requests may have credentials.
-    pub credentials: bool,
-    /// Whether pages of a public network may ask.
-    pub private_network: bool,
-    /// Whether a preflight of another origin goes to the endpoint, instead of being answered without leave.
-    pub forwards_others: bool,
+    /// Whether requests may have credentials; they may not where nothing is said.
+    pub credentials: Option<bool>,
+    /// Whether pages of a public network may ask; they may not where nothing is said.
+    pub private_network: Option<bool>,
+    /// Whether a preflight of another origin goes to the endpoint, instead of being answered without leave; it does where nothing
+    /// is said.
+    pub forwards_others: Option<bool>,
     /// The share of requests it is done for, in millionths.
     pub enabled: u32,
 }
@@ -46,9 +47,9 @@ impl Default for Cors {
             headers: None,
             exposes: None,
             life: None,
-            credentials: false,
-            private_network: false,
-            forwards_others: true,
+            credentials: None,
+            private_network: None,
+            forwards_others: None,
             enabled: 1_000_000,
         }
     }
@@ -61,58 +62,59 @@ pub enum Origin {
     Ignored,
     /// It goes on, and its answer has these headers.
     Allowed(HeaderMap),
-    /// It is answered with these headers: a preflight.
+    /// It is answered with these headers: a preflight. Without an `access-control-allow-origin` it has no leave.
     Answered(HeaderMap),
 }
 
-impl Cors {
-    /// What becomes of a request.
-    #[must_use]
-    pub fn decide(&self, method: &Method, headers: &HeaderMap) -> Origin {
-        let Some(origin) = headers.get(ORIGIN).filter(|own| !own.is_empty()) else {
-            return Origin::Ignored;
-        };
-        let is_preflight = *method == Method::OPTIONS
-            && headers
-                .get(ACCESS_CONTROL_REQUEST_METHOD)
-                .is_some_and(|own| !own.is_empty());
-        let is_known = origin
-            .to_str()
-            .is_ok_and(|text| self.origins.iter().any(|own| own.matches(text)));
-        if !is_known {
-            return match is_preflight && !self.forwards_others {
-                true => Origin::Answered(HeaderMap::new()),
-                false => Origin::Ignored,
-            };
-        }
-        let mut answer = HeaderMap::new();
-        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        let mut add = |name: HeaderName, value: Option<&HeaderValue>| {
-            if let Some(value) = value {
-                answer.insert(name, value.clone());
-            }
-        };
-        let yes = HeaderValue::from_static("true");
-        add(
-            ACCESS_CONTROL_ALLOW_CREDENTIALS,
-            self.credentials.then_some(&yes),
-        );
-        if !is_preflight {
-            add(ACCESS_CONTROL_EXPOSE_HEADERS, self.exposes.as_ref());
-            return Origin::Allowed(answer);
-        }
-        add(ACCESS_CONTROL_ALLOW_METHODS, self.methods.as_ref());
-        add(ACCESS_CONTROL_ALLOW_HEADERS, self.headers.as_ref());
-        add(ACCESS_CONTROL_MAX_AGE, self.life.as_ref());
-        let asks_private = headers
-            .get(REQUEST_PRIVATE_NETWORK)
-            .is_some_and(|own| own == "true");
-        add(
-            ALLOW_PRIVATE_NETWORK,
-            (asks_private && self.private_network).then_some(&yes),
-        );
-        Origin::Answered(answer)
+/// What becomes of a request by some policies, the most exact first.
+#[must_use]
+pub fn decide(policies: &[&Cors], method: &Method, headers: &HeaderMap) -> Origin {
+    let Some(origin) = headers.get(ORIGIN).filter(|own| !own.is_empty()) else {
+        return Origin::Ignored;
+    };
+    let is_preflight = *method == Method::OPTIONS
+        && headers
+            .get(ACCESS_CONTROL_REQUEST_METHOD)
+            .is_some_and(|own| !own.is_empty());
+    let said = |of: fn(&Cors) -> Option<bool>| policies.iter().find_map(|own| of(own));
+    let origins = policies.iter().find(|own| !own.origins.is_empty());
+    let is_known = origins.is_some_and(|own| {
+        let text = origin.to_str();
+        text.is_ok_and(|text| own.origins.iter().any(|own| own.matches(text)))
+    });
+    let forwards = || said(|own| own.forwards_others).unwrap_or(true);
+    if !is_known && (!is_preflight || forwards()) {
+        return Origin::Ignored;
     }
+    let mut answer = HeaderMap::new();
+    if is_known {
+        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
+    let yes = HeaderValue::from_static("true");
+    if said(|own| own.credentials).unwrap_or(false) {
+        answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, yes.clone());
+    }
+    let mut add = |name: HeaderName, of: fn(&Cors) -> Option<&HeaderValue>| {
+        if let Some(value) = policies.iter().find_map(|own| of(own)) {
+            answer.insert(name, value.clone());
+        }
+    };
+    if is_known {
+        add(ACCESS_CONTROL_EXPOSE_HEADERS, |own| own.exposes.as_ref());
+    }
+    if !is_preflight {
+        return Origin::Allowed(answer);
+    }
+    add(ACCESS_CONTROL_ALLOW_METHODS, |own| own.methods.as_ref());
+    add(ACCESS_CONTROL_ALLOW_HEADERS, |own| own.headers.as_ref());
+    add(ACCESS_CONTROL_MAX_AGE, |own| own.life.as_ref());
+    let asks_private = headers
+        .get(REQUEST_PRIVATE_NETWORK)
+        .is_some_and(|own| own == "true");
+    if asks_private && said(|own| own.private_network).unwrap_or(false) {
+        answer.insert(ALLOW_PRIVATE_NETWORK, yes);
+    }
+    Origin::Answered(answer)
 }
 
 #[cfg(test)]
@@ -137,34 +139,50 @@ mod tests {
             origins: vec![TextMatch::exact("https://shop.example")],
             methods: Some(HeaderValue::from_static("GET, PUT")),
             exposes: Some(HeaderValue::from_static("x-total")),
-            credentials: true,
+            credentials: Some(true),
             ..Cors::default()
         };
         let known = asked("https://shop.example", None);
-        let Origin::Allowed(answer) = cors.decide(&Method::GET, &known) else {
+        let Origin::Allowed(answer) = decide(&[&cors], &Method::GET, &known) else {
             panic!("not allowed");
         };
         assert_eq!(answer[ACCESS_CONTROL_ALLOW_ORIGIN], "https://shop.example");
         assert_eq!(answer[ACCESS_CONTROL_ALLOW_CREDENTIALS], "true");
         assert_eq!(answer[ACCESS_CONTROL_EXPOSE_HEADERS], "x-total");
         let preflight = asked("https://shop.example", Some("PUT"));
-        let Origin::Answered(answer) = cors.decide(&Method::OPTIONS, &preflight) else {
+        let Origin::Answered(answer) = decide(&[&cors], &Method::OPTIONS, &preflight) else {
             panic!("not answered");
         };
         assert_eq!(answer[ACCESS_CONTROL_ALLOW_METHODS], "GET, PUT");
-        assert!(!answer.contains_key(ACCESS_CONTROL_EXPOSE_HEADERS));
         let other = asked("https://evil.example", Some("PUT"));
-        assert_eq!(cors.decide(&Method::OPTIONS, &other), Origin::Ignored);
+        assert_eq!(decide(&[&cors], &Method::OPTIONS, &other), Origin::Ignored);
         let closed = Cors {
-            forwards_others: false,
-            ..cors
+            forwards_others: Some(false),
+            ..Cors::default()
         };
         assert_eq!(
-            closed.decide(&Method::OPTIONS, &other),
-            Origin::Answered(HeaderMap::new())
+            decide(&[&closed, &cors], &Method::OPTIONS, &other),
+            Origin::Answered(
+                [(
+                    ACCESS_CONTROL_ALLOW_METHODS,
+                    HeaderValue::from_static("GET, PUT"),
+                )]
+                .into_iter()
+                .chain([(
+                    ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                    HeaderValue::from_static("true"),
+                )])
+                .collect()
+            ),
+            "without its origin, a browser takes none of it"
         );
         assert_eq!(
-            closed.decide(&Method::GET, &HeaderMap::new()),
+            decide(&[&closed, &cors], &Method::OPTIONS, &preflight),
+            decide(&[&cors], &Method::OPTIONS, &preflight),
+            "what the route does not say, its host does"
+        );
+        assert_eq!(
+            decide(&[&closed, &cors], &Method::GET, &HeaderMap::new()),
             Origin::Ignored
         );
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub use authorization::{
     Asked, Authorization, Condition, Effect, Policy, PolicyError, Pseudo, Rules, Verdict,
 };
-pub use cors::{Cors, Origin};
+pub use cors::{Cors, Origin, decide};
 pub use injection::{Abort, AbortBy, Break, Delay, DelayBy, Drawn, Injection, Pace, PaceBy};
 pub use rate::{
     Bucket, Descriptor, Left, LocalRateLimit, RateAction, RateRule, Taken, TokenBucket, entries,
@@ -64,6 +64,17 @@ pub enum Override {
 pub type Overrides = BTreeMap<String, Override>;
 
 impl HttpFilter {
+    /// What hosts and routes allow to other origins, the most exact first; nothing where another filter stands in the place.
+    #[must_use]
+    pub fn origins<'a>(&'a self, overrides: [Option<&'a Overrides>; 2]) -> Vec<&'a Cors> {
+        let own = overrides.into_iter().flatten();
+        let own = own.filter_map(|own| match own.get(&self.name)? {
+            Override::Other(Filter::Cors(own)) => Some(&**own),
+            _ => None,
+        });
+        own.collect()
+    }
+
     /// What it does for a request; nothing where it is disabled. The most exact of `overrides` comes first.
     #[must_use]
     pub fn of<'a>(&'a self, overrides: [Option<&'a Overrides>; 2]) -> Option<&'a Filter> {

@@ -61,10 +61,6 @@ pub(super) fn injected(by: AbortBy, body: &str, is_grpc: bool) -> Response<Answe
         return response;
     }
     *response.status_mut() = status;
-    if let AbortBy::Grpc(grpc) = by {
-        let headers = response.headers_mut();
-        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(grpc)));
-    }
     if !body.is_empty() {
         let text = Bytes::copy_from_slice(body.as_bytes());
         let headers = response.headers_mut();

@@ -273,8 +273,9 @@ impl HttpService {
         match passed {
             Ok(()) => Ok(self.act(connection, request, host, way?, seen)),
             Err(Stopped::Reset) => Ok(Next::Reset),
+            Err(Stopped::Preflight(response)) => Ok(Next::Answer(response)),
             Err(Stopped::Answered(response)) => Ok(Next::Answer(match way {
-                Ok(way) => Box::new(way.back(None, seen, *response)),
+                Ok(way) => Box::new(self.refused(*response, &way, seen)),
                 Err(_) => response,
             })),
         }
@@ -410,16 +411,18 @@ impl HttpService {
             Fault::RequestTimeout => self.figures.downstream_rq_timeout.increment(),
             _ => {}
         }
-        // What is changed of answers is changed of this one too.
-        let mut response = self.failed(unserved.fault, seen);
-        if let Some(cluster) = weighted(&way.route.action, unserved.cluster) {
-            let record = seen.record.as_ref();
-            let headers = response.headers_mut();
-            cluster.response_headers.apply(headers, |format, headers| {
-                record.map_or_else(String::new, |own| own.response_text(format, headers))
-            });
-        }
-        way.back(None, seen, response)
+        let response = self.failed(unserved.fault, seen);
+        changed(response, unserved.cluster, way, seen)
+    }
+
+    /// The answer of a filter to a request that goes no further.
+    fn refused(&self, response: Response<Answer>, way: &Way, seen: &Seen) -> Response<Answer> {
+        // Only what is changed of endpoints' answers is changed of this one, as Envoy does.
+        let Action::Forward(forward) = &way.route.action else {
+            return response;
+        };
+        let cluster = self.core.choose(&forward.clusters, |own| own.weight);
+        changed(response, cluster, way, seen)
     }
 }
 
@@ -486,6 +489,23 @@ fn head<'a>(request: &'a Request<Incoming>, host: &'a HeaderValue) -> RequestHea
         query: request.uri().query(),
         headers: request.headers(),
     }
+}
+
+/// An answer of the proxy's own in the place of an endpoint's, with what is changed of those.
+fn changed(
+    mut response: Response<Answer>,
+    cluster: Option<usize>,
+    way: &Way,
+    seen: &Seen,
+) -> Response<Answer> {
+    if let Some(cluster) = weighted(&way.route.action, cluster) {
+        let record = seen.record.as_ref();
+        let headers = response.headers_mut();
+        cluster.response_headers.apply(headers, |format, headers| {
+            record.map_or_else(String::new, |own| own.response_text(format, headers))
+        });
+    }
+    way.back(None, seen, response)
 }
 
 /// The cluster that was chosen.

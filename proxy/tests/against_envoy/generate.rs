@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use fastrand::Rng;
 use serde_json::{Value, json};
 
+use crate::filters;
 use crate::upstream::{CLUSTERS, DELAY, SCRIPT, Upstreams};
 
-const EXTENSIONS: &str = "type.googleapis.com/envoy.extensions";
+pub const EXTENSIONS: &str = "type.googleapis.com/envoy.extensions";
 /// Every domain is claimed once.
 const DOMAINS: [&str; 14] = [
     "a.test",
@@ -46,7 +47,7 @@ const HOSTS: [&str; 16] = [
 const SEGMENTS: [&str; 6] = ["a", "b", "ab", "A", "api", "v1"];
 const HEADERS: [&str; 4] = ["x-a", "x-b", "x-c", "x-twice"];
 const VALUES: [&str; 7] = ["1", "2", "12", "abc", "ABC", "-5", ""];
-const METHODS: [&str; 5] = ["GET", "POST", "PUT", "DELETE", "HEAD"];
+pub const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"];
 
 /// A request.
 #[derive(Debug, Clone)]
@@ -61,18 +62,19 @@ pub struct Asked {
 /// A configuration, and requests for it.
 pub struct Plan {
     table: Value,
+    filters: Vec<Value>,
     /// Whether callers are told from those who call for them.
     pub is_edge: bool,
     pub requests: Vec<Asked>,
 }
 
 /// One of some.
-fn one<T: Copy>(random: &mut Rng, some: &[T]) -> T {
+pub fn one<T: Copy>(random: &mut Rng, some: &[T]) -> T {
     some[random.usize(..some.len())]
 }
 
 /// Whether something that happens so often, in percent, happens.
-fn often(random: &mut Rng, percent: u32) -> bool {
+pub fn often(random: &mut Rng, percent: u32) -> bool {
     random.u32(..100) < percent
 }
 
@@ -81,6 +83,7 @@ impl Plan {
         let mut random = Rng::with_seed(seed);
         Self {
             table: table(&mut random),
+            filters: filters::filters(&mut random),
             is_edge: seed % 2 == 1,
             requests: (0..requests).map(|_| request(&mut random)).collect(),
         }
@@ -116,6 +119,14 @@ impl Plan {
             .zip(&upstreams.addresses)
             .map(|(name, address)| cluster(name, *address))
             .collect();
+        let router = json!({
+            "name": "envoy.filters.http.router",
+            "typed_config": {
+                "@type": format!("{EXTENSIONS}.filters.http.router.v3.Router"),
+                "suppress_envoy_headers": true,
+            },
+        });
+        let filters: Vec<&Value> = self.filters.iter().chain([&router]).collect();
         json!({
             "node": {"id": "a", "cluster": "a"},
             "admin": {"address": socket(admin)},
@@ -132,13 +143,7 @@ impl Plan {
                             "use_remote_address": self.is_edge,
                             "server_header_transformation": "PASS_THROUGH",
                             "route_config": self.table,
-                            "http_filters": [{
-                                "name": "envoy.filters.http.router",
-                                "typed_config": {
-                                    "@type": format!("{EXTENSIONS}.filters.http.router.v3.Router"),
-                                    "suppress_envoy_headers": true,
-                                },
-                            }],
+                            "http_filters": filters,
                         },
                     }]}],
                 }],
@@ -181,6 +186,7 @@ fn table(random: &mut Rng) -> Value {
         let mut host =
             json!({"name": format!("host-{}", hosts.len()), "domains": own, "routes": routes});
         changes(random, &mut host, 20);
+        filters::overrides(random, &mut host, 10);
         hosts.push(host);
     }
     let mut table = json!({"name": "routes", "virtual_hosts": hosts});
@@ -216,10 +222,11 @@ fn route(random: &mut Rng) -> Value {
         }
     }
     changes(random, &mut route, 25);
+    filters::overrides(random, &mut route, 10);
     route
 }
 
-fn path(random: &mut Rng) -> String {
+pub fn path(random: &mut Rng) -> String {
     let count = random.usize(1..4);
     let segments: Vec<&str> = (0..count).map(|_| one(random, &SEGMENTS)).collect();
     format!("/{}", segments.join("/"))
@@ -268,7 +275,7 @@ fn route_match(random: &mut Rng) -> Value {
     matches
 }
 
-fn text(random: &mut Rng) -> Value {
+pub fn text(random: &mut Rng) -> Value {
     let value = one(random, &VALUES[..6]);
     let mut text = match random.u32(..5) {
         0 => json!({"prefix": value}),
@@ -283,7 +290,7 @@ fn text(random: &mut Rng) -> Value {
     text
 }
 
-fn header(random: &mut Rng) -> Value {
+pub fn header(random: &mut Rng) -> Value {
     let mut header = json!({"name": one(random, &HEADERS)});
     match random.u32(..5) {
         0 => header["present_match"] = json!(random.bool()),
@@ -427,7 +434,9 @@ fn forward(random: &mut Rng) -> Value {
 fn request(random: &mut Rng) -> Asked {
     let method = one(
         random,
-        &["GET", "GET", "GET", "POST", "PUT", "DELETE", "HEAD"],
+        &[
+            "GET", "GET", "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS",
+        ],
     );
     let mut target = match random.u32(..10) {
         0 => "/".to_owned(),
@@ -446,6 +455,15 @@ fn request(random: &mut Rng) -> Asked {
     let mut headers = Vec::new();
     for _ in 0..random.usize(..4) {
         headers.push((one(random, &HEADERS), one(random, &VALUES)));
+    }
+    if method == "OPTIONS" || often(random, 20) {
+        headers.push((
+            "origin",
+            one(random, &["http://a.test", "http://b.example", "null"]),
+        ));
+    }
+    if method == "OPTIONS" && often(random, 70) {
+        headers.push(("access-control-request-method", "PUT"));
     }
     if often(random, 15) {
         headers.push((

@@ -17,7 +17,7 @@ pub(crate) fn read(field: &Field<'_>) -> Result<Cors> {
                 .map_err(|_| fields.error_at(name, format!("{text:?} is no value of a header"))),
         }
     };
-    let flag = |name, usual| fields.get(name).map_or(Ok(usual), |own| own.flag());
+    let flag = |name| fields.get(name).map(|own| own.flag()).transpose();
     let cors = Cors {
         origins: fields
             .list("allow_origin_string_match")?
@@ -28,9 +28,9 @@ pub(crate) fn read(field: &Field<'_>) -> Result<Cors> {
         headers: value("allow_headers")?,
         exposes: value("expose_headers")?,
         life: value("max_age")?,
-        credentials: flag("allow_credentials", false)?,
-        private_network: flag("allow_private_network_access", false)?,
-        forwards_others: flag("forward_not_matching_preflights", true)?,
+        credentials: flag("allow_credentials")?,
+        private_network: flag("allow_private_network_access")?,
+        forwards_others: flag("forward_not_matching_preflights")?,
         enabled: fields
             .get("filter_enabled")
             .map_or(Ok(1_000_000), |own| own.runtime_share())?,

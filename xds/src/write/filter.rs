@@ -244,15 +244,21 @@ fn cors(own: &Cors) -> Value {
         .with("allow_headers", text(&own.headers))
         .with("expose_headers", text(&own.exposes))
         .with("max_age", text(&own.life))
-        .with("allow_credentials", json!(own.credentials))
-        .with("allow_private_network_access", json!(own.private_network))
         .with(
             "filter_enabled",
             json!({"default_value": share(own.enabled)}),
         )
         .done();
-    // Its default is true.
-    value["forward_not_matching_preflights"] = json!(own.forwards_others);
+    // That something is false is said, too.
+    for (name, said) in [
+        ("allow_credentials", own.credentials),
+        ("allow_private_network_access", own.private_network),
+        ("forward_not_matching_preflights", own.forwards_others),
+    ] {
+        if let Some(said) = said {
+            value[name] = json!(said);
+        }
+    }
     value
 }
 

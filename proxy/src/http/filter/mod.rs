@@ -11,9 +11,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fairlead_model::fault::Fault;
-use fairlead_model::filter::{Asked, Authorization, Cors, Filter, Origin, Session};
+use fairlead_model::filter::{Asked, Authorization, Cors, Filter, Origin, Session, decide};
 use fairlead_model::route::{Action, RequestHead, Route, VirtualHost};
-use http::header::CONTENT_LENGTH;
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH};
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -33,6 +33,8 @@ pub(crate) use rate_limit::{Found, Limiters};
 pub(super) enum Stopped {
     /// It is answered.
     Answered(Box<Response<Answer>>),
+    /// It is a browser's question, whose answer no route changes.
+    Preflight(Box<Response<Answer>>),
     /// Its connection, or its stream, ends without an answer.
     Reset,
 }
@@ -63,7 +65,7 @@ impl Asking<'_> {
                 None => {}
                 Some(Filter::Authorization(own)) => self.authorize(own)?,
                 Some(Filter::RateLimit(own)) => self.limit(own, passage)?,
-                Some(Filter::Cors(own)) => self.origin(own, passage)?,
+                Some(Filter::Cors(_)) => self.origin(&filter.origins(overrides), passage)?,
                 Some(Filter::Injection(own)) => self.inject(own, passage).await?,
                 Some(Filter::Session(own)) => self.bind(own, passage),
                 Some(Filter::BodyLimit(most)) => self.measure(*most, passage)?,
@@ -153,13 +155,16 @@ impl Asking<'_> {
         Ok(())
     }
 
-    fn origin(&self, own: &Cors, passage: &mut Passage) -> Result<(), Stopped> {
-        if self.service.core.draw() >= own.enabled {
+    fn origin(&self, policies: &[&Cors], passage: &mut Passage) -> Result<(), Stopped> {
+        let share = policies.first().map_or(0, |own| own.enabled);
+        let is_forwarded =
+            matches!(self.way, Some((_, route)) if matches!(route.action, Action::Forward(_)));
+        if !is_forwarded || self.service.core.draw() >= share {
             return Ok(());
         }
         let headers = self.request.headers();
         let figures = &self.service.figures;
-        match own.decide(self.request.method(), headers) {
+        match decide(policies, self.request.method(), headers) {
             Origin::Ignored => {
                 if headers.contains_key(http::header::ORIGIN) {
                     figures.cors_origin_invalid.increment();
@@ -172,14 +177,14 @@ impl Asking<'_> {
                 Ok(())
             }
             Origin::Answered(mut headers) => {
-                match headers.is_empty() {
-                    true => figures.cors_origin_invalid.increment(),
-                    false => figures.cors_origin_valid.increment(),
+                match headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+                    true => figures.cors_origin_valid.increment(),
+                    false => figures.cors_origin_invalid.increment(),
                 }
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
                 let mut response = Response::new(Answer::Empty);
                 *response.headers_mut() = headers;
-                Err(Stopped::Answered(Box::new(response)))
+                Err(Stopped::Preflight(Box::new(response)))
             }
         }
     }

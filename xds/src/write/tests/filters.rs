@@ -215,7 +215,7 @@ fn cors() -> impl Strategy<Value = Cors> {
     (
         vec(text(), 0..3),
         (value(), value(), value(), value()),
-        any::<[bool; 3]>(),
+        any::<[Option<bool>; 3]>(),
         share(),
     )
         .prop_map(
