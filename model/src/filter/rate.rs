@@ -317,6 +317,30 @@ mod tests {
         assert!(!bucket.is_full(at(1500)) && bucket.is_full(at(1600)));
     }
 
+    #[test]
+    fn cores_that_take_at_once_get_each_token_once() {
+        let of = TokenBucket {
+            most: 10_000,
+            fill: 1,
+            interval: Duration::from_secs(3_600),
+        };
+        for round in 0..20 {
+            let bucket = Bucket::default();
+            let now = at(1 + round);
+            let given: usize = std::thread::scope(|scope| {
+                let take = || {
+                    (0..5_000)
+                        .filter(|_| is_taken(bucket.take(&of, now)))
+                        .count()
+                };
+                let cores: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+                let given = cores.into_iter().map(|core| core.join().expect("no panic"));
+                given.sum()
+            });
+            assert_eq!(given, 10_000);
+        }
+    }
+
     proptest! {
         #[test]
         fn a_bucket_never_gives_more_than_it_may(
