@@ -66,55 +66,57 @@ pub enum Origin {
     Answered(HeaderMap),
 }
 
-/// What becomes of a request by some policies, the most exact first.
-#[must_use]
-pub fn decide(policies: &[&Cors], method: &Method, headers: &HeaderMap) -> Origin {
-    let Some(origin) = headers.get(ORIGIN).filter(|own| !own.is_empty()) else {
-        return Origin::Ignored;
-    };
-    let is_preflight = *method == Method::OPTIONS
-        && headers
-            .get(ACCESS_CONTROL_REQUEST_METHOD)
-            .is_some_and(|own| !own.is_empty());
-    let said = |of: fn(&Cors) -> Option<bool>| policies.iter().find_map(|own| of(own));
-    let origins = policies.iter().find(|own| !own.origins.is_empty());
-    let is_known = origins.is_some_and(|own| {
-        let text = origin.to_str();
-        text.is_ok_and(|text| own.origins.iter().any(|own| own.matches(text)))
-    });
-    let forwards = || said(|own| own.forwards_others).unwrap_or(true);
-    if !is_known && (!is_preflight || forwards()) {
-        return Origin::Ignored;
-    }
-    let mut answer = HeaderMap::new();
-    if is_known {
-        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    }
-    let yes = HeaderValue::from_static("true");
-    if said(|own| own.credentials).unwrap_or(false) {
-        answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, yes.clone());
-    }
-    let mut add = |name: HeaderName, of: fn(&Cors) -> Option<&HeaderValue>| {
-        if let Some(value) = policies.iter().find_map(|own| of(own)) {
-            answer.insert(name, value.clone());
+impl Origin {
+    /// What becomes of a request by some policies, the most exact first.
+    #[must_use]
+    pub fn of(policies: &[&Cors], method: &Method, headers: &HeaderMap) -> Self {
+        let Some(origin) = headers.get(ORIGIN).filter(|own| !own.is_empty()) else {
+            return Self::Ignored;
+        };
+        let is_preflight = *method == Method::OPTIONS
+            && headers
+                .get(ACCESS_CONTROL_REQUEST_METHOD)
+                .is_some_and(|own| !own.is_empty());
+        let said = |of: fn(&Cors) -> Option<bool>| policies.iter().find_map(|own| of(own));
+        let origins = policies.iter().find(|own| !own.origins.is_empty());
+        let is_known = origins.is_some_and(|own| {
+            let text = origin.to_str();
+            text.is_ok_and(|text| own.origins.iter().any(|own| own.matches(text)))
+        });
+        let forwards = || said(|own| own.forwards_others).unwrap_or(true);
+        if !is_known && (!is_preflight || forwards()) {
+            return Self::Ignored;
         }
-    };
-    if is_known {
-        add(ACCESS_CONTROL_EXPOSE_HEADERS, |own| own.exposes.as_ref());
+        let mut answer = HeaderMap::new();
+        if is_known {
+            answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        }
+        let yes = HeaderValue::from_static("true");
+        if said(|own| own.credentials).unwrap_or(false) {
+            answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, yes.clone());
+        }
+        let mut add = |name: HeaderName, of: fn(&Cors) -> Option<&HeaderValue>| {
+            if let Some(value) = policies.iter().find_map(|own| of(own)) {
+                answer.insert(name, value.clone());
+            }
+        };
+        if is_known {
+            add(ACCESS_CONTROL_EXPOSE_HEADERS, |own| own.exposes.as_ref());
+        }
+        if !is_preflight {
+            return Self::Allowed(answer);
+        }
+        add(ACCESS_CONTROL_ALLOW_METHODS, |own| own.methods.as_ref());
+        add(ACCESS_CONTROL_ALLOW_HEADERS, |own| own.headers.as_ref());
+        add(ACCESS_CONTROL_MAX_AGE, |own| own.life.as_ref());
+        let asks_private = headers
+            .get(REQUEST_PRIVATE_NETWORK)
+            .is_some_and(|own| own == "true");
+        if asks_private && said(|own| own.private_network).unwrap_or(false) {
+            answer.insert(ALLOW_PRIVATE_NETWORK, yes);
+        }
+        Self::Answered(answer)
     }
-    if !is_preflight {
-        return Origin::Allowed(answer);
-    }
-    add(ACCESS_CONTROL_ALLOW_METHODS, |own| own.methods.as_ref());
-    add(ACCESS_CONTROL_ALLOW_HEADERS, |own| own.headers.as_ref());
-    add(ACCESS_CONTROL_MAX_AGE, |own| own.life.as_ref());
-    let asks_private = headers
-        .get(REQUEST_PRIVATE_NETWORK)
-        .is_some_and(|own| own == "true");
-    if asks_private && said(|own| own.private_network).unwrap_or(false) {
-        answer.insert(ALLOW_PRIVATE_NETWORK, yes);
-    }
-    Origin::Answered(answer)
 }
 
 #[cfg(test)]
@@ -143,25 +145,28 @@ mod tests {
             ..Cors::default()
         };
         let known = asked("https://shop.example", None);
-        let Origin::Allowed(answer) = decide(&[&cors], &Method::GET, &known) else {
+        let Origin::Allowed(answer) = Origin::of(&[&cors], &Method::GET, &known) else {
             panic!("not allowed");
         };
         assert_eq!(answer[ACCESS_CONTROL_ALLOW_ORIGIN], "https://shop.example");
         assert_eq!(answer[ACCESS_CONTROL_ALLOW_CREDENTIALS], "true");
         assert_eq!(answer[ACCESS_CONTROL_EXPOSE_HEADERS], "x-total");
         let preflight = asked("https://shop.example", Some("PUT"));
-        let Origin::Answered(answer) = decide(&[&cors], &Method::OPTIONS, &preflight) else {
+        let Origin::Answered(answer) = Origin::of(&[&cors], &Method::OPTIONS, &preflight) else {
             panic!("not answered");
         };
         assert_eq!(answer[ACCESS_CONTROL_ALLOW_METHODS], "GET, PUT");
         let other = asked("https://evil.example", Some("PUT"));
-        assert_eq!(decide(&[&cors], &Method::OPTIONS, &other), Origin::Ignored);
+        assert_eq!(
+            Origin::of(&[&cors], &Method::OPTIONS, &other),
+            Origin::Ignored
+        );
         let closed = Cors {
             forwards_others: Some(false),
             ..Cors::default()
         };
         assert_eq!(
-            decide(&[&closed, &cors], &Method::OPTIONS, &other),
+            Origin::of(&[&closed, &cors], &Method::OPTIONS, &other),
             Origin::Answered(
                 [(
                     ACCESS_CONTROL_ALLOW_METHODS,
@@ -177,12 +182,12 @@ mod tests {
             "without its origin, a browser takes none of it"
         );
         assert_eq!(
-            decide(&[&closed, &cors], &Method::OPTIONS, &preflight),
-            decide(&[&cors], &Method::OPTIONS, &preflight),
+            Origin::of(&[&closed, &cors], &Method::OPTIONS, &preflight),
+            Origin::of(&[&cors], &Method::OPTIONS, &preflight),
             "what the route does not say, its host does"
         );
         assert_eq!(
-            decide(&[&closed, &cors], &Method::GET, &HeaderMap::new()),
+            Origin::of(&[&closed, &cors], &Method::GET, &HeaderMap::new()),
             Origin::Ignored
         );
     }

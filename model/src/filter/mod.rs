@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub use authorization::{
     Asked, Authorization, Condition, Effect, Policy, PolicyError, Pseudo, Rules, Verdict,
 };
-pub use cors::{Cors, Origin, decide};
+pub use cors::{Cors, Origin};
 pub use injection::{Abort, AbortBy, Break, Delay, DelayBy, Drawn, Injection, Pace, PaceBy};
 pub use rate::{
     Bucket, Descriptor, Left, LocalRateLimit, RateAction, RateRule, Taken, TokenBucket, entries,
