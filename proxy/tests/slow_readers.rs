@@ -120,11 +120,8 @@ async fn a_stream_that_nobody_reads_is_reset() {
     }
 }
 
-#[tokio::test]
-async fn one_who_reads_slowly_is_waited_for() {
-    let stopped = Arc::default();
-    let address = endless(Arc::clone(&stopped)).await;
-    let proxy = proxy(impatient(), over_h2(address)).await;
+/// Asks over HTTP/2, and waits for the answer's head.
+async fn ask(proxy: &Proxy) -> (h2::client::SendRequest<Bytes>, Response<h2::RecvStream>) {
     let stream = TcpStream::connect(proxy.address).await.expect("a proxy");
     let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     tokio::spawn(connection);
@@ -133,7 +130,16 @@ async fn one_who_reads_slowly_is_waited_for() {
     let (answer, _) = client
         .send_request(request.expect("a request"), true)
         .expect("to send");
-    let mut body = answer.await.expect("an answer").into_body();
+    (client, answer.await.expect("an answer"))
+}
+
+#[tokio::test]
+async fn one_who_reads_slowly_is_waited_for() {
+    let stopped = Arc::default();
+    let address = endless(Arc::clone(&stopped)).await;
+    let proxy = proxy(impatient(), over_h2(address)).await;
+    let (client, answer) = ask(&proxy).await;
+    let mut body = answer.into_body();
     for _ in 0..12 {
         let data = body.data().await.expect("more").expect("more");
         body.flow_control()
@@ -172,14 +178,6 @@ async fn the_route_has_its_time_whoever_reads() {
     let mut forward = to("up");
     forward.timeouts.request = Some(SHORT);
     let proxy = proxy(http_to(forward), over_h2(address)).await;
-    let stream = TcpStream::connect(proxy.address).await.expect("a proxy");
-    let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-    tokio::spawn(connection);
-    let mut client = client.ready().await.expect("HTTP/2");
-    let request = Request::get("http://shop.example/").body(());
-    let (answer, _) = client
-        .send_request(request.expect("a request"), true)
-        .expect("to send");
-    let _answer = answer.await.expect("an answer");
+    let _asked = ask(&proxy).await;
     stops(&stopped).await;
 }

@@ -6,7 +6,7 @@
 use std::cell::{Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fairlead_model::Moment;
@@ -24,6 +24,7 @@ use hyper::body::Incoming;
 use super::Connection;
 use super::tapped::Tapped;
 use super::view::View;
+use crate::clock::since_1970;
 use crate::core::Core;
 use crate::logs::Sink;
 use crate::trace::{self, Trace};
@@ -188,9 +189,7 @@ impl Record {
             watching: watching.cloned(),
             connection: Rc::clone(connection),
             begun,
-            at: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default(),
+            at: since_1970(),
             method: request.method().clone(),
             version: request.version(),
             path: request

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use fairlead_model::Moment;
 use fairlead_model::cluster::Address;
@@ -12,6 +12,7 @@ use fairlead_model::fault::Fault;
 use fairlead_model::format::{Fact, Facts, Flags, Value, time};
 use http::HeaderMap;
 
+use crate::clock::since_1970;
 use crate::core::Core;
 use crate::http::{Connection, Watching, endpoint_value, flags, of_connection, socket};
 use crate::upstream::ConnectError;
@@ -39,9 +40,7 @@ impl Line {
             watching: Rc::clone(watching),
             connection: RefCell::default(),
             begun: core.clock.now(),
-            at: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default(),
+            at: since_1970(),
             flags: Cell::default(),
             details: Cell::default(),
             bytes: Cell::default(),

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fairlead_model::fault::Fault;
@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{Asking, Passage, Stopped};
 use crate::body::BodyError;
+use crate::clock::since_1970;
 use crate::core::Shared;
 use crate::http::answer::Answer;
 use crate::http::respond;
@@ -36,7 +37,7 @@ impl Asking<'_> {
             return Ok(());
         }
         let headers = self.request.headers();
-        let now = own.until.map_or(0, |_| seconds());
+        let now = own.until.map_or(0, |_| since_1970().as_secs());
         if !own.takes(headers, self.cluster(), &self.connection.peer, now) {
             return Ok(());
         }
@@ -88,13 +89,6 @@ impl Asking<'_> {
             record.flag(flag);
         }
     }
-}
-
-/// Seconds since 1970.
-fn seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |own| own.as_secs())
 }
 
 /// A fault that runs.

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,6 +10,7 @@ use fairlead_model::filter::Session;
 use http::{HeaderMap, HeaderValue};
 use prost::Message;
 
+use crate::clock::since_1970;
 use crate::http::affinity::{cookie, set_cookie};
 
 /// What the cookie holds (`envoy.extensions.http.stateful_session.cookie`): base64 of this.
@@ -83,9 +83,9 @@ fn named(value: &str) -> Option<SocketAddr> {
     (!is_over).then(|| held.address.parse().ok())?
 }
 
+/// Seconds since 1970, as a cookie has them.
 fn seconds() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |own| i64::try_from(own.as_secs()).unwrap_or(i64::MAX))
+    i64::try_from(since_1970().as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
