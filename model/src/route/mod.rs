@@ -29,7 +29,7 @@ use crate::pattern::Pattern;
 use crate::retry::RetryPolicy;
 
 /// The routes of some domains.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct VirtualHost {
     /// Its name, for figures and logs.
     pub name: String,

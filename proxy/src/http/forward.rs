@@ -203,6 +203,29 @@ pub(super) type Answered = (Response<Received>, Lease, EndpointKey);
 pub(super) type Tried = Result<(Answered, Moment), Try>;
 
 impl Call {
+    /// The same request as a call of its own, which nothing is known of yet.
+    pub(super) fn again(&self) -> Self {
+        Self {
+            core: Rc::clone(&self.core),
+            route: Arc::clone(&self.route),
+            virtual_host: Arc::clone(&self.virtual_host),
+            method: self.method.clone(),
+            head: self.head.clone(),
+            host: self.host.clone(),
+            is_grpc: self.is_grpc,
+            is_h2: self.is_h2,
+            source: self.source,
+            original: self.original,
+            begun: self.begun,
+            target: None,
+            active: None,
+            record: None,
+            compared: None,
+            demands: None,
+            picked: None,
+        }
+    }
+
     /// The endpoint that its session is bound to.
     fn bound(&self) -> Option<std::net::SocketAddr> {
         self.demands.as_ref()?.bound.as_ref()?.to

@@ -5,7 +5,6 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use super::forward::{Call, Tried, failed_answer};
 use super::target::Target;
 use crate::body::Outgoing;
 use crate::limit::{Limit, Terms};
-use crate::upstream::{Budget, Held};
+use crate::upstream::Budget;
 
 /// What a worker knows of the hedging of a route.
 #[derive(Debug)]
@@ -220,17 +219,6 @@ impl Call {
     fn twin(&self) -> Box<Self> {
         let target = self.target();
         Box::new(Self {
-            core: Rc::clone(&self.core),
-            route: Arc::clone(&self.route),
-            virtual_host: Arc::clone(&self.virtual_host),
-            method: self.method.clone(),
-            head: self.head.clone(),
-            host: self.host.clone(),
-            is_grpc: self.is_grpc,
-            is_h2: self.is_h2,
-            source: self.source,
-            original: self.original,
-            begun: self.begun,
             target: Some(Target {
                 cluster: target.cluster,
                 upstream: Rc::clone(&target.upstream),
@@ -245,16 +233,14 @@ impl Call {
                 running: None,
                 retrying: None,
             }),
-            active: None,
             record: self.record.clone(),
-            compared: None,
-            picked: None,
             demands: self.demands.as_ref().map(|own| {
                 Box::new(Demands {
                     bound: own.bound.clone(),
                     body_most: None,
                 })
             }),
+            ..self.again()
         })
     }
 
@@ -267,11 +253,7 @@ impl Call {
     ) -> bool {
         let now = self.core.clock.read();
         let upstream = Rc::clone(self.upstream());
-        let running = Held::take(
-            &upstream.counts,
-            |counts| &counts.requests,
-            upstream.limits().requests,
-        );
+        let running = upstream.room();
         let has_extra = match &mut hedging.borrow_mut().extra {
             None => true,
             Some(extra) => extra.withdraw(now),

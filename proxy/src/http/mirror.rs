@@ -17,7 +17,6 @@ use fairlead_model::route::{
     Action, Forward, HeaderChanges, Mirror, Route, RouteMatch, VirtualHost,
 };
 use http::HeaderValue;
-use http::request::Parts;
 use http_body::{Body, Frame};
 use twox_hash::XxHash64;
 
@@ -43,6 +42,16 @@ struct Dark {
     host: Arc<VirtualHost>,
 }
 
+impl Dark {
+    /// The name of the cluster, as the route has it.
+    fn cluster(&self) -> &str {
+        match &self.route.action {
+            Action::Forward(forward) => forward.clusters.first().map_or("", |own| &own.name),
+            _ => "",
+        }
+    }
+}
+
 impl DarkRoutes {
     fn of(&self, live: &Arc<Route>, place: usize, mirror: &Mirror, forward: &Forward) -> Dark {
         let key = (Arc::as_ptr(live) as usize, place);
@@ -60,19 +69,10 @@ impl DarkRoutes {
             response_headers: HeaderChanges::default(),
             filters: Overrides::new(),
         };
-        let host = VirtualHost {
-            table: Arc::default(),
-            name: String::new(),
-            domains: Vec::new(),
-            routes: Vec::new(),
-            request_headers: HeaderChanges::default(),
-            response_headers: HeaderChanges::default(),
-            filters: Overrides::new(),
-        };
         let dark = Dark {
             _live: Arc::clone(live),
             route: Arc::new(route),
-            host: Arc::new(host),
+            host: Arc::default(),
         };
         self.0.borrow_mut().insert(key, dark.clone());
         dark
@@ -109,12 +109,12 @@ pub(super) fn copies(call: &mut Call, forward: &Forward) -> Option<Box<Copies>> 
         if !mirror.takes(&call.method, call.core.draw()) {
             continue;
         }
-        let core = &call.core;
-        let dark = core.dark.of(&call.route, place, mirror, forward);
-        let figures = core.route_figures(&dark.route, &mirror.cluster);
-        let (Some(head), Some(host)) = (call.head.as_ref(), host(mirror, &call.host)) else {
+        let Some(host) = host(mirror, &call.host) else {
             continue;
         };
+        let core = &call.core;
+        let dark = core.dark.of(&call.route, place, mirror, forward);
+        let figures = core.route_figures(&dark.route, dark.cluster());
         figures.mirrored.increment();
         let compared = mirror.compares.then(|| Compared::new(&figures));
         if let (Some(compared), None) = (&compared, &call.compared) {
@@ -122,7 +122,12 @@ pub(super) fn copies(call: &mut Call, forward: &Forward) -> Option<Box<Copies>> 
             call.compared = Some(Rc::clone(compared));
         }
         calls.push(Copy {
-            call: copy(call, head.clone(), host, &dark),
+            call: Box::new(Call {
+                route: Arc::clone(&dark.route),
+                virtual_host: dark.host,
+                host,
+                ..call.again()
+            }),
             route: dark.route,
             most: mirror.body_most,
             figures,
@@ -140,28 +145,6 @@ pub(super) fn copies(call: &mut Call, forward: &Forward) -> Option<Box<Copies>> 
 
 fn host(mirror: &Mirror, host: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_str(&mirror.host(host.to_str().ok()?)).ok()
-}
-
-fn copy(call: &Call, head: Parts, host: HeaderValue, dark: &Dark) -> Box<Call> {
-    Box::new(Call {
-        core: Rc::clone(&call.core),
-        route: Arc::clone(&dark.route),
-        virtual_host: Arc::clone(&dark.host),
-        method: call.method.clone(),
-        head: Some(head),
-        host,
-        is_grpc: call.is_grpc,
-        is_h2: call.is_h2,
-        source: call.source,
-        original: call.original,
-        begun: call.begun,
-        target: None,
-        active: None,
-        record: None,
-        compared: None,
-        picked: None,
-        demands: None,
-    })
 }
 
 impl Copies {

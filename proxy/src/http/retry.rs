@@ -46,10 +46,10 @@ pub(super) async fn run(
                 tried
             }
         };
-        let (failed, kept) = match tried {
+        let is_kept = again.as_ref().is_none_or(Replay::is_kept);
+        let failed = match tried {
             Ok((response, begun)) => {
                 let failed = failed_answer(call.is_grpc, forward, &response.0);
-                let is_kept = again.as_ref().is_none_or(Replay::is_kept);
                 if !is_kept || !call.may_retry(policy, failed, retries) {
                     if retries > 0
                         && !matches!(failed, Failed::Answer { class, .. } if class.is_failure())
@@ -63,10 +63,9 @@ pub(super) async fn run(
                 }
                 // Its body is not read: an HTTP/1.1 connection ends with it, unless there is none.
                 call.discard(forward, response, begun);
-                (failed, is_kept)
+                failed
             }
             Err(failure) => {
-                let is_kept = again.as_ref().is_none_or(Replay::is_kept);
                 if is_kept && stale < STALE_CONNECTIONS && failure.unsent.is_some() {
                     stale += 1;
                     body = again.map_or(Outgoing::Empty, Outgoing::Kept);
@@ -79,10 +78,9 @@ pub(super) async fn run(
                 if !is_kept || !call.may_retry(policy, failed, retries) {
                     return Err(failure.fault);
                 }
-                (failed, is_kept)
+                failed
             }
         };
-        debug_assert!(kept, "only what was kept is sent again");
         retries += 1;
         call.pause(policy, failed, retries).await?;
         body = again.map_or(Outgoing::Empty, Outgoing::Kept);

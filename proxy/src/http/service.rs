@@ -1,11 +1,13 @@
 //! A request's way from its head to its answer.
 
+use std::cell::OnceCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use fairlead_model::edge::CertificateMode;
 use fairlead_model::fault::Fault;
+use fairlead_model::filter::Asked;
 use fairlead_model::format::Format;
 use fairlead_model::listener::{Http, ServerHeader};
 use fairlead_model::route::{
@@ -68,6 +70,25 @@ pub(crate) struct Connection {
     pub(crate) certificates: Vec<rustls::pki_types::CertificateDer<'static>>,
     /// What endpoints are told of that.
     pub(crate) told: edge::Told,
+}
+
+impl Connection {
+    /// What rules are asked about its caller, of a request or of itself.
+    pub(crate) fn asked<'a>(
+        &'a self,
+        head: Option<RequestHead<'a>>,
+        caller: Option<std::net::IpAddr>,
+    ) -> Asked<'a> {
+        Asked {
+            head,
+            destination: self.destination,
+            source: self.source,
+            caller: caller.or(self.source.map(|own| own.ip())),
+            server_name: self.server_name.as_deref(),
+            peer: &self.peer,
+            scope: OnceCell::new(),
+        }
+    }
 }
 
 /// What a request was, for counting its answer.

@@ -106,11 +106,7 @@ impl Call {
             .core
             .upstream(&weighted.name)
             .ok_or(Fault::UnknownCluster)?;
-        let Some(running) = Held::take(
-            &upstream.counts,
-            |counts| &counts.requests,
-            upstream.limits().requests,
-        ) else {
+        let Some(running) = upstream.room() else {
             upstream.figures.upstream_rq_pending_overflow.increment();
             return Err(Fault::LimitReached);
         };

@@ -206,12 +206,7 @@ async fn endpoint<'a>(
         .ok_or(Fault::NoEndpoint)?;
     let cluster = forward.clusters.get(cluster).ok_or(Fault::Internal)?;
     let upstream = core.upstream(&cluster.name).ok_or(Fault::UnknownCluster)?;
-    let held = Held::take(
-        &upstream.counts,
-        |counts| &counts.requests,
-        upstream.limits().requests,
-    )
-    .ok_or(Fault::LimitReached)?;
+    let held = upstream.room().ok_or(Fault::LimitReached)?;
     let original = upstream.original();
     let wanted = fairlead_model::balance::Wanted {
         hash,

@@ -163,6 +163,15 @@ impl Upstream {
         look(&mut self.balancer.borrow_mut())
     }
 
+    /// Room for one more request that runs; nothing where as many run as may.
+    pub(crate) fn room(&self) -> Option<Held> {
+        Held::take(
+            &self.counts,
+            |counts| &counts.requests,
+            self.limits().requests,
+        )
+    }
+
     /// Chooses an endpoint, waiting a little for a cluster that has none. The clock has to have been read since the caller
     /// last waited.
     pub(crate) async fn pick(

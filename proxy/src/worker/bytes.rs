@@ -11,7 +11,7 @@ use fairlead_model::listener::Tcp;
 use super::lines::Line;
 use crate::core::Core;
 use crate::tcp;
-use crate::upstream::{ConnectError, Held, Lease, Pool, Stream, Upstream, judged};
+use crate::upstream::{ConnectError, Lease, Pool, Stream, Upstream, judged};
 
 /// Sends bytes to an endpoint and back; `original` is the address that the caller wanted to reach.
 pub(super) async fn serve(
@@ -122,12 +122,7 @@ async fn forward(
         .and_then(|place| settings.clusters.get(place))
         .ok_or(Fault::NoEndpoint)?;
     let upstream = core.upstream(name).ok_or(Fault::UnknownCluster)?;
-    let _running = Held::take(
-        &upstream.counts,
-        |counts| &counts.requests,
-        upstream.limits().requests,
-    )
-    .ok_or(Fault::LimitReached)?;
+    let _running = upstream.room().ok_or(Fault::LimitReached)?;
     let wanted = upstream.original();
     let at = wanted.and_then(|own| own.address(None, original));
     let (key, endpoint) = connect(core, &upstream, settings, at, name, line).await?;

@@ -1,12 +1,11 @@
 //! A caller's connection, from its first byte to its end.
 
-use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_model::filter::{Asked, Authorization};
+use fairlead_model::filter::Authorization;
 use fairlead_model::listener::{Arrived, Codec, Listener, Tcp, Transport};
 use fairlead_model::tls::Peer;
 use rustls::ServerConfig;
@@ -326,15 +325,7 @@ fn denied<'a>(
     if access.is_empty() {
         return None;
     }
-    let asked = Asked {
-        head: None,
-        destination: connection.destination,
-        source: connection.source,
-        caller: connection.source.map(|own| own.ip()),
-        server_name: connection.server_name.as_deref(),
-        peer: &connection.peer,
-        scope: OnceCell::new(),
-    };
+    let asked = connection.asked(None, None);
     let figures = &chains.figures;
     access.iter().find_map(|own| {
         if let Some(shadow) = &own.shadow {

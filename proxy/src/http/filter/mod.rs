@@ -5,13 +5,12 @@ mod passage;
 mod rate_limit;
 mod session;
 
-use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use fairlead_model::fault::Fault;
-use fairlead_model::filter::{Asked, Authorization, Cors, Filter, Origin, Session, decide};
+use fairlead_model::filter::{Authorization, Cors, Filter, Origin, Session};
 use fairlead_model::route::{Action, RequestHead, Route, VirtualHost};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH};
 use http::{HeaderValue, Request, Response};
@@ -105,16 +104,7 @@ impl Asking<'_> {
 
     fn authorize(&self, own: &Authorization) -> Result<(), Stopped> {
         let figures = &self.service.figures;
-        let connection = self.connection;
-        let asked = Asked {
-            head: Some(self.head()),
-            destination: connection.destination,
-            source: connection.source,
-            caller: self.caller.or(connection.source.map(|own| own.ip())),
-            server_name: connection.server_name.as_deref(),
-            peer: &connection.peer,
-            scope: OnceCell::new(),
-        };
+        let asked = self.connection.asked(Some(self.head()), self.caller);
         if let Some(shadow) = &own.shadow {
             match shadow.decide(&asked).is_allowed {
                 true => figures.rbac_shadow_allowed.increment(),
@@ -164,7 +154,7 @@ impl Asking<'_> {
         }
         let headers = self.request.headers();
         let figures = &self.service.figures;
-        match decide(policies, self.request.method(), headers) {
+        match Origin::of(policies, self.request.method(), headers) {
             Origin::Ignored => {
                 if headers.contains_key(http::header::ORIGIN) {
                     figures.cors_origin_invalid.increment();
