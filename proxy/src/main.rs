@@ -14,7 +14,7 @@ use fairlead_model::cluster::Address;
 use fairlead_proxy::admin::{self, Admin};
 use fairlead_proxy::capture::{self, Capture, Ports};
 use fairlead_proxy::config::Sources;
-use fairlead_proxy::{Shared, config, overload, tls, trace, upkeep, worker};
+use fairlead_proxy::{Shared, config, metrics, overload, tls, trace, upkeep, worker};
 use fairlead_xds::Bootstrap;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, UnixListener};
@@ -24,7 +24,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, reload};
 
-/// How long the last lines of access logs may take to be written; the last spans, twice as long.
+/// How long the last lines of access logs may take to be written; the last spans and figures, twice as long.
 const FLUSH: std::time::Duration = std::time::Duration::from_secs(1);
 
 #[global_allocator]
@@ -219,11 +219,20 @@ fn start(run: &Run) -> Result<()> {
         .enable_all()
         .build()
         .context("failed to start the admin interface")?;
-    runtime.block_on(async {
+    let has_ended = watch::Sender::new(false);
+    let pushed = runtime.block_on(async {
         tokio::spawn(reopen_logs(Arc::clone(&shared)));
         let overload = bootstrap.overload.clone().unwrap_or_default();
         tokio::spawn(overload::watch(Arc::clone(&shared), overload));
         tokio::spawn(trace::export(Arc::clone(&shared), given.clone()));
+        let sinks = bootstrap.sinks.clone().unwrap_or_default();
+        let pushed = metrics::push(
+            Arc::clone(&shared),
+            sinks,
+            given.clone(),
+            has_ended.subscribe(),
+        );
+        let pushed = tokio::spawn(pushed);
         tokio::spawn(upkeep::run(Arc::clone(&shared), given, live));
         tokio::spawn(config::watch(
             run.config.clone(),
@@ -235,6 +244,7 @@ fn start(run: &Run) -> Result<()> {
             outcome = serve(bootstrap.admin.as_ref(), state) => outcome,
             outcome = told_to_stop(&shared) => outcome,
         }
+        .map(|()| pushed)
     })?;
     for worker in workers {
         worker
@@ -242,7 +252,11 @@ fn start(run: &Run) -> Result<()> {
             .map_err(|_| anyhow::anyhow!("a worker panicked"))??;
     }
     shared.logs.flush(FLUSH);
-    runtime.block_on(shared.spans.flush(FLUSH * 2));
+    has_ended.send_replace(true);
+    runtime.block_on(async {
+        let pushed = tokio::time::timeout(FLUSH * 2, pushed);
+        let _ = tokio::join!(shared.spans.flush(FLUSH * 2), pushed);
+    });
     Ok(())
 }
 

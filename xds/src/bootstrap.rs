@@ -8,7 +8,8 @@ use fairlead_model::overload::Overload;
 use serde_json::Value;
 
 use crate::field::{ConfigError, Field, Fields, Result};
-use crate::{ReadFile, cluster, dynamic, endpoint, listener, overload, tls};
+use crate::sinks::Sinks;
+use crate::{ReadFile, cluster, dynamic, endpoint, listener, overload, sinks, tls};
 
 /// What a proxy starts with.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,6 +28,8 @@ pub struct Bootstrap {
     pub dynamic: Option<Dynamic>,
     /// What is given up for want of memory, where it is not the usual.
     pub overload: Option<Overload>,
+    /// Whom figures are pushed to.
+    pub sinks: Option<Sinks>,
     /// The files that were read.
     pub files: Vec<std::path::PathBuf>,
 }
@@ -119,7 +122,8 @@ fn message(field: &Field<'_>, read: ReadFile<'_>) -> Result<Bootstrap> {
     if let Some(own) = fields.get("overload_manager") {
         bootstrap.overload = Some(overload::read(&own)?);
     }
-    fields.ignore(&["layered_runtime", "stats_flush_interval"]);
+    bootstrap.sinks = sinks::read(&fields, &bootstrap)?;
+    fields.ignore(&["layered_runtime"]);
     fields.finish()?;
     Ok(bootstrap)
 }

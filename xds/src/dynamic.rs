@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::bootstrap::{Bootstrap, Dynamic};
 use crate::field::{Field, Fields, Result};
+use crate::grpc;
 use crate::shapes::Shapes;
 
 /// Who asks.
@@ -33,20 +34,9 @@ pub(crate) fn read(field: &Field<'_>, node: &Field<'_>, bootstrap: &Bootstrap) -
         return Err(services.error(format!("{} services; one is supported", list.len())));
     };
     let service = service.fields()?;
-    let grpc = service.need("envoy_grpc")?.fields()?;
-    let name = grpc.need("cluster_name")?;
+    let name = grpc::cluster(&service)?;
     dynamic.cluster = name.text()?.to_owned();
-    grpc.ignore(&["authority"]);
-    grpc.finish()?;
-    for header in service.list("initial_metadata")? {
-        let header = header.fields()?;
-        dynamic.metadata.push((
-            header.need("key")?.text()?.to_ascii_lowercase(),
-            header.text("value")?.to_owned(),
-        ));
-        header.finish()?;
-    }
-    service.ignore(&["timeout"]);
+    dynamic.metadata = grpc::metadata(&service)?;
     service.finish()?;
     ads.ignore(&["set_node_on_first_message_only"]);
     ads.finish()?;
@@ -78,11 +68,14 @@ fn is_asked(fields: &Fields<'_>, name: &'static str) -> Result<bool> {
     Ok(true)
 }
 
-/// The node as it is told to the control plane.
-fn node_of(field: &Field<'_>) -> Result<Vec<u8>> {
+/// The node as it is told to a control plane, and to whoever gets figures.
+pub(crate) fn node_of(field: &Field<'_>) -> Result<Vec<u8>> {
     let fields = field.fields()?;
     if fields.text("id")?.is_empty() {
-        return Err(fields.error_at("id", "is required by a control plane"));
+        return Err(fields.error_at(
+            "id",
+            "is required by a control plane and by who gets figures",
+        ));
     }
     let mut node = field.value.clone();
     if let Some(map) = node.as_object_mut()

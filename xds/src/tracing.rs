@@ -6,6 +6,7 @@ use fairlead_model::trace::{Tag, Tracing, Transport};
 use http::HeaderName;
 
 use crate::field::{Field, Fields, Result};
+use crate::grpc;
 
 /// OpenTelemetry.
 pub(crate) const OPENTELEMETRY: &str = "envoy.config.trace.v3.OpenTelemetryConfig";
@@ -54,11 +55,7 @@ fn provider(field: &Field<'_>) -> Result<Tracing> {
     let (cluster, transport) = match (fields.get("grpc_service"), fields.get("http_service")) {
         (Some(grpc), None) => {
             let own = grpc.fields()?;
-            let envoy = own.need("envoy_grpc")?.fields()?;
-            let cluster = envoy.need("cluster_name")?.text()?.to_owned();
-            envoy.ignore(&["authority"]);
-            envoy.finish()?;
-            own.ignore(&["timeout"]);
+            let cluster = grpc::cluster(&own)?.text()?.to_owned();
             own.finish()?;
             (cluster, Transport::Grpc)
         }

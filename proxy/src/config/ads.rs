@@ -12,16 +12,13 @@ use fairlead_xds::{Dynamic, Outside, Session, SessionError};
 use http::uri::PathAndQuery;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
-use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
-use tonic::{Request, Status, Streaming};
+use tonic::{Status, Streaming};
 
-use super::connect::{ConnectError, connect, deepest};
+use super::connect::{ConnectError, PAUSE, connect, deepest, with_metadata};
 use super::raw::Raw;
 use super::{Sources, Told, file};
 use crate::clock::Clock;
 
-/// The pauses between streams: the first, doubled with each that brought nothing, up to the longest.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// The largest message.
 const LARGEST: usize = 64 << 20;
 /// After which silence what is only needed for messages is forgotten.
@@ -41,8 +38,6 @@ enum StreamError {
     Ended(String),
     #[error(transparent)]
     Session(SessionError),
-    #[error("initial_metadata: {name:?} is no header")]
-    Metadata { name: String },
 }
 
 /// Asks the control plane for as long as the process runs.
@@ -203,13 +198,8 @@ impl Client<'_> {
         let requests = futures::stream::unfold(receiver, |mut receiver| async {
             receiver.recv().await.map(|own| (own, receiver))
         });
-        let mut request = Request::new(requests);
-        for (name, value) in &self.dynamic.metadata {
-            let wrong = || StreamError::Metadata { name: name.clone() };
-            let key = AsciiMetadataKey::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
-            let value = AsciiMetadataValue::try_from(value.as_str()).map_err(|_| wrong())?;
-            request.metadata_mut().insert(key, value);
-        }
+        let request =
+            with_metadata(requests, &self.dynamic.metadata).map_err(StreamError::Connect)?;
         grpc.ready()
             .await
             .map_err(|error| StreamError::Ended(deepest(&error)))?;

@@ -1,4 +1,4 @@
-//! Connections to the control plane, as its cluster says.
+//! Connections of the proxy's own, to a control plane, a collector or a metrics service, as their clusters say.
 
 use std::io;
 use std::sync::Arc;
@@ -11,10 +11,15 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+use tonic::Request;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::tls::{self, TlsError};
 
+/// The pauses after a failure: the first, doubled with each after it, up to the longest.
+pub(crate) const PAUSE: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_secs(30));
 /// How often a silent control plane is asked whether it is there, and how long it may take.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
@@ -42,6 +47,12 @@ pub(crate) enum ConnectError {
         address: String,
         /// Why.
         cause: String,
+    },
+    /// A header of the call is none.
+    #[error("initial_metadata: {name:?} is no header")]
+    Metadata {
+        /// Its name.
+        name: String,
     },
 }
 
@@ -81,6 +92,21 @@ pub(crate) async fn connect(
         .connect_with_connector(open)
         .await
         .map_err(|error| failed(&error))
+}
+
+/// A call with the headers that the configuration has for it.
+pub(crate) fn with_metadata<T>(
+    message: T,
+    metadata: &[(String, String)],
+) -> Result<Request<T>, ConnectError> {
+    let mut request = Request::new(message);
+    for (name, value) in metadata {
+        let wrong = || ConnectError::Metadata { name: name.clone() };
+        let key = AsciiMetadataKey::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+        let value = AsciiMetadataValue::try_from(value.as_str()).map_err(|_| wrong())?;
+        request.metadata_mut().insert(key, value);
+    }
+    Ok(request)
 }
 
 /// Opens a connection for HTTP/1.1 to one of the endpoints of a cluster; to another one with each `attempt`.

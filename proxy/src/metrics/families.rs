@@ -29,6 +29,27 @@ impl StatusCounters {
     }
 }
 
+/// Numbers of a kind of shards: the name of each, its meaning, and what reads it.
+type Numbers<F, N> = &'static [(&'static str, &'static str, fn(&F) -> N)];
+/// Histograms of a kind of shards.
+type Histograms<F> = &'static [(&'static str, &'static str, fn(&F) -> &Histogram)];
+
+/// What reads all numbers of a kind of shards: each with its name and its meaning.
+pub(super) trait Contract: Shard + Sized + 'static {
+    /// What names begin with for Prometheus.
+    const PREFIX: &str;
+    /// The labels for Prometheus, in the order of the parts of a name.
+    const LABELS: &[&str];
+    /// Counters.
+    const COUNTERS: Numbers<Self, u64>;
+    /// Gauges.
+    const GAUGES: Numbers<Self, i64>;
+    /// Counts by the hundreds of a status.
+    const STATUSES: Numbers<Self, [u64; 5]>;
+    /// Histograms.
+    const HISTOGRAMS: Histograms<Self>;
+}
+
 /// Makes a shard of named numbers, and what reads them all.
 macro_rules! figures {
     ($(#[$doc:meta])* $name:ident $prefix:literal [$($label:literal),*] {
@@ -46,22 +67,16 @@ macro_rules! figures {
             $($(#[doc = $histogram_doc])* pub $histogram: Histogram,)*
         }
 
-        impl $name {
-            /// What names begin with for Prometheus.
-            pub(super) const PREFIX: &str = $prefix;
-            /// The labels for Prometheus, in the order of the parts of a name.
-            pub(super) const LABELS: &[&str] = &[$($label),*];
-            /// Each counter's name, meaning and number.
-            pub(super) const COUNTERS: &[(&str, &str, fn(&Self) -> u64)] =
+        impl Contract for $name {
+            const PREFIX: &str = $prefix;
+            const LABELS: &[&str] = &[$($label),*];
+            const COUNTERS: Numbers<Self, u64> =
                 &[$((stringify!($counter), concat!($($counter_doc),*), |figures| figures.$counter.get()),)*];
-            /// Each gauge's name, meaning and number.
-            pub(super) const GAUGES: &[(&str, &str, fn(&Self) -> i64)] =
+            const GAUGES: Numbers<Self, i64> =
                 &[$((stringify!($gauge), concat!($($gauge_doc),*), |figures| figures.$gauge.get()),)*];
-            /// Each count by status: its name, meaning and numbers.
-            pub(super) const STATUSES: &[(&str, &str, fn(&Self) -> [u64; 5])] =
+            const STATUSES: Numbers<Self, [u64; 5]> =
                 &[$((stringify!($status), concat!($($status_doc),*), |figures| figures.$status.read()),)*];
-            /// Each histogram's name, meaning and itself.
-            pub(super) const HISTOGRAMS: &[(&str, &str, fn(&Self) -> &Histogram)] =
+            const HISTOGRAMS: Histograms<Self> =
                 &[$((stringify!($histogram), concat!($($histogram_doc),*), |figures| &figures.$histogram),)*];
         }
 
@@ -371,6 +386,10 @@ figures! {
             spans_sent,
             /// Spans that no collector took.
             spans_failed,
+            /// Messages of figures that were sent to a metrics service.
+            pushes_sent,
+            /// Calls of a metrics service that failed or ended.
+            pushes_failed,
         }
         gauges {
             /// Memory in use, in bytes.

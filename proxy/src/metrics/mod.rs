@@ -7,6 +7,7 @@
 mod cell;
 mod families;
 mod prometheus;
+mod push;
 mod text;
 
 pub use cell::{Counter, Gauge, Histogram};
@@ -14,6 +15,7 @@ pub use families::{
     ClusterFigures, HttpFigures, ListenerFigures, ProcessFigures, RouteFigures, StatusCounters,
 };
 pub use prometheus::prometheus;
+pub use push::push;
 pub use text::{Stat, stats};
 
 use std::collections::BTreeMap;

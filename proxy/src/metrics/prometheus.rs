@@ -4,7 +4,9 @@
 use std::fmt::Write;
 
 use super::Figures;
-use super::families::{ClusterFigures, HttpFigures, ListenerFigures, ProcessFigures, RouteFigures};
+use super::families::{
+    ClusterFigures, Contract, HttpFigures, ListenerFigures, ProcessFigures, RouteFigures,
+};
 use super::text::{Stat, spread};
 
 /// Writes one family: each name once, then a line for each label.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::families::{ClusterFigures, HttpFigures, ListenerFigures, ProcessFigures};
+use super::families::{ClusterFigures, Contract, HttpFigures, ListenerFigures, ProcessFigures};
 use super::{Figures, Histogram};
 
 /// A number with a name.
@@ -75,7 +75,7 @@ pub fn stats(figures: &Figures) -> BTreeMap<String, Stat> {
 }
 
 /// A number's name as Envoy has it: some have a dot where ours have an underscore.
-fn envoy_name(name: &str) -> String {
+pub(super) fn envoy_name(name: &str) -> String {
     for group in [
         "ssl",
         "outlier_detection",

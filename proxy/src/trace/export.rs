@@ -22,15 +22,13 @@ use tonic::transport::Channel;
 
 use super::span::text;
 use crate::Shared;
-use crate::config::connect::{self, ConnectError};
+use crate::config::connect::{self, ConnectError, PAUSE};
 use crate::config::raw::Raw;
 
 /// How many spans are sent at once, and how long the first of them waits for others.
 const BATCH: (usize, Duration) = (512, Duration::from_secs(1));
 /// How long a collector may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The pauses after a failure: the first, doubled with each after it, up to the longest.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 /// Why spans were not taken.

@@ -86,16 +86,43 @@ impl Program {
         Self::start(&envoy(), &options, name, bootstrap).await
     }
 
+    /// Our own proxy as an example of features has it, changed so, with an admin interface of its own.
+    pub async fn example(file: &str, changes: &[(&str, String)]) -> Self {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/proxy/features");
+        let mut text = std::fs::read_to_string(examples.join(file)).expect("the example is there");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let admin = port.local_addr().expect("its address");
+        drop(port);
+        let own = ("port_value: 15000", format!("port_value: {}", admin.port()));
+        for (from, to) in changes.iter().chain([&own]) {
+            assert!(text.contains(from), "{from} is not in {file}");
+            text = text.replace(from, to);
+        }
+        let program = Path::new(env!("CARGO_BIN_EXE_fairlead-proxy"));
+        Self::run(program, &["run", "--config"], file, &text, admin).await
+    }
+
     async fn start(program: &Path, options: &[&str], name: &str, bootstrap: &Value) -> Self {
-        let process = std::process::id();
-        let folder = std::env::temp_dir().join(format!("fairlead-{name}-{process}"));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let file = folder.join("bootstrap.json");
-        std::fs::write(&file, bootstrap.to_string()).expect("a file");
         let port = bootstrap.pointer("/admin/address/socket_address/port_value");
         let port = port
             .and_then(Value::as_u64)
             .expect("a port of the admin interface");
+        let admin = ([127, 0, 0, 1], u16::try_from(port).expect("a port")).into();
+        Self::run(program, options, name, &bootstrap.to_string(), admin).await
+    }
+
+    async fn run(
+        program: &Path,
+        options: &[&str],
+        name: &str,
+        bootstrap: &str,
+        admin: SocketAddr,
+    ) -> Self {
+        let process = std::process::id();
+        let folder = std::env::temp_dir().join(format!("fairlead-{name}-{process}"));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join("bootstrap.json");
+        std::fs::write(&file, bootstrap).expect("a file");
         let child = Command::new(program)
             .args(options)
             .arg(&file)
@@ -106,7 +133,7 @@ impl Program {
             .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
         let mut own = Self {
             child,
-            admin: ([127, 0, 0, 1], u16::try_from(port).expect("a port")).into(),
+            admin,
             folder,
         };
         let until = Instant::now() + PATIENCE;
@@ -123,6 +150,27 @@ impl Program {
     /// Writes the bootstrap anew.
     pub fn write(&self, bootstrap: &Value) {
         std::fs::write(self.folder.join("bootstrap.json"), bootstrap.to_string()).expect("a file");
+    }
+
+    /// Tells it to stop, and waits until it has.
+    pub async fn stop(&mut self) {
+        let stream = TcpStream::connect(self.admin)
+            .await
+            .expect("its admin interface");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .expect("HTTP");
+        tokio::spawn(connection);
+        let request = Request::post("/quitquitquit")
+            .header("host", "admin")
+            .body(Full::<Bytes>::default())
+            .expect("a request");
+        let _ = sender.send_request(request).await;
+        let until = Instant::now() + PATIENCE;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            assert!(Instant::now() < until, "it does not stop: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// What it said to standard error.

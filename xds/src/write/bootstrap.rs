@@ -8,6 +8,7 @@ use crate::bootstrap::{Bootstrap, Dynamic};
 use crate::dynamic::NODE;
 use crate::overload;
 use crate::shapes::Shapes;
+use crate::sinks::{METRICS_SERVICE, Sinks};
 
 /// A `Bootstrap`. What stood in files stands in it; private keys do not.
 #[must_use]
@@ -41,6 +42,11 @@ pub fn bootstrap(bootstrap: &Bootstrap) -> Value {
         .with("admin", json!(admin))
         .with("stats_config", json!(stats))
         .with("static_resources", resources)
+        .with("stats_sinks", sinks(bootstrap.sinks.as_ref()))
+        .with(
+            "stats_flush_interval",
+            json!(bootstrap.sinks.as_ref().map(|own| duration(own.interval))),
+        )
         .with(
             "overload_manager",
             json!(bootstrap.overload.as_ref().and_then(overload)),
@@ -78,10 +84,9 @@ fn overload(own: &Overload) -> Option<Value> {
 
 /// Who the proxy says it is.
 fn node(bootstrap: &Bootstrap) -> Value {
-    let told = bootstrap
-        .dynamic
-        .as_ref()
-        .and_then(|own| Shapes::default().json(NODE, &own.node).ok());
+    let dynamic = bootstrap.dynamic.as_ref().map(|own| &own.node);
+    let node = dynamic.or(bootstrap.sinks.as_ref().map(|own| &own.node));
+    let told = node.and_then(|own| Shapes::default().json(NODE, own).ok());
     told.unwrap_or_else(|| {
         Message::default()
             .with("id", json!(bootstrap.id))
@@ -90,16 +95,39 @@ fn node(bootstrap: &Bootstrap) -> Value {
     })
 }
 
-/// Where the rest comes from. Values of headers may be secret, as tokens are, and are not shown.
-fn dynamic(dynamic: &Dynamic) -> Value {
-    let metadata: Vec<Value> = dynamic
-        .metadata
+/// A service that is called. Values of headers may be secret, as tokens are, and are not shown.
+fn service(cluster: &str, metadata: &[(String, String)]) -> Value {
+    let metadata: Vec<Value> = metadata
         .iter()
         .map(|(name, _)| json!({"key": name, "value": crate::redact::REDACTED}))
         .collect();
-    let service = Message::default()
-        .with("envoy_grpc", json!({"cluster_name": dynamic.cluster}))
-        .with("initial_metadata", json!(metadata));
+    Message::default()
+        .with("envoy_grpc", json!({"cluster_name": cluster}))
+        .with("initial_metadata", json!(metadata))
+        .done()
+}
+
+/// Whom figures are pushed to.
+fn sinks(sinks: Option<&Sinks>) -> Value {
+    let all = sinks.into_iter().flat_map(|own| &own.all);
+    let written = all.map(|own| {
+        let config = Message::default()
+            .with("grpc_service", service(&own.cluster, &own.metadata))
+            .with("transport_api_version", json!("V3"))
+            .with("report_counters_as_deltas", json!(own.are_deltas))
+            .with("emit_tags_as_labels", json!(own.has_labels))
+            .with("histogram_emit_mode", json!("HISTOGRAM"));
+        extension(
+            "envoy.stat_sinks.metrics_service",
+            METRICS_SERVICE,
+            config.done(),
+        )
+    });
+    Value::Array(written.collect())
+}
+
+/// Where the rest comes from.
+fn dynamic(dynamic: &Dynamic) -> Value {
     let asked = |is_asked: bool| is_asked.then(source);
     Message::default()
         .with("lds_config", json!(asked(dynamic.listeners)))
@@ -109,7 +137,7 @@ fn dynamic(dynamic: &Dynamic) -> Value {
             json!({
                 "api_type": if dynamic.is_delta { "DELTA_GRPC" } else { "GRPC" },
                 "transport_api_version": "V3",
-                "grpc_services": [service.done()],
+                "grpc_services": [service(&dynamic.cluster, &dynamic.metadata)],
             }),
         )
         .done()

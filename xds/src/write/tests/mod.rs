@@ -276,6 +276,14 @@ static_resources:
     load_assignment: {endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: /run/control}}}}]}]}
   secrets:
   - {name: roots, validation_context: {trusted_ca: {inline_string: roots}}}
+stats_flush_interval: 1s
+stats_sinks:
+- name: envoy.stat_sinks.metrics_service
+  typed_config:
+    "@type": type.googleapis.com/envoy.config.metrics.v3.MetricsServiceConfig
+    grpc_service: {envoy_grpc: {cluster_name: control}, initial_metadata: [{key: token, value: secret}]}
+    report_counters_as_deltas: true
+    emit_tags_as_labels: true
 dynamic_resources:
   cds_config: {ads: {}}
   lds_config: {ads: {}}
@@ -291,6 +299,9 @@ dynamic_resources:
     assert!(!shown.contains("secret\""), "{shown}");
     if let Some(dynamic) = &mut own.dynamic {
         dynamic.metadata[0].1 = "[redacted]".to_owned();
+    }
+    if let Some(sinks) = &mut own.sinks {
+        sinks.all[0].metadata[0].1 = "[redacted]".to_owned();
     }
     assert_eq!(read(&shown), own);
 }
