@@ -10,7 +10,7 @@ mod text;
 pub type Target = fn(&[u8]);
 
 /// All targets by their names, which are those of the folders of their seeds.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("bootstrap", config::bootstrap),
     ("callers", text::callers),
     ("context", text::context),
@@ -23,6 +23,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("resource", config::resource),
     ("response", config::response),
     ("spiffe", text::spiffe),
+    ("token", text::token),
 ];
 
 /// The target of a name.

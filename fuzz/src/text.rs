@@ -1,6 +1,7 @@
 //! Texts that callers and peers send, and those of the configuration.
 
 use fairlead_model::edge::Edge;
+use fairlead_model::filter::{Jwt, KeySet, MOST_KEYS};
 use fairlead_model::format::{Fact, Facts, Format, Value};
 use fairlead_model::identity::SpiffeId;
 use fairlead_model::route::{
@@ -26,6 +27,21 @@ pub(crate) fn spiffe(data: &[u8]) {
         if let Some((namespace, account)) = id.workload() {
             assert_eq!(id.path(), format!("/ns/{namespace}/sa/{account}"));
         }
+    }
+}
+
+/// A token, and keys: what is signed is all before the signature, and keys are no more than may be.
+pub(crate) fn token(data: &[u8]) {
+    let Some((token, keys)) = two(data) else {
+        return;
+    };
+    let keys = KeySet::parse(keys, true);
+    if let Ok(keys) = &keys {
+        assert!((1..=MOST_KEYS).contains(&keys.keys.len()));
+    }
+    if let Ok(jwt) = Jwt::parse(token) {
+        assert_eq!(token[jwt.signed..].find('.'), Some(0));
+        let _ = keys.map(|keys| keys.of(&jwt).count());
     }
 }
 

@@ -90,6 +90,15 @@ impl Chain {
         routed.chain(straight.map(|(name, _)| name))
     }
 
+    /// The clusters that its filters ask themselves.
+    pub fn asked(&self) -> impl Iterator<Item = &Arc<str>> {
+        let filters = match &self.handler {
+            Handler::Http(http) => http.filters.as_slice(),
+            Handler::Tcp(_) => &[],
+        };
+        filters.iter().flat_map(HttpFilter::clusters)
+    }
+
     /// The cluster that its spans are sent to.
     #[must_use]
     pub fn traced(&self) -> Option<&Arc<str>> {

@@ -160,10 +160,15 @@ impl Snapshot {
                     let sends = format!("the tracing of the listener {:?} sends", listener.name);
                     (sends, cluster)
                 });
+                let asked = chain.asked().map(|cluster| {
+                    let asks = format!("a filter of the listener {:?} sends", listener.name);
+                    (asks, cluster)
+                });
                 let clusters = chain.clusters();
                 clusters
                     .map(move |cluster| (sends.clone(), cluster))
                     .chain(traced)
+                    .chain(asked)
             })
         });
         named

@@ -113,6 +113,7 @@ impl TapMatch {
                     caller: exchange.caller,
                     server_name: None,
                     peer: exchange.peer,
+                    metadata: None,
                     scope: OnceCell::new(),
                 };
                 all.iter().all(|own| own.is_so(&asked))

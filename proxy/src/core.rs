@@ -14,7 +14,7 @@ use fairlead_model::{Snapshot, share};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
-use crate::http::{DarkRoutes, Found, Hedging, Limiters};
+use crate::http::{DarkRoutes, Found, Hedging, KeySets, Limiters, Verifiers};
 use crate::limit::Timers;
 use crate::logs::Logs;
 use crate::metrics::{Figures, LATENCY_BOUNDS, ProcessFigures, RouteFigures};
@@ -45,6 +45,8 @@ pub struct Shared {
     pub taps: Arc<Taps>,
     /// The buckets of rate limits.
     pub(crate) limiters: Limiters,
+    /// The keys of tokens.
+    pub(crate) key_sets: KeySets,
     /// How many faults run that were made on purpose.
     pub(crate) active_faults: AtomicU32,
     /// Whether nothing is to go wrong on purpose (`/runtime_modify?faults.disabled=true`).
@@ -76,6 +78,7 @@ impl Shared {
             spans: Spans::default(),
             taps: Arc::default(),
             limiters: Limiters::default(),
+            key_sets: KeySets::default(),
             active_faults: AtomicU32::new(0),
             faults_off: AtomicBool::new(false),
             workers: Mutex::default(),
@@ -156,6 +159,8 @@ pub(crate) struct Core {
     pub(crate) figures: Arc<ProcessFigures>,
     /// The buckets of rate limits.
     pub(crate) limiters: Found,
+    /// What tells good tokens.
+    pub(crate) verifiers: Verifiers,
     /// The routes of dark traffic.
     pub(crate) dark: DarkRoutes,
     routes: RefCell<KnownRoutes>,
@@ -176,6 +181,7 @@ impl Core {
             snapshot: RefCell::default(),
             connections: Cell::new(0),
             limiters: Found::default(),
+            verifiers: Verifiers::default(),
             dark: DarkRoutes::default(),
             routes: RefCell::default(),
             budgets: RefCell::default(),
@@ -231,6 +237,7 @@ impl Core {
     pub(crate) fn forget_routes(&self) {
         self.routes.borrow_mut().clear();
         self.limiters.clear();
+        self.verifiers.clear();
         self.dark.clear();
     }
 

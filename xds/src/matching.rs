@@ -1,5 +1,6 @@
 //! Matchers of texts (`type.matcher.v3`).
 
+use fairlead_model::filter::{MetadataMatch, ValueMatch};
 use fairlead_model::{Pattern, TextMatch};
 
 use crate::field::{Field, Fields, Result};
@@ -52,4 +53,85 @@ pub(crate) fn regex(field: &Field<'_>) -> Result<Pattern> {
     fields.ignore(&["google_re2"]);
     fields.finish()?;
     Pattern::parse(source.text()?).map_err(|error| source.error(error.to_string()))
+}
+
+/// How deep matchers of values may stand in each other.
+const MOST_DEPTH: usize = 16;
+
+/// A `MetadataMatcher`.
+pub(crate) fn metadata(field: &Field<'_>) -> Result<MetadataMatch> {
+    let fields = field.fields()?;
+    let path = fields.need("path")?;
+    let keys = path.list()?;
+    if keys.is_empty() {
+        return Err(path.error("at least one key is required"));
+    }
+    let matcher = MetadataMatch {
+        filter: fields.need("filter")?.text()?.to_owned(),
+        path: keys
+            .iter()
+            .map(|own| {
+                let own = own.fields()?;
+                let key = own.need("key")?.text()?.to_owned();
+                own.finish()?;
+                Ok(key)
+            })
+            .collect::<Result<_>>()?,
+        value: value(&fields.need("value")?, MOST_DEPTH)?,
+        invert: fields.flag("invert")?,
+    };
+    fields.finish()?;
+    Ok(matcher)
+}
+
+/// A `ValueMatcher`.
+fn value(field: &Field<'_>, depth: usize) -> Result<ValueMatch> {
+    let Some(depth) = depth.checked_sub(1) else {
+        return Err(field.error(format!(
+            "matchers stand in each other more than {MOST_DEPTH} deep"
+        )));
+    };
+    let fields = field.fields()?;
+    let found = if let Some(own) = fields.get("null_match") {
+        own.fields()?.finish()?;
+        ValueMatch::Null
+    } else if let Some(own) = fields.get("double_match") {
+        number(&own)?
+    } else if let Some(own) = fields.get("string_match") {
+        ValueMatch::Text(text(&own)?)
+    } else if let Some(own) = fields.get("bool_match") {
+        ValueMatch::Flag(own.flag()?)
+    } else if let Some(own) = fields.get("present_match") {
+        ValueMatch::Present(own.flag()?)
+    } else if let Some(own) = fields.get("list_match") {
+        let own = own.fields()?;
+        let one = value(&own.need("one_of")?, depth)?;
+        own.finish()?;
+        ValueMatch::Has(Box::new(one))
+    } else {
+        let own = fields.need("or_match")?.fields()?;
+        let all = own.need("value_matchers")?.list()?;
+        own.finish()?;
+        let all = all.iter().map(|own| value(own, depth));
+        ValueMatch::OneOf(all.collect::<Result<_>>()?)
+    };
+    fields.finish()?;
+    Ok(found)
+}
+
+/// A `DoubleMatcher`.
+fn number(field: &Field<'_>) -> Result<ValueMatch> {
+    let fields = field.fields()?;
+    let found = match fields.get("range") {
+        Some(own) => {
+            let own = own.fields()?;
+            let bound = |name| own.get(name).map_or(Ok(0.0), |own| own.decimal());
+            let range = ValueMatch::Range(bound("start")?, bound("end")?);
+            own.finish()?;
+            range
+        }
+        None => ValueMatch::Number(fields.need("exact")?.decimal()?),
+    };
+    fields.finish()?;
+    Ok(found)
 }

@@ -120,7 +120,8 @@ fn route(field: &Field<'_>, host: &str, number: usize) -> Result<Route> {
     Ok(route)
 }
 
-fn route_match(field: &Field<'_>) -> Result<RouteMatch> {
+/// A `RouteMatch`.
+pub(crate) fn route_match(field: &Field<'_>) -> Result<RouteMatch> {
     let fields = field.fields()?;
     let mut matches = RouteMatch {
         path: path(&fields)?,

@@ -13,6 +13,7 @@ use fairlead_expr::{Expression, Scope};
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
+use super::metadata::{Metadata, MetadataMatch};
 use crate::TextMatch;
 use crate::route::{HeaderMatch, RequestHead};
 use crate::tls::Peer;
@@ -87,6 +88,8 @@ pub enum Condition {
     Source(IpNet),
     /// The network of the caller, as the headers that are believed say.
     Caller(IpNet),
+    /// What a filter before this one learned of the request.
+    Metadata(MetadataMatch),
     /// An expression.
     Expression(Expression),
 }
@@ -137,6 +140,8 @@ pub struct Asked<'a> {
     pub server_name: Option<&'a str>,
     /// Who it is.
     pub peer: &'a Peer,
+    /// What filters learned of the request.
+    pub metadata: Option<&'a Metadata>,
     /// What expressions read, made when the first does.
     pub scope: OnceCell<Scope>,
 }
@@ -191,6 +196,9 @@ impl Condition {
             }),
             Self::Source(network) => within(network, asked.source.map(|own| own.ip())),
             Self::Caller(network) => within(network, asked.caller),
+            Self::Metadata(own) => {
+                Some(asked.metadata.is_some_and(|metadata| own.matches(metadata)))
+            }
             Self::Expression(expression) => expression.evaluate_bool(asked.scope()).ok(),
         }
     }
@@ -272,7 +280,10 @@ impl Rules {
             match condition {
                 Condition::All(own) | Condition::OneOf(own) => own.iter().any(needs),
                 Condition::Not(own) => needs(own),
-                Condition::Header(_) | Condition::Pseudo(..) | Condition::Path(_) => true,
+                Condition::Header(_)
+                | Condition::Pseudo(..)
+                | Condition::Path(_)
+                | Condition::Metadata(_) => true,
                 Condition::Expression(own) => own
                     .references()
                     .iter()
@@ -319,9 +330,37 @@ impl Asked<'_> {
                 .with("source", source)
                 .with("destination", address(self.destination))
                 .with("connection", connection)
-                .with("request", self.head.as_ref().map_or(Value::Null, request))
+                .with("request", self.request())
         })
     }
+
+    fn request(&self) -> Value {
+        let Some(head) = &self.head else {
+            return Value::Null;
+        };
+        let mut value = request(head);
+        value["auth"] = identity(self.metadata.and_then(Metadata::claims));
+        value
+    }
+}
+
+/// What a token says as expressions read it; without one there are no claims.
+fn identity(claims: Option<&Map<String, Value>>) -> Value {
+    let text = |name: &str| claims.and_then(|own| own.get(name)?.as_str()).unwrap_or("");
+    let audiences = match claims.and_then(|own| own.get("aud")) {
+        None => json!([]),
+        Some(Value::Array(all)) => json!(all),
+        Some(one) => json!([one]),
+    };
+    let principal = match claims {
+        None => String::new(),
+        Some(_) => format!("{}/{}", text("iss"), text("sub")),
+    };
+    json!({
+        "principal": principal,
+        "audiences": audiences,
+        "claims": claims.cloned().unwrap_or_default(),
+    })
 }
 
 /// A request as expressions read it; a header that came several times is joined by commas.
@@ -387,6 +426,7 @@ mod tests {
                 caller: None,
                 server_name: None,
                 peer: &peer,
+                metadata: None,
                 scope: OnceCell::new(),
             };
             rules.decide(&asked).is_allowed

@@ -7,8 +7,10 @@
 mod authorization;
 mod cors;
 mod injection;
+mod metadata;
 mod rate;
 mod session;
+mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,10 +20,15 @@ pub use authorization::{
 };
 pub use cors::{Cors, Origin};
 pub use injection::{Abort, AbortBy, Break, Delay, DelayBy, Drawn, Injection, Pace, PaceBy};
+pub use metadata::{Metadata, MetadataMatch, TOKENS, ValueMatch};
 pub use rate::{
     Bucket, Descriptor, Left, LocalRateLimit, RateAction, RateRule, Taken, TokenBucket, entries,
 };
 pub use session::Session;
+pub use token::{
+    Algorithm, Curve, Judged, Jwt, Key, KeySet, KeySetError, Keys, MOST_KEYS, Material, Places,
+    Provider, RemoteKeys, Required, Requirement, TokenFault, TokenRule, Tokens, Wanted,
+};
 
 /// One filter of a listener's HTTP.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +56,8 @@ pub enum Filter {
     Session(Arc<Session>),
     /// It says how long a request's body may be, in bytes.
     BodyLimit(u32),
+    /// It finds out who asks.
+    Tokens(Arc<Tokens>),
 }
 
 /// What a host or a route says of a filter.
@@ -58,6 +67,8 @@ pub enum Override {
     Disabled,
     /// It does this here.
     Other(Filter),
+    /// It does what it does elsewhere, with this requirement in the place of those of its rules.
+    Requires(String),
 }
 
 /// What a host or a route says of filters, by their names.
@@ -75,6 +86,25 @@ impl HttpFilter {
         own.collect()
     }
 
+    /// The requirement that a host or a route names.
+    #[must_use]
+    pub fn required<'a>(&self, overrides: [Option<&'a Overrides>; 2]) -> Option<&'a str> {
+        let mut own = overrides.into_iter().flatten();
+        match own.find_map(|own| own.get(&self.name))? {
+            Override::Requires(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The clusters that it asks itself.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<str>> {
+        let tokens = match &self.filter {
+            Filter::Tokens(own) => Some(own.clusters()),
+            _ => None,
+        };
+        tokens.into_iter().flatten()
+    }
+
     /// What it does for a request; nothing where it is disabled. The most exact of `overrides` comes first.
     #[must_use]
     pub fn of<'a>(&'a self, overrides: [Option<&'a Overrides>; 2]) -> Option<&'a Filter> {
@@ -85,6 +115,7 @@ impl HttpFilter {
         match own {
             Some(Override::Disabled) => None,
             Some(Override::Other(filter)) => Some(filter),
+            Some(Override::Requires(_)) => Some(&self.filter),
             None => (!self.is_disabled).then_some(&self.filter),
         }
     }

@@ -3,7 +3,7 @@
 //! [`activity`] knows what moves on a caller's connection; [`service`] takes a request, finds its route, and answers or forwards it; [`edge`] puts right what is said of its
 //! caller; [`filter`] does what the listener's filters ask; [`aim`] finds out where it goes, [`affinity`] what keeps it with one endpoint; [`target`] keeps that, and how long it may take;
 //! [`forward`] makes a try, [`retry`] more of them, [`hedge`] one beside another; [`answer`] is the body
-//! on its way back, which counts when it ends; [`respond`] writes the proxy's own answers; [`record`] keeps what
+//! on its way back, which counts when it ends; [`respond`] writes the proxy's own answers, and [`errand`] makes requests of its own; [`record`] keeps what
 //! is asked for of a request, [`view`] names it, and [`watched`] sees its answer end; [`fields`] holds the rules for
 //! headers that concern one connection only; [`mirror`] sends copies; [`tapped`] gathers what viewers see; [`tunnel`] joins two connections after an upgrade or CONNECT.
 
@@ -13,6 +13,7 @@ mod aim;
 mod answer;
 mod attempt;
 mod edge;
+mod errand;
 #[cfg(not(feature = "fuzzing"))]
 mod fields;
 #[cfg(feature = "fuzzing")]
@@ -31,7 +32,7 @@ mod tunnel;
 mod view;
 mod watched;
 
-pub(crate) use filter::{Found, Limiters};
+pub(crate) use filter::{Found, KeySets, Limiters, Verifiers};
 pub(crate) use hedge::Hedging;
 pub(crate) use mirror::{Copies, DarkRoutes};
 pub(crate) use record::{Record, Watching};

@@ -47,6 +47,29 @@ pub(super) fn limited(status: StatusCode, is_exhausted: bool, is_grpc: bool) -> 
     response
 }
 
+/// The answer to a request that is not let in, with what its caller is told.
+pub(super) fn refused(status: StatusCode, text: &str, is_grpc: bool) -> Response<Answer> {
+    let mut response = fault(Fault::Denied, is_grpc);
+    if is_grpc {
+        let headers = response.headers_mut();
+        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(grpc_of(status))));
+        if let (false, Ok(text)) = (text.is_empty(), HeaderValue::from_str(text)) {
+            headers.insert(GRPC_MESSAGE, text);
+        }
+        return response;
+    }
+    *response.status_mut() = status;
+    set_text(&mut response, text);
+    response
+}
+
+/// Gives an answer another text.
+fn set_text(response: &mut Response<Answer>, text: &str) {
+    let length = HeaderValue::from(text.len());
+    response.headers_mut().insert(CONTENT_LENGTH, length);
+    *response.body_mut() = Answer::Text(Some(Bytes::copy_from_slice(text.as_bytes())));
+}
+
 /// The answer to a request that goes wrong on purpose.
 pub(super) fn injected(by: AbortBy, body: &str, is_grpc: bool) -> Response<Answer> {
     let mut response = fault(Fault::Injected, is_grpc);
@@ -62,10 +85,7 @@ pub(super) fn injected(by: AbortBy, body: &str, is_grpc: bool) -> Response<Answe
     }
     *response.status_mut() = status;
     if !body.is_empty() {
-        let text = Bytes::copy_from_slice(body.as_bytes());
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
-        *response.body_mut() = Answer::Text(Some(text));
+        set_text(&mut response, body);
     }
     response
 }

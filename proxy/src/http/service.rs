@@ -21,7 +21,7 @@ use tokio_util::either::Either;
 use super::activity::{Active, Activity};
 use super::answer::Answer;
 use super::fields::{authority, remove_hop_by_hop};
-use super::filter::{Asking, Passage, Stopped};
+use super::filter::{Asking, Passage, Stopped, hide, prepare};
 use super::forward::{Call, Unserved, forward};
 use super::record::{Record, VIA_UPSTREAM, Watching};
 use super::tapped::Tapped;
@@ -86,6 +86,7 @@ impl Connection {
             caller: caller.or(self.source.map(|own| own.ip())),
             server_name: self.server_name.as_deref(),
             peer: &self.peer,
+            metadata: None,
             scope: OnceCell::new(),
         }
     }
@@ -111,6 +112,12 @@ struct Seen {
 pub(crate) struct Reset;
 
 impl HttpService {
+    /// Ready for requests: what its filters need is on its way.
+    pub(crate) fn new(own: Self) -> Rc<Self> {
+        prepare(&own.core, &own.figures, &own.settings.filters);
+        Rc::new(own)
+    }
+
     /// How many of a caller's certificates endpoints may be told of.
     pub(crate) fn told_certificates(&self) -> usize {
         let details = self.settings.edge.as_ref().map(|edge| &edge.certificate);
@@ -174,13 +181,20 @@ impl HttpService {
     ) -> Option<Rc<Record>> {
         let core = &self.core;
         let viewers = core.shared.taps.of(&self.settings.name, || core.draw());
+        let path = match self.watching.is_some() || !viewers.is_empty() {
+            true => hide(&self.settings.filters, request),
+            false => None,
+        };
         let tapped = Tapped::begin(viewers, request.headers());
         if self.watching.is_none() && tapped.is_none() {
             return None;
         }
         let watching = self.watching.as_ref();
         let trace = watching.and_then(|own| own.trace(core, request.headers_mut()));
-        let record = Record::new(core, watching, connection, begun, request, trace, tapped);
+        let mut record = Record::new(core, watching, connection, begun, request, trace, tapped);
+        if let (Some(path), Some(record)) = (path, Rc::get_mut(&mut record)) {
+            record.path = path;
+        }
         Some(record)
     }
 
@@ -273,16 +287,16 @@ impl HttpService {
     async fn filter(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         seen: &mut Seen,
     ) -> Result<Next, Fault> {
         let host = host(&request)?;
         let way = self.way(connection, &request, &host, seen);
         let mut passage = Box::<Passage>::default();
-        let asking = Asking {
+        let mut asking = Asking {
             service: self,
             connection,
-            request: &request,
+            request: &mut request,
             authority: host.to_str().unwrap_or(""),
             caller: seen.arrived.caller,
             is_grpc: seen.is_grpc,
@@ -539,7 +553,7 @@ fn weighted(action: &Action, cluster: Option<usize>) -> Option<&WeightedCluster>
 
 /// The scheme that the caller used, as Envoy finds it: the request's own, which HTTP/2 has; what whoever took TLS off before this
 /// proxy says; or the connection's.
-fn scheme(connection: &Connection, request: &Request<Incoming>) -> &'static str {
+pub(super) fn scheme<B>(connection: &Connection, request: &Request<B>) -> &'static str {
     let own = request.uri().scheme_str().map(str::as_bytes);
     let told = request.headers().get("x-forwarded-proto");
     let known = |scheme: &[u8]| match scheme {

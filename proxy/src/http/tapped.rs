@@ -192,7 +192,9 @@ impl Tapped {
 }
 
 fn headers(tap: &Tap, pseudo: &[(&str, &str)], headers: &HeaderMap) -> Vec<Value> {
-    let value = |name: &HeaderName, value: &http::HeaderValue| match tap.hides(name) {
+    let value = |name: &HeaderName, value: &http::HeaderValue| match tap.hides(name)
+        || value.is_sensitive()
+    {
         true => REDACTED.to_owned(),
         false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
     };

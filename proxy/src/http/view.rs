@@ -46,7 +46,7 @@ impl View<'_> {
     fn header<'a>(&self, headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
         let mut values = headers.get_all(name).iter();
         let first = values.next()?;
-        if self.is_log && SECRETS.contains(&name.as_str()) {
+        if self.is_log && (SECRETS.contains(&name.as_str()) || first.is_sensitive()) {
             return Some(Cow::Borrowed("[redacted]"));
         }
         let mut text = String::from_utf8_lossy(first.as_bytes());

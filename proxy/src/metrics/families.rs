@@ -243,6 +243,20 @@ figures! {
             rbac_shadow_allowed,
             /// Requests that rules which are only counted would refuse.
             rbac_shadow_denied,
+            /// Requests whose tokens are as they have to be.
+            jwt_authn_allowed,
+            /// Requests whose tokens are not.
+            jwt_authn_denied,
+            /// Questions of browsers that need no token.
+            jwt_authn_cors_preflight_bypassed,
+            /// Fetches of keys that went well.
+            jwt_authn_jwks_fetch_success,
+            /// Fetches of keys that failed.
+            jwt_authn_jwks_fetch_failed,
+            /// Tokens that were known to be good.
+            jwt_authn_jwt_cache_hit,
+            /// Tokens that were not known.
+            jwt_authn_jwt_cache_miss,
             /// Requests from other origins that are allowed.
             cors_origin_valid,
             /// Requests from other origins that are not allowed.

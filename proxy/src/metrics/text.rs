@@ -81,6 +81,7 @@ pub(super) fn envoy_name(name: &str) -> String {
         "outlier_detection",
         "health_check",
         "rbac",
+        "jwt_authn",
         "cors",
         "fault",
         "local_rate_limit",

@@ -246,7 +246,7 @@ fn make_chains(
                 Handler::Http(http) => Served::Http {
                     tls: server,
                     access,
-                    service: Rc::new(HttpService {
+                    service: HttpService::new(HttpService {
                         core: Rc::clone(core),
                         settings: Arc::clone(http),
                         table: table(

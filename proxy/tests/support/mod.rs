@@ -3,6 +3,7 @@
 
 pub mod certificates;
 pub mod features;
+pub mod tokens;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

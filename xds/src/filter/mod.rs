@@ -4,6 +4,7 @@ mod cors;
 mod fault;
 mod rate_limit;
 mod rbac;
+mod token;
 
 use std::sync::Arc;
 
@@ -15,6 +16,11 @@ use crate::route;
 
 pub(crate) use rbac::{header, of_connection};
 
+/// Tokens.
+pub(crate) const TOKENS: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
+/// Tokens of a route.
+pub(crate) const TOKENS_PER_ROUTE: &str =
+    "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig";
 /// Authorization.
 pub(crate) const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 /// Authorization of a route.
@@ -52,6 +58,11 @@ pub(crate) const EXPRESSION: &str = "fairlead.mesh.v1.Expression";
 /// The caller as an entry of a descriptor.
 pub(crate) const CALLER_IDENTITY: &str = "fairlead.mesh.v1.CallerIdentity";
 
+/// The filters that there are.
+const OF_LISTENERS: [&str; 8] = [
+    TOKENS, RBAC, FAULT, OWN_FAULT, RATE_LIMIT, CORS, BUFFER, SESSION,
+];
+
 /// The filters before the router, which has to be the last.
 pub(crate) fn filters(fields: &Fields<'_>) -> Result<Vec<HttpFilter>> {
     let all = fields.need("http_filters")?;
@@ -74,7 +85,7 @@ pub(crate) fn filters(fields: &Fields<'_>) -> Result<Vec<HttpFilter>> {
         let is_optional = fields.flag("is_optional")?;
         let config = fields.need("typed_config")?;
         fields.finish()?;
-        match config.typed(&[RBAC, FAULT, OWN_FAULT, RATE_LIMIT, CORS, BUFFER, SESSION]) {
+        match config.typed(&OF_LISTENERS) {
             Err(_) if is_optional && is_other(&config) => {}
             Err(error) => return Err(error),
             Ok((kind, config)) => filters.push(HttpFilter {
@@ -108,6 +119,7 @@ fn router(filter: &Field<'_>) -> Result<()> {
 
 fn filter(kind: &str, config: &Field<'_>) -> Result<Filter> {
     Ok(match kind {
+        TOKENS => Filter::Tokens(Arc::new(token::read(config)?)),
         RBAC => Filter::Authorization(Arc::new(rbac::read(config)?)),
         FAULT => Filter::Injection(Arc::new(fault::read(config)?)),
         OWN_FAULT => Filter::Injection(Arc::new(fault::bounded(config)?)),
@@ -138,6 +150,7 @@ pub(crate) fn overrides(fields: &Fields<'_>) -> Result<Overrides> {
 
 fn other(config: &Field<'_>) -> Result<Option<Override>> {
     let direct = [
+        TOKENS_PER_ROUTE,
         RBAC_PER_ROUTE,
         FAULT,
         OWN_FAULT,
@@ -172,6 +185,7 @@ fn other(config: &Field<'_>) -> Result<Option<Override>> {
         RBAC_PER_ROUTE => ("rbac", RBAC),
         BUFFER_PER_ROUTE => ("buffer", BUFFER),
         SESSION_PER_ROUTE => ("stateful_session", SESSION),
+        TOKENS_PER_ROUTE => return token::of_route(&config).map(Some),
         kind => return filter(kind, &config).map(|own| Some(Override::Other(own))),
     };
     let fields = config.fields()?;

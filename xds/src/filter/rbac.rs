@@ -29,7 +29,7 @@ pub(crate) fn of_connection(field: &Field<'_>) -> Result<Authorization> {
     let mut rules = own.rules.iter().chain(&own.shadow);
     if rules.any(Rules::needs_request) {
         return Err(field.error(
-            "header, url_path and expressions over request need the filter of HTTP (envoy.extensions.filters.http.rbac.v3.RBAC)",
+            "header, url_path, metadata and expressions over request need the filter of HTTP (envoy.extensions.filters.http.rbac.v3.RBAC)",
         ));
     }
     Ok(own)
@@ -128,6 +128,16 @@ fn condition(field: &Field<'_>, is_permission: bool, depth: usize) -> Result<Con
         header(&own)?
     } else if let Some(own) = fields.get("url_path") {
         Condition::Path(path(&own)?)
+    } else if let Some(own) = fields.get("metadata") {
+        Condition::Metadata(matching::metadata(&own)?)
+    } else if let Some(own) = fields.get("sourced_metadata") {
+        let own = own.fields()?;
+        let matcher = matching::metadata(&own.need("metadata_matcher")?)?;
+        if let Some(source) = own.get("metadata_source") {
+            source.one_of(&[("DYNAMIC", ())])?;
+        }
+        own.finish()?;
+        Condition::Metadata(matcher)
     } else {
         let own = match is_permission {
             true => permission(&fields)?,

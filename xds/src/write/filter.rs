@@ -9,10 +9,11 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{Message, any, duration, extension, headers, matching, route, share};
+use super::{Message, any, duration, extension, headers, matching, route, share, token};
 use crate::filter::{
     BUFFER, BUFFER_PER_ROUTE, CALLER_IDENTITY, COOKIE, CORS, CORS_POLICY, EXPRESSION, FAULT,
-    FILTER_CONFIG, OWN_FAULT, RATE_LIMIT, RBAC, RBAC_PER_ROUTE, SESSION, SESSION_PER_ROUTE,
+    FILTER_CONFIG, OWN_FAULT, RATE_LIMIT, RBAC, RBAC_PER_ROUTE, SESSION, SESSION_PER_ROUTE, TOKENS,
+    TOKENS_PER_ROUTE,
 };
 use crate::http_manager::ROUTER;
 
@@ -38,6 +39,7 @@ pub(super) fn overrides(overrides: &Overrides) -> Value {
     let own = overrides.iter().map(|(name, own)| {
         let value = match own {
             Override::Disabled => any(FILTER_CONFIG, json!({"disabled": true})),
+            Override::Requires(name) => any(TOKENS_PER_ROUTE, json!({"requirement_name": name})),
             Override::Other(filter) => {
                 let (kind, config) = message(filter, false);
                 any(kind, config)
@@ -55,6 +57,7 @@ fn message(filter: &Filter, is_of_listener: bool) -> (&'static str, Value) {
         (Filter::Authorization(own), false) => {
             (RBAC_PER_ROUTE, json!({"rbac": authorization(own)}))
         }
+        (Filter::Tokens(own), _) => (TOKENS, token::tokens(own)),
         (Filter::Injection(own), _) => injection(own),
         (Filter::RateLimit(own), _) => (RATE_LIMIT, rate_limit(own)),
         (Filter::BodyLimit(most), true) => (BUFFER, json!({"max_request_bytes": most})),
@@ -153,6 +156,7 @@ fn condition(own: &Condition, is_permission: bool) -> Value {
         }
         Condition::Source(network) => json!({"direct_remote_ip": cidr(network)}),
         Condition::Caller(network) => json!({"remote_ip": cidr(network)}),
+        Condition::Metadata(own) => json!({"metadata": matching::metadata(own)}),
         Condition::Expression(own) => {
             let config = json!({"text": own.source()});
             json!({"matcher": extension("fairlead.expression", EXPRESSION, config)})

@@ -1,5 +1,6 @@
 //! Matchers of texts and headers.
 
+use fairlead_model::filter::{MetadataMatch, ValueMatch};
 use fairlead_model::route::{HeaderMatch, HeaderTest};
 use fairlead_model::{Pattern, TextMatch};
 use serde_json::{Value, json};
@@ -46,4 +47,33 @@ pub(super) fn header(header: &HeaderMatch) -> Value {
         .done();
     value[name] = test;
     value
+}
+
+/// A `MetadataMatcher`.
+pub(super) fn metadata(own: &MetadataMatch) -> Value {
+    let path: Vec<Value> = own.path.iter().map(|key| json!({"key": key})).collect();
+    Message::default()
+        .with("filter", json!(own.filter))
+        .with("path", json!(path))
+        .with("value", value(&own.value))
+        .with("invert", json!(own.invert))
+        .done()
+}
+
+fn value(own: &ValueMatch) -> Value {
+    match own {
+        ValueMatch::Null => json!({"null_match": {}}),
+        ValueMatch::Number(own) => json!({"double_match": {"exact": own}}),
+        ValueMatch::Range(start, end) => {
+            json!({"double_match": {"range": {"start": start, "end": end}}})
+        }
+        ValueMatch::Text(own) => json!({"string_match": text(own)}),
+        ValueMatch::Flag(own) => json!({"bool_match": own}),
+        ValueMatch::Present(own) => json!({"present_match": own}),
+        ValueMatch::Has(own) => json!({"list_match": {"one_of": value(own)}}),
+        ValueMatch::OneOf(all) => {
+            let all: Vec<Value> = all.iter().map(value).collect();
+            json!({"or_match": {"value_matchers": all}})
+        }
+    }
 }

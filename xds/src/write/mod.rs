@@ -13,6 +13,7 @@ mod manager;
 mod matching;
 mod route;
 mod tls;
+mod token;
 
 #[cfg(test)]
 mod tests;

@@ -66,7 +66,8 @@ fn route(route: &Route) -> Value {
     .done()
 }
 
-fn route_match(matches: &RouteMatch) -> Value {
+/// A `RouteMatch`.
+pub(super) fn route_match(matches: &RouteMatch) -> Value {
     let (field, path) = match &matches.path {
         PathMatch::Exact(path) => ("path", json!(path)),
         PathMatch::Prefix(path) => ("prefix", json!(path)),

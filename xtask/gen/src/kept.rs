@@ -1,7 +1,7 @@
 //! Which of Envoy's messages the proxy reads.
 
 /// The messages that are kept, by package.
-pub(crate) const KEPT: [(&str, &[&str]); 47] = [
+pub(crate) const KEPT: [(&str, &[&str]); 48] = [
     (
         "envoy.config.accesslog.v3",
         &[
@@ -65,7 +65,9 @@ pub(crate) const KEPT: [(&str, &[&str]); 47] = [
             "Metadata",
             "Node",
             "Pipe",
+            "BackoffStrategy",
             "ProxyProtocolConfig",
+            "RetryPolicy",
             "RuntimeDouble",
             "RuntimeFractionalPercent",
             "RuntimeUInt32",
@@ -85,6 +87,7 @@ pub(crate) const KEPT: [(&str, &[&str]); 47] = [
             "Principal.Authenticated",
             "Principal.Set",
             "RBAC",
+            "SourcedMetadata",
         ],
     ),
     (
@@ -112,6 +115,25 @@ pub(crate) const KEPT: [(&str, &[&str]); 47] = [
     (
         "envoy.extensions.filters.http.fault.v3",
         &["FaultAbort", "FaultAbort.HeaderAbort", "HTTPFault"],
+    ),
+    (
+        "envoy.extensions.filters.http.jwt_authn.v3",
+        &[
+            "JwksAsyncFetch",
+            "JwtAuthentication",
+            "JwtCacheConfig",
+            "JwtClaimToHeader",
+            "JwtClaimToHeader.PathSegment",
+            "JwtHeader",
+            "JwtProvider",
+            "JwtRequirement",
+            "JwtRequirementAndList",
+            "JwtRequirementOrList",
+            "PerRouteConfig",
+            "ProviderWithAudiences",
+            "RemoteJwks",
+            "RequirementRule",
+        ],
     ),
     (
         "envoy.extensions.filters.http.local_ratelimit.v3",
@@ -314,11 +336,18 @@ pub(crate) const KEPT: [(&str, &[&str]); 47] = [
     (
         "envoy.type.matcher.v3",
         &[
+            "DoubleMatcher",
+            "ListMatcher",
+            "MetadataMatcher",
+            "MetadataMatcher.PathSegment",
+            "OrMatcher",
             "PathMatcher",
             "RegexMatchAndSubstitute",
             "RegexMatcher",
             "RegexMatcher.GoogleRE2",
             "StringMatcher",
+            "ValueMatcher",
+            "ValueMatcher.NullMatch",
         ],
     ),
     (
@@ -328,6 +357,7 @@ pub(crate) const KEPT: [(&str, &[&str]); 47] = [
     (
         "envoy.type.v3",
         &[
+            "DoubleRange",
             "FractionalPercent",
             "HttpStatus",
             "Int32Range",

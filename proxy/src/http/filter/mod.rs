@@ -4,6 +4,7 @@ mod injection;
 mod passage;
 mod rate_limit;
 mod session;
+mod token;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -27,6 +28,8 @@ use session::Bound;
 pub(crate) use injection::Damaged;
 pub(super) use passage::{Demands, Passage};
 pub(crate) use rate_limit::{Found, Limiters};
+pub(super) use token::hide;
+pub(crate) use token::{KeySets, Verifiers, prepare};
 
 /// A request that goes no further.
 pub(super) enum Stopped {
@@ -42,7 +45,7 @@ pub(super) enum Stopped {
 pub(super) struct Asking<'a> {
     pub(super) service: &'a HttpService,
     pub(super) connection: &'a Connection,
-    pub(super) request: &'a Request<Incoming>,
+    pub(super) request: &'a mut Request<Incoming>,
     pub(super) authority: &'a str,
     /// The caller.
     pub(super) caller: Option<IpAddr>,
@@ -54,15 +57,20 @@ pub(super) struct Asking<'a> {
 
 impl Asking<'_> {
     /// Has all filters look at the request, in their order.
-    pub(super) async fn pass(&self, passage: &mut Passage) -> Result<(), Stopped> {
-        for filter in &self.service.settings.filters {
+    pub(super) async fn pass(&mut self, passage: &mut Passage) -> Result<(), Stopped> {
+        let service = self.service;
+        for filter in &service.settings.filters {
             let overrides = [
                 self.way.map(|(_, route)| &route.filters),
                 self.way.map(|(host, _)| &host.filters),
             ];
             match filter.of(overrides) {
                 None => {}
-                Some(Filter::Authorization(own)) => self.authorize(own)?,
+                Some(Filter::Tokens(own)) => {
+                    self.identify(own, filter.required(overrides), passage)
+                        .await?;
+                }
+                Some(Filter::Authorization(own)) => self.authorize(own, passage)?,
                 Some(Filter::RateLimit(own)) => self.limit(own, passage)?,
                 Some(Filter::Cors(_)) => self.origin(&filter.origins(overrides), passage)?,
                 Some(Filter::Injection(own)) => self.inject(own, passage).await?,
@@ -102,9 +110,10 @@ impl Asking<'_> {
         Stopped::Answered(Box::new(respond::fault(fault, self.is_grpc)))
     }
 
-    fn authorize(&self, own: &Authorization) -> Result<(), Stopped> {
+    fn authorize(&self, own: &Authorization, passage: &Passage) -> Result<(), Stopped> {
         let figures = &self.service.figures;
-        let asked = self.connection.asked(Some(self.head()), self.caller);
+        let mut asked = self.connection.asked(Some(self.head()), self.caller);
+        asked.metadata = Some(&passage.metadata);
         if let Some(shadow) = &own.shadow {
             match shadow.decide(&asked).is_allowed {
                 true => figures.rbac_shadow_allowed.increment(),

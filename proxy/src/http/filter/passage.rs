@@ -1,5 +1,6 @@
 //! What filters leave to be done with the answer.
 
+use fairlead_model::filter::Metadata;
 use http::{HeaderMap, Response};
 use http_body::Body;
 
@@ -23,6 +24,8 @@ pub(in crate::http) struct Passage {
     pub(in crate::http) demands: Option<Box<Demands>>,
     /// Headers that take the place of the answer's own.
     pub(super) headers: HeaderMap,
+    /// What filters learned of the request.
+    pub(super) metadata: Metadata,
     /// At most so many bytes a second.
     pub(super) pace: Option<u64>,
     /// Whether it breaks off in the middle.

@@ -2,17 +2,46 @@
 
 use fairlead_model::filter::{
     Abort, AbortBy, Authorization, Break, Condition, Cors, Delay, DelayBy, Descriptor, Effect,
-    Filter, HttpFilter, Injection, LocalRateLimit, Override, Overrides, Pace, PaceBy,
-    Policy as AccessPolicy, Pseudo, RateAction, Rules, Session, TokenBucket,
+    Filter, HttpFilter, Injection, LocalRateLimit, MetadataMatch, Override, Overrides, Pace,
+    PaceBy, Policy as AccessPolicy, Pseudo, RateAction, Rules, Session, TokenBucket, ValueMatch,
 };
 use http::{HeaderValue, StatusCode};
 
 use super::listeners::network;
 use super::routes::{changes, header};
+use super::tokens::tokens;
 use super::*;
 
 fn share() -> impl Strategy<Value = u32> {
     0u32..=1_000_000
+}
+
+fn value() -> impl Strategy<Value = ValueMatch> {
+    let leaf = prop_oneof![
+        Just(ValueMatch::Null),
+        (-1_000i32..1_000).prop_map(|own| ValueMatch::Number(f64::from(own) / 4.0)),
+        (0i32..10, 10i32..20).prop_map(|(from, to)| ValueMatch::Range(from.into(), to.into())),
+        text().prop_map(ValueMatch::Text),
+        any::<bool>().prop_map(ValueMatch::Flag),
+        any::<bool>().prop_map(ValueMatch::Present),
+    ];
+    leaf.prop_recursive(2, 6, 2, |inner| {
+        prop_oneof![
+            inner.clone().prop_map(|own| ValueMatch::Has(Box::new(own))),
+            vec(inner, 2..3).prop_map(ValueMatch::OneOf),
+        ]
+    })
+}
+
+fn metadata() -> impl Strategy<Value = MetadataMatch> {
+    (name(), vec(name(), 1..3), value(), any::<bool>()).prop_map(|(filter, path, value, invert)| {
+        MetadataMatch {
+            filter,
+            path,
+            value,
+            invert,
+        }
+    })
 }
 
 fn condition(is_permission: bool, is_of_connection: bool) -> BoxedStrategy<Condition> {
@@ -22,6 +51,7 @@ fn condition(is_permission: bool, is_of_connection: bool) -> BoxedStrategy<Condi
         header().prop_map(Condition::Header),
         (pseudo, text()).prop_map(|(pseudo, text)| Condition::Pseudo(pseudo, text)),
         text().prop_map(Condition::Path),
+        metadata().prop_map(Condition::Metadata),
     ];
     let common = match is_of_connection {
         true => Just(Condition::Any).boxed(),
@@ -264,8 +294,12 @@ fn filter(cors: BoxedStrategy<Cors>) -> impl Strategy<Value = Filter> {
 }
 
 pub(super) fn filters() -> BoxedStrategy<Vec<HttpFilter>> {
-    // What is allowed to other origins stands with routes.
-    let own = (filter(Just(Cors::default()).boxed()), any::<bool>());
+    // What is allowed to other origins stands with routes, and tokens do not.
+    let filter = prop_oneof![
+        4 => filter(Just(Cors::default()).boxed()).boxed(),
+        1 => tokens().prop_map(|own| Filter::Tokens(Arc::new(own))).boxed(),
+    ];
+    let own = (filter, any::<bool>());
     let all = vec(own, 0..3);
     all.prop_map(|all| {
         (0..)
@@ -283,6 +317,7 @@ pub(super) fn filters() -> BoxedStrategy<Vec<HttpFilter>> {
 pub(super) fn overrides() -> BoxedStrategy<Overrides> {
     let own = prop_oneof![
         Just(Override::Disabled),
+        name().prop_map(Override::Requires),
         filter(cors().boxed()).prop_map(Override::Other),
     ];
     proptest::collection::btree_map(name(), own, 0..2).boxed()

@@ -6,6 +6,7 @@ mod listeners;
 mod observed;
 mod routes;
 mod tls;
+mod tokens;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};

@@ -37,7 +37,7 @@ pub(super) fn header() -> impl Strategy<Value = HeaderMatch> {
     )
 }
 
-fn route_match() -> impl Strategy<Value = RouteMatch> {
+pub(super) fn route_match() -> impl Strategy<Value = RouteMatch> {
     let path = prop_oneof![
         name().prop_map(|path| PathMatch::Exact(format!("/{path}"))),
         name().prop_map(|path| PathMatch::Prefix(format!("/{path}/"))),
