@@ -170,7 +170,8 @@ fn quoted(text: &str) -> String {
 }
 
 /// Percent-encoded, but for letters, digits and `-._~`.
-fn encoded(text: &str) -> String {
+#[must_use]
+pub fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len() * 2);
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {

@@ -73,7 +73,7 @@ impl Body for Outgoing {
                 .map_err(BodyError::Broken),
             Self::Timed(incoming, flow) => {
                 let frame = Pin::new(&mut *incoming).poll_frame(context);
-                flow.note(&frame, incoming);
+                flow.note(&frame, || incoming.is_end_stream());
                 frame.map_err(BodyError::Broken)
             }
             Self::Minded(minded) => {
@@ -89,7 +89,7 @@ impl Body for Outgoing {
         match self {
             Self::Empty => true,
             Self::Stream(incoming) | Self::Timed(incoming, _) => incoming.is_end_stream(),
-            Self::Minded(minded) => minded.0.is_end_stream(),
+            Self::Minded(minded) => minded.1.is_over(&minded.0),
             Self::Kept(replay) => replay.is_end_stream(),
             Self::Copied(copied) => copied.is_empty(),
         }
@@ -99,7 +99,7 @@ impl Body for Outgoing {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream(incoming) | Self::Timed(incoming, _) => incoming.size_hint(),
-            Self::Minded(minded) => minded.0.size_hint(),
+            Self::Minded(minded) => minded.1.size_hint(&minded.0),
             Self::Kept(replay) => replay.shared.borrow().size,
             Self::Copied(copied) => {
                 SizeHint::with_exact(copied.iter().map(|own| own.len() as u64).sum())
@@ -110,11 +110,15 @@ impl Body for Outgoing {
 
 impl Flow {
     /// Notes what came of a request's body. Says whether that was its end.
-    fn note<E>(&self, frame: &Poll<Option<Result<Frame<Bytes>, E>>>, incoming: &Incoming) -> bool {
+    fn note<E>(
+        &self,
+        frame: &Poll<Option<Result<Frame<Bytes>, E>>>,
+        is_last: impl FnOnce() -> bool,
+    ) -> bool {
         let has_ended = match frame {
             Poll::Pending => return false,
             // Nobody asks again after the last frame of a known length.
-            Poll::Ready(Some(_)) => incoming.is_end_stream(),
+            Poll::Ready(Some(_)) => is_last(),
             Poll::Ready(None) => true,
         };
         if let Poll::Ready(Some(Ok(frame))) = frame
@@ -140,6 +144,8 @@ pub(crate) struct Mind {
     pub(crate) copies: Option<Box<Copies>>,
     /// How long it may be, in bytes.
     pub(crate) most: Option<u32>,
+    /// What of it was read before.
+    pub(crate) held: VecDeque<Frame<Bytes>>,
 }
 
 impl Mind {
@@ -149,6 +155,27 @@ impl Mind {
             && self.record.is_none()
             && self.copies.is_none()
             && self.most.is_none()
+            && self.held.is_empty()
+    }
+
+    /// Whether nothing of the body is left.
+    fn is_over(&self, incoming: &Incoming) -> bool {
+        self.held.is_empty() && incoming.is_end_stream()
+    }
+
+    /// How much of the body is left.
+    fn size_hint(&self, incoming: &Incoming) -> SizeHint {
+        let mut hint = incoming.size_hint();
+        if self.held.is_empty() {
+            return hint;
+        }
+        let held = self.held.iter().filter_map(Frame::data_ref);
+        let held: u64 = held.map(|own| own.len() as u64).sum();
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + held);
+        }
+        hint.set_lower(hint.lower() + held);
+        hint
     }
 
     fn poll(
@@ -156,8 +183,11 @@ impl Mind {
         incoming: &mut Incoming,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = Pin::new(&mut *incoming).poll_frame(context);
-        let has_ended = self.flow.note(&frame, incoming);
+        let frame = match self.held.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => Pin::new(&mut *incoming).poll_frame(context),
+        };
+        let has_ended = self.flow.note(&frame, || self.is_over(incoming));
         if self
             .most
             .is_some_and(|most| self.flow.bytes.get() > u64::from(most))
@@ -214,8 +244,8 @@ impl Replay {
     /// Keeps up to `most` bytes.
     pub(crate) fn new(incoming: Incoming, most: usize, mind: Mind) -> Self {
         let shared = Shared {
-            size: incoming.size_hint(),
-            is_ended: incoming.is_end_stream(),
+            size: mind.size_hint(&incoming),
+            is_ended: mind.is_over(&incoming),
             incoming,
             kept: Vec::new(),
             trailers: None,
@@ -290,7 +320,7 @@ impl Replay {
         match frame.into_data() {
             Ok(data) => {
                 // Nobody asks again after the last part of a known length.
-                shared.is_ended = shared.incoming.is_end_stream();
+                shared.is_ended = shared.mind.is_over(&shared.incoming);
                 shared.length += data.remaining();
                 if shared.is_gone || shared.length > shared.most {
                     shared.is_gone = true;

@@ -14,7 +14,7 @@ use fairlead_model::{Snapshot, share};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
-use crate::http::{DarkRoutes, Found, Hedging, KeySets, Limiters, Verifiers};
+use crate::http::{DarkRoutes, Errands, Found, Hedging, KeySets, Limiters, Verifiers};
 use crate::limit::Timers;
 use crate::logs::Logs;
 use crate::metrics::{Figures, LATENCY_BOUNDS, ProcessFigures, RouteFigures};
@@ -161,6 +161,8 @@ pub(crate) struct Core {
     pub(crate) limiters: Found,
     /// What tells good tokens.
     pub(crate) verifiers: Verifiers,
+    /// The ways to services that are asked of requests.
+    pub(crate) errands: Errands,
     /// The routes of dark traffic.
     pub(crate) dark: DarkRoutes,
     routes: RefCell<KnownRoutes>,
@@ -182,6 +184,7 @@ impl Core {
             connections: Cell::new(0),
             limiters: Found::default(),
             verifiers: Verifiers::default(),
+            errands: Errands::default(),
             dark: DarkRoutes::default(),
             routes: RefCell::default(),
             budgets: RefCell::default(),
@@ -238,6 +241,7 @@ impl Core {
         self.routes.borrow_mut().clear();
         self.limiters.clear();
         self.verifiers.clear();
+        self.errands.clear();
         self.dark.clear();
     }
 

@@ -5,6 +5,7 @@
 //! ([`Overrides`]), the route before the host. Where the list is empty, a request pays for none of this.
 
 mod authorization;
+mod check;
 mod cors;
 mod injection;
 mod metadata;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub use authorization::{
     Asked, Authorization, Condition, Effect, Policy, PolicyError, Pseudo, Rules, Verdict,
 };
+pub use check::{Check, CheckBody, CheckSettings, GrpcService};
 pub use cors::{Cors, Origin};
 pub use injection::{Abort, AbortBy, Break, Delay, DelayBy, Drawn, Injection, Pace, PaceBy};
 pub use metadata::{Metadata, MetadataMatch, TOKENS, ValueMatch};
@@ -56,6 +58,8 @@ pub enum Filter {
     Session(Arc<Session>),
     /// It says how long a request's body may be, in bytes.
     BodyLimit(u32),
+    /// It asks a service whether a request may come in.
+    Check(Arc<Check>),
     /// It finds out who asks.
     Tokens(Arc<Tokens>),
 }
@@ -67,6 +71,8 @@ pub enum Override {
     Disabled,
     /// It does this here.
     Other(Filter),
+    /// It does what it does elsewhere, and says this besides.
+    Checks(Arc<CheckSettings>),
     /// It does what it does elsewhere, with this requirement in the place of those of its rules.
     Requires(String),
 }
@@ -96,13 +102,26 @@ impl HttpFilter {
         }
     }
 
+    /// What a route and its host say of questions to a service.
+    #[must_use]
+    pub fn checks<'a>(
+        &self,
+        overrides: [Option<&'a Overrides>; 2],
+    ) -> [Option<&'a CheckSettings>; 2] {
+        overrides.map(|own| match own?.get(&self.name)? {
+            Override::Checks(own) => Some(&**own),
+            _ => None,
+        })
+    }
+
     /// The clusters that it asks itself.
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<str>> {
-        let tokens = match &self.filter {
-            Filter::Tokens(own) => Some(own.clusters()),
-            _ => None,
+        let (tokens, service) = match &self.filter {
+            Filter::Tokens(own) => (Some(own.clusters()), None),
+            Filter::Check(own) => (None, Some(&own.service.cluster)),
+            _ => (None, None),
         };
-        tokens.into_iter().flatten()
+        tokens.into_iter().flatten().chain(service)
     }
 
     /// What it does for a request; nothing where it is disabled. The most exact of `overrides` comes first.
@@ -115,7 +134,7 @@ impl HttpFilter {
         match own {
             Some(Override::Disabled) => None,
             Some(Override::Other(filter)) => Some(filter),
-            Some(Override::Requires(_)) => Some(&self.filter),
+            Some(Override::Requires(_) | Override::Checks(_)) => Some(&self.filter),
             None => (!self.is_disabled).then_some(&self.filter),
         }
     }

@@ -1,10 +1,12 @@
 //! Sends a request to an endpoint, and again to another where the route says so.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use fairlead_model::Moment;
 use fairlead_model::balance::{EndpointKey, Finish, Wanted};
 use fairlead_model::class;
@@ -16,7 +18,7 @@ use fairlead_model::route::{Action, Forward, HostRewrite, Route, VirtualHost};
 use http::header::SET_COOKIE;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use tokio::time::Instant;
 
 use super::activity::Active;
@@ -99,10 +101,11 @@ pub(super) async fn forward(
         fault,
         cluster: Some(cluster),
     };
-    let mut mind = if hyper::body::Body::is_end_stream(&body) {
-        None
-    } else {
-        call.mind(limits)
+    let held = call.held();
+    let is_empty = held.is_empty() && hyper::body::Body::is_end_stream(&body);
+    let mut mind = match is_empty {
+        true => None,
+        false => call.mind(limits, held),
     };
     let flow = mind.as_ref().map(|mind| Rc::clone(&mind.flow));
     call.aim(forward, cluster, limits, flow.clone())
@@ -117,7 +120,7 @@ pub(super) async fn forward(
     }
     let policy = forward.retry.as_ref();
     let body = match (policy, mind) {
-        _ if hyper::body::Body::is_end_stream(&body) => Outgoing::Empty,
+        _ if is_empty => Outgoing::Empty,
         (Some(policy), mind) => Outgoing::Kept(Replay::new(
             body,
             policy.body_most,
@@ -224,6 +227,12 @@ impl Call {
             demands: None,
             picked: None,
         }
+    }
+
+    /// What was read of its body.
+    fn held(&mut self) -> VecDeque<Frame<Bytes>> {
+        let demands = self.demands.as_mut();
+        demands.map_or_else(VecDeque::new, |own| std::mem::take(&mut own.held))
     }
 
     /// The endpoint that its session is bound to.

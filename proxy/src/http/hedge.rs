@@ -237,7 +237,7 @@ impl Call {
             demands: self.demands.as_ref().map(|own| {
                 Box::new(Demands {
                     bound: own.bound.clone(),
-                    body_most: None,
+                    ..Demands::default()
                 })
             }),
             ..self.again()

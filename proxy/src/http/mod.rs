@@ -32,6 +32,7 @@ mod tunnel;
 mod view;
 mod watched;
 
+pub(crate) use errand::Errands;
 pub(crate) use filter::{Found, KeySets, Limiters, Verifiers};
 pub(crate) use hedge::Hedging;
 pub(crate) use mirror::{Copies, DarkRoutes};

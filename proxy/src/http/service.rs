@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fairlead_model::edge::CertificateMode;
 use fairlead_model::fault::Fault;
-use fairlead_model::filter::Asked;
+use fairlead_model::filter::{Asked, Filter};
 use fairlead_model::format::Format;
 use fairlead_model::listener::{Http, ServerHeader};
 use fairlead_model::route::{
@@ -122,10 +122,16 @@ impl HttpService {
     pub(crate) fn told_certificates(&self) -> usize {
         let details = self.settings.edge.as_ref().map(|edge| &edge.certificate);
         match details.filter(|own| own.mode != CertificateMode::Sanitize) {
-            None => 0,
+            None => usize::from(self.shows_certificates()),
             Some(own) if own.chain => usize::MAX,
             Some(_) => 1,
         }
+    }
+
+    /// Whether services that are asked of requests get their callers' certificates.
+    fn shows_certificates(&self) -> bool {
+        let mut all = self.settings.filters.iter();
+        all.any(|own| matches!(&own.filter, Filter::Check(own) if own.certificate))
     }
 
     /// Answers a request. It fails only on purpose: what goes wrong is an answer too. What can be found out at once is, so that the

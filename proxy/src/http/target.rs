@@ -1,14 +1,17 @@
 //! Where a call goes, and how long it may take.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fairlead_model::balance::EndpointKey;
 use fairlead_model::fault::Fault;
 use fairlead_model::listener::HttpTimeouts;
 use fairlead_model::retry::RetryPolicy;
 use fairlead_model::route::{Action, Forward};
 use http::HeaderValue;
+use http_body::Frame;
 use tokio::time::Instant;
 
 use super::affinity::{Bound, bind};
@@ -59,7 +62,7 @@ impl Target {
 
 impl Call {
     /// What is noted of the request's body, and how long it may take; nothing where nobody asks.
-    pub(super) fn mind(&self, limits: &HttpTimeouts) -> Option<Mind> {
+    pub(super) fn mind(&self, limits: &HttpTimeouts, held: VecDeque<Frame<Bytes>>) -> Option<Mind> {
         let Action::Forward(forward) = &self.route.action else {
             return None;
         };
@@ -77,6 +80,7 @@ impl Call {
             || silence(forward, limits).is_some();
         let most = self.demands.as_ref().and_then(|own| own.body_most);
         if most.is_none()
+            && held.is_empty()
             && limit.is_none()
             && self.record.is_none()
             && !is_timed
@@ -90,6 +94,7 @@ impl Call {
             limit,
             copies: None,
             most,
+            held,
         })
     }
 

@@ -243,6 +243,18 @@ figures! {
             rbac_shadow_allowed,
             /// Requests that rules which are only counted would refuse.
             rbac_shadow_denied,
+            /// Requests that a service lets in.
+            ext_authz_ok,
+            /// Requests that a service does not let in.
+            ext_authz_denied,
+            /// Requests of which a service says nothing.
+            ext_authz_error,
+            /// Those of them for which time was over.
+            ext_authz_timeout,
+            /// Those of them that passed.
+            ext_authz_failure_mode_allowed,
+            /// Requests that no service was asked about.
+            ext_authz_disabled,
             /// Requests whose tokens are as they have to be.
             jwt_authn_allowed,
             /// Requests whose tokens are not.

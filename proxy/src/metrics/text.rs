@@ -82,6 +82,7 @@ pub(super) fn envoy_name(name: &str) -> String {
         "health_check",
         "rbac",
         "jwt_authn",
+        "ext_authz",
         "cors",
         "fault",
         "local_rate_limit",

@@ -23,7 +23,7 @@ pub use client::client_config;
 pub use describe::describe;
 pub use material::MaterialError;
 pub use server::server_config;
-pub(crate) use shown::{own_uri, shown};
+pub(crate) use shown::{own_uri, pem_of, shown};
 
 use name::names_of;
 

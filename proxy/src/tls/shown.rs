@@ -78,7 +78,8 @@ fn text_of(name: &X509Name<'_>) -> String {
     parts.join(",")
 }
 
-fn pem_of(certificate: &CertificateDer<'_>) -> String {
+/// A certificate as PEM.
+pub(crate) fn pem_of(certificate: &CertificateDer<'_>) -> String {
     use base64::Engine as _;
     let encoded = base64::engine::general_purpose::STANDARD.encode(certificate);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");

@@ -1,5 +1,6 @@
 //! Filters of HTTP (`http_filters`), and what hosts and routes say of them (`typed_per_filter_config`).
 
+mod check;
 mod cors;
 mod fault;
 mod rate_limit;
@@ -16,6 +17,11 @@ use crate::route;
 
 pub(crate) use rbac::{header, of_connection};
 
+/// External authorization.
+pub(crate) const CHECK: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
+/// External authorization of a route.
+pub(crate) const CHECK_PER_ROUTE: &str =
+    "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute";
 /// Tokens.
 pub(crate) const TOKENS: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
 /// Tokens of a route.
@@ -59,8 +65,8 @@ pub(crate) const EXPRESSION: &str = "fairlead.mesh.v1.Expression";
 pub(crate) const CALLER_IDENTITY: &str = "fairlead.mesh.v1.CallerIdentity";
 
 /// The filters that there are.
-const OF_LISTENERS: [&str; 8] = [
-    TOKENS, RBAC, FAULT, OWN_FAULT, RATE_LIMIT, CORS, BUFFER, SESSION,
+const OF_LISTENERS: [&str; 9] = [
+    CHECK, TOKENS, RBAC, FAULT, OWN_FAULT, RATE_LIMIT, CORS, BUFFER, SESSION,
 ];
 
 /// The filters before the router, which has to be the last.
@@ -119,6 +125,7 @@ fn router(filter: &Field<'_>) -> Result<()> {
 
 fn filter(kind: &str, config: &Field<'_>) -> Result<Filter> {
     Ok(match kind {
+        CHECK => Filter::Check(Arc::new(check::read(config)?)),
         TOKENS => Filter::Tokens(Arc::new(token::read(config)?)),
         RBAC => Filter::Authorization(Arc::new(rbac::read(config)?)),
         FAULT => Filter::Injection(Arc::new(fault::read(config)?)),
@@ -150,6 +157,7 @@ pub(crate) fn overrides(fields: &Fields<'_>) -> Result<Overrides> {
 
 fn other(config: &Field<'_>) -> Result<Option<Override>> {
     let direct = [
+        CHECK_PER_ROUTE,
         TOKENS_PER_ROUTE,
         RBAC_PER_ROUTE,
         FAULT,
@@ -185,6 +193,7 @@ fn other(config: &Field<'_>) -> Result<Option<Override>> {
         RBAC_PER_ROUTE => ("rbac", RBAC),
         BUFFER_PER_ROUTE => ("buffer", BUFFER),
         SESSION_PER_ROUTE => ("stateful_session", SESSION),
+        CHECK_PER_ROUTE => return check::of_route(&config).map(Some),
         TOKENS_PER_ROUTE => return token::of_route(&config).map(Some),
         kind => return filter(kind, &config).map(|own| Some(Override::Other(own))),
     };

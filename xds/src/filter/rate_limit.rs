@@ -22,7 +22,7 @@ pub(crate) fn read(field: &Field<'_>) -> Result<LocalRateLimit> {
     let name = fields.need("stat_prefix")?.text()?.to_owned();
     let mut limit = LocalRateLimit {
         name,
-        status: status(&fields)?,
+        status: status(&fields, "status", StatusCode::TOO_MANY_REQUESTS)?,
         bucket: fields
             .get("token_bucket")
             .map(|own| bucket(&own))
@@ -70,9 +70,13 @@ pub(crate) fn read(field: &Field<'_>) -> Result<LocalRateLimit> {
 }
 
 /// The status of those that are refused; only of errors, as Envoy says.
-fn status(fields: &Fields<'_>) -> Result<StatusCode> {
-    let Some(own) = fields.get("status") else {
-        return Ok(StatusCode::TOO_MANY_REQUESTS);
+pub(super) fn status(
+    fields: &Fields<'_>,
+    name: &'static str,
+    usual: StatusCode,
+) -> Result<StatusCode> {
+    let Some(own) = fields.get(name) else {
+        return Ok(usual);
     };
     let status = own.fields()?;
     let code = status.need("code")?;

@@ -9,11 +9,11 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{Message, any, duration, extension, headers, matching, route, share, token};
+use super::{Message, any, check, duration, extension, headers, matching, route, share, token};
 use crate::filter::{
-    BUFFER, BUFFER_PER_ROUTE, CALLER_IDENTITY, COOKIE, CORS, CORS_POLICY, EXPRESSION, FAULT,
-    FILTER_CONFIG, OWN_FAULT, RATE_LIMIT, RBAC, RBAC_PER_ROUTE, SESSION, SESSION_PER_ROUTE, TOKENS,
-    TOKENS_PER_ROUTE,
+    BUFFER, BUFFER_PER_ROUTE, CALLER_IDENTITY, CHECK, CHECK_PER_ROUTE, COOKIE, CORS, CORS_POLICY,
+    EXPRESSION, FAULT, FILTER_CONFIG, OWN_FAULT, RATE_LIMIT, RBAC, RBAC_PER_ROUTE, SESSION,
+    SESSION_PER_ROUTE, TOKENS, TOKENS_PER_ROUTE,
 };
 use crate::http_manager::ROUTER;
 
@@ -39,6 +39,10 @@ pub(super) fn overrides(overrides: &Overrides) -> Value {
     let own = overrides.iter().map(|(name, own)| {
         let value = match own {
             Override::Disabled => any(FILTER_CONFIG, json!({"disabled": true})),
+            Override::Checks(own) => any(
+                CHECK_PER_ROUTE,
+                json!({"check_settings": check::settings(own)}),
+            ),
             Override::Requires(name) => any(TOKENS_PER_ROUTE, json!({"requirement_name": name})),
             Override::Other(filter) => {
                 let (kind, config) = message(filter, false);
@@ -57,6 +61,7 @@ fn message(filter: &Filter, is_of_listener: bool) -> (&'static str, Value) {
         (Filter::Authorization(own), false) => {
             (RBAC_PER_ROUTE, json!({"rbac": authorization(own)}))
         }
+        (Filter::Check(own), _) => (CHECK, check::check(own)),
         (Filter::Tokens(own), _) => (TOKENS, token::tokens(own)),
         (Filter::Injection(own), _) => injection(own),
         (Filter::RateLimit(own), _) => (RATE_LIMIT, rate_limit(own)),

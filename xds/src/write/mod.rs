@@ -3,6 +3,7 @@
 
 mod access_log;
 mod bootstrap;
+mod check;
 mod cluster;
 mod endpoint;
 mod filter;

@@ -1,7 +1,7 @@
 //! Which of Envoy's messages the proxy reads.
 
 /// The messages that are kept, by package.
-pub(crate) const KEPT: [(&str, &[&str]); 48] = [
+pub(crate) const KEPT: [(&str, &[&str]); 49] = [
     (
         "envoy.config.accesslog.v3",
         &[
@@ -69,6 +69,7 @@ pub(crate) const KEPT: [(&str, &[&str]); 48] = [
             "ProxyProtocolConfig",
             "RetryPolicy",
             "RuntimeDouble",
+            "RuntimeFeatureFlag",
             "RuntimeFractionalPercent",
             "RuntimeUInt32",
             "SocketAddress",
@@ -111,6 +112,15 @@ pub(crate) const KEPT: [(&str, &[&str]); 48] = [
     (
         "envoy.extensions.filters.http.cors.v3",
         &["Cors", "CorsPolicy"],
+    ),
+    (
+        "envoy.extensions.filters.http.ext_authz.v3",
+        &[
+            "BufferSettings",
+            "CheckSettings",
+            "ExtAuthz",
+            "ExtAuthzPerRoute",
+        ],
     ),
     (
         "envoy.extensions.filters.http.fault.v3",
@@ -338,6 +348,7 @@ pub(crate) const KEPT: [(&str, &[&str]); 48] = [
         &[
             "DoubleMatcher",
             "ListMatcher",
+            "ListStringMatcher",
             "MetadataMatcher",
             "MetadataMatcher.PathSegment",
             "OrMatcher",

@@ -1,7 +1,9 @@
 //! Filters: what is done with a request between its route and its endpoint. A listener without any has no part in this.
 
+mod check;
 mod injection;
 mod passage;
+mod places;
 mod rate_limit;
 mod session;
 mod token;
@@ -27,8 +29,8 @@ use session::Bound;
 
 pub(crate) use injection::Damaged;
 pub(super) use passage::{Demands, Passage};
+pub(super) use places::hide;
 pub(crate) use rate_limit::{Found, Limiters};
-pub(super) use token::hide;
 pub(crate) use token::{KeySets, Verifiers, prepare};
 
 /// A request that goes no further.
@@ -66,6 +68,9 @@ impl Asking<'_> {
             ];
             match filter.of(overrides) {
                 None => {}
+                Some(Filter::Check(own)) => {
+                    self.check(own, filter.checks(overrides), passage).await?;
+                }
                 Some(Filter::Tokens(own)) => {
                     self.identify(own, filter.required(overrides), passage)
                         .await?;

@@ -1,8 +1,12 @@
 //! What filters leave to be done with the answer.
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
 use fairlead_model::filter::Metadata;
+use fairlead_model::route::HeaderChanges;
 use http::{HeaderMap, Response};
-use http_body::Body;
+use http_body::{Body, Frame};
 
 use super::injection::{Damaged, Running};
 use super::session::Bound;
@@ -15,6 +19,8 @@ pub(in crate::http) struct Demands {
     pub(in crate::http) bound: Option<Bound>,
     /// How long its body may be, in bytes.
     pub(in crate::http) body_most: Option<u32>,
+    /// What was read of its body.
+    pub(in crate::http) held: VecDeque<Frame<Bytes>>,
 }
 
 /// What filters leave to be done with the answer, and on the way to it.
@@ -24,6 +30,8 @@ pub(in crate::http) struct Passage {
     pub(in crate::http) demands: Option<Box<Demands>>,
     /// Headers that take the place of the answer's own.
     pub(super) headers: HeaderMap,
+    /// Changes of the answer's headers.
+    pub(super) changes: HeaderChanges,
     /// What filters learned of the request.
     pub(super) metadata: Metadata,
     /// At most so many bytes a second.
@@ -40,6 +48,8 @@ impl Passage {
         for (name, value) in &self.headers {
             response.headers_mut().insert(name, value.clone());
         }
+        self.changes
+            .apply(response.headers_mut(), |_, _| String::new());
         let is_damaged = self.pace.is_some() || self.is_cut;
         if !is_damaged || response.body().is_end_stream() {
             return response;

@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::listeners::network;
 use super::routes::{changes, header};
+use super::services::{check, check_settings};
 use super::tokens::tokens;
 use super::*;
 
@@ -294,9 +295,10 @@ fn filter(cors: BoxedStrategy<Cors>) -> impl Strategy<Value = Filter> {
 }
 
 pub(super) fn filters() -> BoxedStrategy<Vec<HttpFilter>> {
-    // What is allowed to other origins stands with routes, and tokens do not.
+    // What is allowed to other origins stands with routes, and neither tokens nor services do.
     let filter = prop_oneof![
         4 => filter(Just(Cors::default()).boxed()).boxed(),
+        1 => check().prop_map(|own| Filter::Check(Arc::new(own))).boxed(),
         1 => tokens().prop_map(|own| Filter::Tokens(Arc::new(own))).boxed(),
     ];
     let own = (filter, any::<bool>());
@@ -318,6 +320,7 @@ pub(super) fn overrides() -> BoxedStrategy<Overrides> {
     let own = prop_oneof![
         Just(Override::Disabled),
         name().prop_map(Override::Requires),
+        check_settings().prop_map(|own| Override::Checks(Arc::new(own))),
         filter(cors().boxed()).prop_map(Override::Other),
     ];
     proptest::collection::btree_map(name(), own, 0..2).boxed()

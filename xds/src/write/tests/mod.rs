@@ -5,6 +5,7 @@ mod filters;
 mod listeners;
 mod observed;
 mod routes;
+mod services;
 mod tls;
 mod tokens;
 

@@ -2,7 +2,6 @@
 
 mod keys;
 mod known;
-mod places;
 mod signature;
 
 use std::cell::RefCell;
@@ -20,6 +19,7 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use serde_json::Value;
 
+use super::places::{self, Place};
 use super::{Asking, Passage, Stopped};
 use crate::clock::since_1970;
 use crate::core::Core;
@@ -27,10 +27,8 @@ use crate::http::{respond, service};
 use crate::metrics::HttpFigures;
 use keys::{Current, Remote};
 use known::{Good, Known};
-use places::Place;
 
 pub(crate) use keys::KeySets;
-pub(in crate::http) use places::hide;
 
 /// How much of a path callers are told again, in bytes.
 const LONGEST_PATH: usize = 256;

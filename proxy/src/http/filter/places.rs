@@ -65,14 +65,7 @@ impl Place {
                 request.headers_mut().remove(name);
             }
             Self::Parameter(name) => {
-                let changed = with_query(request.uri(), |parts| {
-                    parts.retain(|part| !is_named(part, name));
-                });
-                if let Some(target) = changed
-                    && let Some(uri) = at(request.uri(), &target)
-                {
-                    *request.uri_mut() = uri;
-                }
+                change_query(request, |parts| parts.retain(|part| !is_named(part, name)));
             }
             Self::Cookie => {}
         }
@@ -84,15 +77,24 @@ fn is_named(part: &str, name: &str) -> bool {
     part.split_once('=').map_or(part, |(own, _)| own) == name
 }
 
-/// The path with its query changed; nothing where there is no query.
-fn with_query(uri: &Uri, change: impl FnOnce(&mut Vec<String>)) -> Option<String> {
-    let mut parts: Vec<String> = uri.query()?.split('&').map(str::to_owned).collect();
+/// Changes the parameters of a query; what makes no query changes nothing.
+pub(super) fn change_query<B>(request: &mut Request<B>, change: impl FnOnce(&mut Vec<String>)) {
+    let target = with_query(request.uri(), change);
+    if let Some(uri) = at(request.uri(), &target) {
+        *request.uri_mut() = uri;
+    }
+}
+
+/// The path with its query changed.
+fn with_query(uri: &Uri, change: impl FnOnce(&mut Vec<String>)) -> String {
+    let query = uri.query().into_iter().flat_map(|query| query.split('&'));
+    let mut parts: Vec<String> = query.map(str::to_owned).collect();
     change(&mut parts);
     let path = uri.path();
-    Some(match parts.is_empty() {
+    match parts.is_empty() {
         true => path.to_owned(),
         false => format!("{path}?{}", parts.join("&")),
-    })
+    }
 }
 
 /// The same with another path and query.
@@ -118,16 +120,17 @@ pub(in crate::http) fn hide<B>(filters: &[HttpFilter], request: &mut Request<B>)
             parameters.extend(provider.places.parameters.iter().map(String::as_str));
         }
     }
-    if parameters.is_empty() {
+    if parameters.is_empty() || request.uri().query().is_none() {
         return None;
     }
-    with_query(request.uri(), |parts| {
+    let shown = with_query(request.uri(), |parts| {
         for part in parts {
             if let Some(name) = parameters.iter().find(|name| is_named(part, name)) {
                 *part = format!("{name}={REDACTED}");
             }
         }
-    })
+    });
+    Some(shown)
 }
 
 #[cfg(test)]
