@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::balance::Balancing;
 use crate::breaker::BreakerSettings;
+use crate::egress::Egress;
 use crate::limits::Limits;
 use crate::tls::ClientTls;
 
@@ -79,6 +80,8 @@ pub enum Discovery {
     LogicalDns(Arc<Endpoints>),
     /// The address that the caller wanted to reach.
     OriginalDestination(Original),
+    /// The host that the request names.
+    Named(Arc<Egress>),
 }
 
 /// How the address is found that a caller wanted to reach, and how long it is remembered.

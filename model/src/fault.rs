@@ -23,6 +23,10 @@ pub enum Fault {
     ConnectionRefused,
     /// The endpoint did not take the connection in time.
     ConnectionTimeout,
+    /// The name of the endpoint could not be looked up, or there is none.
+    NameUnknown,
+    /// The name of the endpoint leads where requests may not go.
+    AddressRefused,
     /// The connection ended before the answer.
     ConnectionTerminated,
     /// The certificate of the endpoint is not to be trusted, or it refused ours.
@@ -73,9 +77,11 @@ pub enum Fault {
 
 impl Fault {
     /// All faults.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::ConnectionRefused,
         Self::ConnectionTimeout,
+        Self::NameUnknown,
+        Self::AddressRefused,
         Self::ConnectionTerminated,
         Self::TlsFailed,
         Self::ResponseTimeout,
@@ -107,6 +113,8 @@ impl Fault {
         match self {
             Self::ConnectionRefused => "connection_refused",
             Self::ConnectionTimeout => "connection_timeout",
+            Self::NameUnknown => "dns_error",
+            Self::AddressRefused => "destination_ip_prohibited",
             Self::ConnectionTerminated => "connection_terminated",
             Self::TlsFailed => "tls_protocol_error",
             Self::ResponseTimeout => "http_response_timeout",
@@ -140,6 +148,8 @@ impl Fault {
             Self::ConnectionRefused | Self::ConnectionTimeout | Self::TlsFailed => {
                 Flag::UpstreamConnection
             }
+            Self::NameUnknown => Flag::NameUnknown,
+            Self::AddressRefused => Flag::UpstreamConnection,
             Self::ConnectionTerminated => Flag::UpstreamTerminated,
             Self::ResponseTimeout | Self::DeadlineExceeded => Flag::UpstreamTimeout,
             Self::ProtocolError => Flag::UpstreamProtocol,
@@ -164,6 +174,7 @@ impl Fault {
     pub fn status(self) -> StatusCode {
         match self {
             Self::ConnectionRefused
+            | Self::NameUnknown
             | Self::ConnectionTerminated
             | Self::TlsFailed
             | Self::NoEndpoint
@@ -178,7 +189,7 @@ impl Fault {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::ProtocolError => StatusCode::BAD_GATEWAY,
+            Self::ProtocolError | Self::AddressRefused => StatusCode::BAD_GATEWAY,
             Self::RouteNotFound => StatusCode::NOT_FOUND,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::RequestInvalid | Self::RequestCancelled => StatusCode::BAD_REQUEST,
@@ -236,7 +247,7 @@ impl Fault {
     pub fn is_before_request(self) -> bool {
         matches!(
             self,
-            Self::ConnectionRefused | Self::ConnectionTimeout | Self::TlsFailed
+            Self::ConnectionRefused | Self::NameUnknown | Self::ConnectionTimeout | Self::TlsFailed
         )
     }
 }

@@ -15,6 +15,7 @@
 //! - [`class`], [`retry`], [`hedge`], [`budget`], [`deadline`]: what an answer means, and whether and how long to try.
 //! - [`mod@format`]: texts made from what is known of a request; [`log`]: access logs made of them.
 //! - [`edge`]: what endpoints are told of callers. [`trace`]: the traces that requests belong to.
+//! - [`egress`]: ways out to whoever a request names.
 //! - [`tap`]: which requests somebody watches live.
 //! - [`filter`]: what is done with a request on its way: authorization, rate limits, faults on purpose, CORS.
 //! - [`warm`]: what is used until the next is ready. [`share`]: choice by weight. [`identity`]: names of workloads.
@@ -27,6 +28,7 @@ pub mod class;
 pub mod cluster;
 pub mod deadline;
 pub mod edge;
+pub mod egress;
 pub mod fault;
 pub mod filter;
 pub mod format;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::cluster::Address;
 use crate::edge::Edge;
+use crate::egress::NameCache;
 use crate::filter::{Authorization, HttpFilter};
 use crate::log::AccessLog;
 use crate::route::RouteTable;
@@ -275,12 +276,23 @@ pub struct Tcp {
     pub name: String,
     /// The clusters and their shares.
     pub clusters: Vec<(Arc<str>, u32)>,
+    /// Whether they go to the host of the name asked for in TLS.
+    pub by_server_name: Option<Box<ByServerName>>,
     /// How long without a byte.
     pub idle: Option<Duration>,
     /// Whether the bytes travel inside HTTP/2 CONNECT to this authority.
     pub tunnel: Option<String>,
     /// Logs of its connections.
     pub logs: Vec<AccessLog>,
+}
+
+/// Bytes that go to the host of the name asked for in TLS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ByServerName {
+    /// How names are looked up and remembered, as the cluster has it too.
+    pub cache: NameCache,
+    /// The port.
+    pub port: u16,
 }
 
 impl Chain {
@@ -393,6 +405,7 @@ mod tests {
 
     fn chain(name: &str, matches: ChainMatch) -> Chain {
         let tcp = Tcp {
+            by_server_name: None,
             name: String::new(),
             clusters: vec![],
             idle: None,

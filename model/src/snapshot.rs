@@ -55,7 +55,7 @@ impl Snapshot {
             | Discovery::StrictDns(endpoints)
             | Discovery::LogicalDns(endpoints) => Some(Arc::clone(endpoints)),
             Discovery::Eds(name) => self.endpoints.get(name).cloned(),
-            Discovery::OriginalDestination(_) => None,
+            Discovery::OriginalDestination(_) | Discovery::Named(_) => None,
         }
     }
 

@@ -47,6 +47,8 @@ impl std::fmt::Debug for Secret {
 pub struct Trust {
     /// Roots in PEM that are trusted for any name; several during a rotation.
     pub roots: Vec<u8>,
+    /// Whether those are the system's.
+    pub is_system: bool,
     /// Roots in PEM by the trust domain they may speak for.
     pub domains: Vec<(String, Vec<u8>)>,
     /// Names of which a peer has to have one; any, when there is none here.
@@ -135,6 +137,8 @@ pub struct ClientTls {
     pub common: TlsCommon,
     /// The name asked for.
     pub server_name: Option<String>,
+    /// Whether the name asked for is the endpoint's own, which its certificate has to have.
+    pub follows_host: bool,
 }
 
 /// Who is at the other end of a connection.

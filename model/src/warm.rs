@@ -88,6 +88,7 @@ mod tests {
                 tls: None,
                 access: Vec::new(),
                 handler: Handler::Tcp(Arc::new(Tcp {
+                    by_server_name: None,
                     name: "tcp".to_owned(),
                     clusters: vec![(cluster.into(), 1)],
                     idle: None,

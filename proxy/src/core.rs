@@ -21,6 +21,7 @@ use crate::metrics::{Figures, LATENCY_BOUNDS, ProcessFigures, RouteFigures};
 use crate::overload::Pressure;
 use crate::tap::Taps;
 use crate::trace::Spans;
+use crate::upkeep::Hosts;
 use crate::upstream::{Budget, Upstream};
 use crate::worker::Ask;
 
@@ -43,6 +44,8 @@ pub struct Shared {
     pub spans: Spans,
     /// Who watches live requests.
     pub taps: Arc<Taps>,
+    /// Where names are asked for that requests bring along.
+    pub(crate) hosts: Hosts,
     /// The buckets of rate limits.
     pub(crate) limiters: Limiters,
     /// The keys of tokens.
@@ -77,6 +80,7 @@ impl Shared {
             logs: Logs::default(),
             spans: Spans::default(),
             taps: Arc::default(),
+            hosts: Hosts::default(),
             limiters: Limiters::default(),
             key_sets: KeySets::default(),
             active_faults: AtomicU32::new(0),

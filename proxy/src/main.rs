@@ -233,6 +233,7 @@ fn start(run: &Run) -> Result<()> {
             has_ended.subscribe(),
         );
         let pushed = tokio::spawn(pushed);
+        tokio::spawn(upkeep::look_up(Arc::clone(&shared)));
         tokio::spawn(upkeep::run(Arc::clone(&shared), given, live));
         tokio::spawn(config::watch(
             run.config.clone(),

@@ -180,6 +180,7 @@ async fn tls_passes_through_by_the_name_it_asks_for() {
     });
     let chain = |name: &str| {
         let tcp = fairlead_model::listener::Tcp {
+            by_server_name: None,
             name: name.to_owned(),
             clusters: vec![(name.into(), 1)],
             idle: None,
@@ -200,6 +201,7 @@ async fn tls_passes_through_by_the_name_it_asks_for() {
     .await;
     for name in ["left", "right"] {
         let tls = fairlead_model::tls::ClientTls {
+            follows_host: false,
             common: support::certificates::common(
                 None,
                 Some(authority.trust(&[], &[])),

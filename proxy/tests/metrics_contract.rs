@@ -109,6 +109,22 @@ fn socket(address: SocketAddr) -> Value {
     json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
 }
 
+/// A cluster whose endpoints are named by requests.
+fn named() -> Value {
+    json!({
+        "name": "out",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {"name": "named", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
+            "dns_cache_config": {"name": "names", "dns_lookup_family": "V4_ONLY"},
+        }},
+        "metadata": {"typed_filter_metadata": {"fairlead.mesh.v1": {
+            "@type": "type.googleapis.com/fairlead.mesh.v1.EgressOptions",
+            "allowed_ranges": [{"address_prefix": "127.0.0.0", "prefix_len": 8}],
+        }}},
+    })
+}
+
 #[tokio::test]
 async fn the_numbers_are_those_that_are_promised() {
     const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters";
@@ -117,7 +133,7 @@ async fn the_numbers_are_those_that_are_promised() {
     let proxy = Program::ours("contract", &json!({
         "admin": {"address": socket(free())},
         "static_resources": {
-            "clusters": [{
+            "clusters": [named(), {
                 "name": "up",
                 "type": "STATIC",
                 "load_assignment": {"cluster_name": "up", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket(endpoint.address)}}]}]},
@@ -128,18 +144,21 @@ async fn the_numbers_are_those_that_are_promised() {
                 "filter_chains": [{"filters": [{"name": "http", "typed_config": {
                     "@type": format!("{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"),
                     "stat_prefix": "in",
-                    "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "up"}}]}]},
+                    "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/out"}, "route": {"cluster": "out"}}, {"match": {"prefix": "/"}, "route": {"cluster": "up"}}]}]},
                     "http_filters": [{"name": "router", "typed_config": {"@type": format!("{FILTERS}.http.router.v3.Router")}}],
                 }}]}],
             }],
         },
     }))
     .await;
-    let mut stream = TcpStream::connect(listen).await.expect("a proxy");
-    let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
-    stream.write_all(request).await.expect("to send");
-    let answer = support::drain(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let host = format!("localhost:{}", endpoint.address.port());
+    for (path, host) in [("/", "a"), ("/out", host.as_str())] {
+        let mut stream = TcpStream::connect(listen).await.expect("a proxy");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("to send");
+        let answer = support::drain(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
 
     let (_, text) = proxy.get("/stats/prometheus").await.expect("an answer");
     let (shown, promised) = (shown(&text), promised());

@@ -10,7 +10,7 @@ use fairlead_model::cluster::{
 use fairlead_model::limits::Limits;
 
 use crate::field::{Field, Fields, Result};
-use crate::{ReadFile, balancing, endpoint, health, names, tls};
+use crate::{ReadFile, balancing, egress, endpoint, health, names, tls};
 
 /// What sends a PROXY header before what it carries.
 pub(crate) const PROXY_HEADER: &str =
@@ -38,7 +38,10 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Cluster> {
     if let Some(timeout) = fields.duration("connect_timeout")? {
         cluster.connect_timeout = timeout;
     }
-    let is_original = matches!(cluster.discovery, Discovery::OriginalDestination(_));
+    let is_original = matches!(
+        cluster.discovery,
+        Discovery::OriginalDestination(_) | Discovery::Named(_)
+    );
     cluster.balancing = balancing::read(&fields, is_original)?;
     if let Some(limits) = fields.get("circuit_breakers") {
         cluster.limits = self::limits(&limits)?;
@@ -56,6 +59,7 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Cluster> {
     if let Some((kind, context)) = fields.extension("transport_socket", &SOCKETS)? {
         transport(&kind, &context, &mut cluster, files)?;
     }
+    follow_hosts(&fields, &mut cluster)?;
     fields.ignore(&[
         "alt_stat_name",
         "metadata",
@@ -65,6 +69,26 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Cluster> {
     ]);
     fields.finish()?;
     Ok(cluster)
+}
+
+/// Where requests name the endpoints, the name asked for in TLS is the host's, and nowhere else.
+fn follow_hosts(fields: &Fields<'_>, cluster: &mut Cluster) -> Result<()> {
+    let is_named = matches!(cluster.discovery, Discovery::Named(_));
+    match &mut cluster.tls {
+        Some(tls) if is_named && tls.server_name.is_some() => Err(fields.error_at(
+            "transport_socket",
+            "sni: the host that a request names is asked for; none is expected",
+        )),
+        Some(tls) if tls.follows_host && !is_named => Err(fields.error_at(
+            "transport_socket",
+            "auto_host_sni: only a cluster of dynamic_forward_proxy is supported",
+        )),
+        Some(tls) => {
+            tls.follows_host = is_named;
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 /// What carries connections: plain text, TLS, or either of them after a PROXY header.
@@ -110,6 +134,9 @@ fn discovery(fields: &Fields<'_>, name: &Arc<str>) -> Result<Discovery> {
         Original,
         LogicalDns,
         Eds,
+    }
+    if let Some(own) = fields.get("cluster_type") {
+        return egress::cluster(fields, &own);
     }
     let kind = match fields.get("type") {
         None => Kind::Static,
@@ -290,6 +317,20 @@ fn protocol(field: &Field<'_>, cluster: &mut Cluster) -> Result<()> {
             .transpose()?
             .filter(|most| *most > 0);
         common.finish()?;
+    }
+    if matches!(cluster.discovery, Discovery::Named(_))
+        && let Some(own) = fields.get("upstream_http_protocol_options")
+    {
+        let own = own.fields()?;
+        for name in ["auto_sni", "auto_san_validation"] {
+            if !own.need(name)?.flag()? {
+                return Err(own.error_at(
+                    name,
+                    "true is expected; a host that nobody verifies is not supported",
+                ));
+            }
+        }
+        own.finish()?;
     }
     fields.finish()
 }

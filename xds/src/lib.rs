@@ -14,6 +14,7 @@ mod bootstrap;
 mod cluster;
 mod dynamic;
 mod edge;
+mod egress;
 mod endpoint;
 mod field;
 mod filter;

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::field::{Field, Fields, Result};
 use crate::filter::{self, NETWORK_RBAC};
-use crate::{ReadFile, access_log, endpoint, http_manager, tls};
+use crate::{ReadFile, access_log, egress, endpoint, http_manager, tls};
 
 /// The HTTP connection manager.
 pub(crate) const MANAGER: &str =
@@ -115,6 +115,13 @@ fn chain(
     let Some((last, others)) = list.split_last() else {
         return Err(filters.error("no filter; an HttpConnectionManager or a TcpProxy is required"));
     };
+    let (by_server_name, others) = match (others.split_last(), typed(last, &[TCP])) {
+        (Some((own, rest)), Ok(_)) if typed(own, &[egress::SNI]).is_ok() => {
+            let own = egress::of_connection(&typed(own, &[egress::SNI])?.1)?;
+            (Some(Box::new(own)), rest)
+        }
+        _ => (None, others),
+    };
     let access = others
         .iter()
         .map(|own| {
@@ -131,7 +138,10 @@ fn chain(
         }
         Handler::Http(Arc::new(http))
     } else {
-        Handler::Tcp(Arc::new(tcp(&config)?))
+        Handler::Tcp(Arc::new(Tcp {
+            by_server_name,
+            ..tcp(&config)?
+        }))
     };
     fields.ignore(&["transport_socket_connect_timeout", "metadata"]);
     fields.finish()?;
@@ -238,6 +248,7 @@ fn tcp(field: &Field<'_>) -> Result<Tcp> {
     let tcp = Tcp {
         name: fields.text("stat_prefix")?.to_owned(),
         clusters,
+        by_server_name: None,
         idle: fields
             .duration("idle_timeout")?
             .or(Some(Duration::from_secs(3600)))

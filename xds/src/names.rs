@@ -26,6 +26,12 @@ pub(crate) fn read(fields: &Fields<'_>) -> Result<NameLookup> {
         respects_ttl: fields.flag("respect_dns_ttl")?,
         ..NameLookup::default()
     };
+    into(fields, &mut names)?;
+    Ok(names)
+}
+
+/// Reads what clusters and caches of names have in common.
+pub(crate) fn into(fields: &Fields<'_>, names: &mut NameLookup) -> Result<()> {
     if let Some(refresh) = fields.get("dns_refresh_rate") {
         names.refresh = refresh.duration()?;
         if names.refresh < Duration::from_millis(1) {
@@ -49,7 +55,7 @@ pub(crate) fn read(fields: &Fields<'_>) -> Result<NameLookup> {
         config.ignore(&["use_resolvers_as_fallback", "filter_unroutable_families"]);
         config.finish()?;
     }
-    Ok(names)
+    Ok(())
 }
 
 /// A `RefreshRate`: the first pause, and the longest, which is ten times that where nothing is said.

@@ -17,27 +17,33 @@ use crate::route;
 pub(crate) const KEY: &str = "fairlead.mesh.v1";
 /// The options of a route.
 pub(crate) const ROUTE: &str = "fairlead.mesh.v1.RouteOptions";
+/// The options of a cluster whose endpoints are named by requests.
+pub(crate) const EGRESS: &str = "fairlead.mesh.v1.EgressOptions";
 /// Our own peak EWMA.
 pub(crate) const PEAK_EWMA: &str = "fairlead.mesh.v1.PeakEwma";
 
 /// The shortest delay where nothing is said (Finagle's).
 const LEAST_DELAY: Duration = Duration::from_millis(1);
 
-/// Reads the options of a route from its metadata into what it forwards.
-pub(crate) fn route(fields: &Fields<'_>, forward: &mut Forward) -> Result<()> {
+/// Our own message in the metadata of a resource, which has to be of this type.
+pub(crate) fn own<'a>(fields: &Fields<'a>, kind: &str) -> Result<Option<Fields<'a>>> {
     let Some(metadata) = fields.get("metadata") else {
-        return Ok(());
+        return Ok(None);
     };
     let metadata = metadata.fields()?;
     metadata.ignore(&["filter_metadata"]);
-    let Some(typed) = metadata.get("typed_filter_metadata") else {
-        return metadata.finish();
-    };
+    let typed = metadata.get("typed_filter_metadata");
     metadata.finish()?;
-    let Some(own) = typed.fields()?.get(KEY) else {
+    let own = typed.map(|own| own.fields()).transpose()?;
+    let own = own.and_then(|own| own.get(KEY));
+    own.map(|own| own.typed(&[kind])?.1.fields()).transpose()
+}
+
+/// Reads the options of a route from its metadata into what it forwards.
+pub(crate) fn route(fields: &Fields<'_>, forward: &mut Forward) -> Result<()> {
+    let Some(own) = self::own(fields, ROUTE)? else {
         return Ok(());
     };
-    let own = own.typed(&[ROUTE])?.1.fields()?;
     forward.classes.rules = own
         .list("response_classes")?
         .iter()

@@ -23,6 +23,14 @@ pub(crate) const DOWNSTREAM: &str =
 pub(crate) const SPIFFE: &str =
     "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig";
 
+/// Where systems keep whom they trust: Debian and Alpine, Fedora, OpenSUSE, and what OpenSSL has.
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
 /// A `DownstreamTlsContext`.
 pub(crate) fn server(field: &Field<'_>, read: ReadFile<'_>) -> Result<ServerTls> {
     let fields = field.fields()?;
@@ -52,7 +60,11 @@ pub(crate) fn client(field: &Field<'_>, read: ReadFile<'_>) -> Result<ClientTls>
     let tls = ClientTls {
         common: common(&fields.need("common_tls_context")?, read)?,
         server_name: (!name.is_empty()).then(|| name.to_owned()),
+        follows_host: fields.flag("auto_host_sni")?,
     };
+    if fields.flag("auto_sni_san_validation")? != tls.follows_host {
+        return Err(field.error("auto_host_sni and auto_sni_san_validation are expected together; a host that nobody verifies is not supported"));
+    }
     fields.ignore(&["allow_renegotiation", "max_session_keys"]);
     fields.finish()?;
     if tls.common.trust.is_none() {
@@ -148,9 +160,13 @@ fn certificate(field: &Field<'_>, read: ReadFile<'_>) -> Result<Certificate> {
 fn trust(field: &Field<'_>, read: ReadFile<'_>) -> Result<Trust> {
     let fields = field.fields()?;
     let names = names(&fields)?;
-    let roots = match fields.get("trusted_ca") {
-        Some(roots) => data(&roots, read)?,
-        None => Vec::new(),
+    let (roots, is_system) = match (fields.get("trusted_ca"), fields.get("system_root_certs")) {
+        (Some(roots), None) => (data(&roots, read)?, false),
+        (None, Some(own)) => (system_roots(&own, read)?, true),
+        (None, None) => (Vec::new(), false),
+        (Some(_), Some(own)) => {
+            return Err(own.error("either trusted_ca or system_root_certs is expected"));
+        }
     };
     let mut domains = Vec::new();
     if let Some(validator) = fields.extension("custom_validator_config", &[SPIFFE])? {
@@ -165,14 +181,24 @@ fn trust(field: &Field<'_>, read: ReadFile<'_>) -> Result<Trust> {
     }
     fields.ignore(&["watched_directory"]);
     fields.finish()?;
-    if roots.is_empty() && domains.is_empty() {
+    if roots.is_empty() && domains.is_empty() && !is_system {
         return Err(field.error("trusted_ca is required"));
     }
     Ok(Trust {
         roots,
+        is_system,
         domains,
         names,
     })
+}
+
+/// Whom the system trusts.
+fn system_roots(field: &Field<'_>, read: ReadFile<'_>) -> Result<Vec<u8>> {
+    field.fields()?.finish()?;
+    let mut found = SYSTEM_ROOTS.iter().map(Path::new);
+    found
+        .find_map(|path| read(path).ok())
+        .ok_or_else(|| field.error(format!("none of {} can be read", SYSTEM_ROOTS.join(", "))))
 }
 
 fn names(fields: &Fields<'_>) -> Result<Vec<NameMatch>> {

@@ -16,6 +16,8 @@ mod token;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::egress::NameCache;
+
 pub use authorization::{
     Asked, Authorization, Condition, Effect, Policy, PolicyError, Pseudo, Rules, Verdict,
 };
@@ -62,6 +64,8 @@ pub enum Filter {
     Check(Arc<Check>),
     /// It finds out who asks.
     Tokens(Arc<Tokens>),
+    /// It says how the hosts of requests are looked up that go out to them; their cluster does so.
+    Names(Arc<NameCache>),
 }
 
 /// What a host or a route says of a filter.

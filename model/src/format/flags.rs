@@ -41,11 +41,13 @@ pub enum Flag {
     DelayInjected,
     /// It was answered on purpose.
     FaultInjected,
+    /// The endpoint's name could not be looked up.
+    NameUnknown,
 }
 
 impl Flag {
     /// All, in the order they are written.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NoHealthyUpstream,
         Self::UpstreamConnection,
         Self::UpstreamOverflow,
@@ -64,6 +66,7 @@ impl Flag {
         Self::RateLimited,
         Self::DelayInjected,
         Self::FaultInjected,
+        Self::NameUnknown,
     ];
 
     /// Its letters.
@@ -88,6 +91,7 @@ impl Flag {
             Self::RateLimited => "RL",
             Self::DelayInjected => "DI",
             Self::FaultInjected => "FI",
+            Self::NameUnknown => "DF",
         }
     }
 

@@ -99,6 +99,7 @@ pub(super) fn check_alone(alone: &Snapshot) -> Result<(), BrokenTls> {
             Secret::Trust(_) => {
                 common.trust = Some(source);
                 let tls = ClientTls {
+                    follows_host: false,
                     common,
                     server_name: None,
                 };

@@ -253,7 +253,7 @@ impl Call {
                 hash: target.hash,
                 subset: &forward.subset,
                 tried: &target.tried,
-                at: target.at,
+                at: target.at.as_ref(),
                 bound: self.bound(),
             };
             let picked = target

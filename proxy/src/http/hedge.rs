@@ -229,7 +229,7 @@ impl Call {
                 hash: target.hash,
                 cookies: target.cookies.clone(),
                 tried: target.tried.clone(),
-                at: target.at,
+                at: target.at.clone(),
                 running: None,
                 retrying: None,
             }),

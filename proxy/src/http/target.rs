@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fairlead_model::balance::EndpointKey;
+use fairlead_model::cluster::Address;
 use fairlead_model::fault::Fault;
 use fairlead_model::listener::HttpTimeouts;
 use fairlead_model::retry::RetryPolicy;
@@ -20,7 +21,7 @@ use super::attempt::Try;
 use super::forward::Call;
 use crate::body::Mind;
 use crate::limit::{Flow, Limit, Reached, Terms};
-use crate::upstream::{Held, Upstream};
+use crate::upstream::{Asked, Held, Upstream};
 
 /// Where a call goes.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub(super) struct Target {
     pub(super) cookies: Vec<HeaderValue>,
     pub(super) tried: Vec<EndpointKey>,
     /// The endpoint, where that is what the caller wanted to reach.
-    pub(super) at: Option<std::net::SocketAddr>,
+    pub(super) at: Option<Address>,
     pub(super) running: Option<Held>,
     pub(super) retrying: Option<Held>,
 }
@@ -144,8 +145,12 @@ impl Call {
             record: self.record.as_ref(),
         };
         changes.make(head, &mut self.host)?;
-        let wanted = upstream.original();
-        let at = wanted.and_then(|own| own.address(Some(&head.headers), self.original));
+        let at = upstream.wanted(&Asked {
+            headers: Some(&head.headers),
+            original: self.original,
+            host: self.host.to_str().ok(),
+            port: None,
+        });
         self.target = Some(Target {
             cluster,
             upstream,

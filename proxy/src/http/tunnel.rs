@@ -31,7 +31,7 @@ use super::service::Connection;
 use crate::body::Outgoing;
 use crate::core::Core;
 use crate::tcp;
-use crate::upstream::{Held, Lease, Pool, Received, Stream, Tunnel, Upstream, judged};
+use crate::upstream::{Asked, Held, Lease, Pool, Received, Stream, Tunnel, Upstream, judged};
 
 /// What is added to a WebSocket's key before it is hashed (RFC 6455 1.3).
 const WEBSOCKET_SALT: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -207,10 +207,15 @@ async fn endpoint<'a>(
     let cluster = forward.clusters.get(cluster).ok_or(Fault::Internal)?;
     let upstream = core.upstream(&cluster.name).ok_or(Fault::UnknownCluster)?;
     let held = upstream.room().ok_or(Fault::LimitReached)?;
-    let original = upstream.original();
+    let at = upstream.wanted(&Asked {
+        headers: Some(headers),
+        original: asked.connection.original,
+        host: asked.host.to_str().ok(),
+        port: None,
+    });
     let wanted = fairlead_model::balance::Wanted {
         hash,
-        at: original.and_then(|own| own.address(Some(headers), asked.connection.original)),
+        at: at.as_ref(),
         subset: &forward.subset,
         ..Default::default()
     };

@@ -395,6 +395,51 @@ figures! {
 }
 
 figures! {
+    /// Of names that requests bring along, by the name of their cache.
+    NameFigures "envoy_dns_cache" ["envoy_dns_cache_name"] {
+        counters {
+            /// Names that were asked for.
+            dns_query_attempt,
+            /// Answers with an address.
+            dns_query_success,
+            /// Questions without an answer, or with one that there is no address.
+            dns_query_failure,
+            /// Names that are remembered.
+            host_added,
+            /// Names that were forgotten.
+            host_removed,
+            /// Names for which there was no room.
+            host_overflow,
+            /// Answers with other addresses than the one before.
+            host_address_changed,
+        }
+        gauges {
+            /// Names.
+            num_hosts,
+        }
+        statuses {}
+        histograms {}
+    }
+}
+
+figures! {
+    /// Of what goes out to one host, once it was reached.
+    DestinationFigures "fairlead_destination" ["cluster", "destination"] {
+        counters {
+            /// Connections made.
+            connections,
+            /// Connections that could not be made.
+            connections_failed,
+            /// Requests sent, every try counted, and connections that carry no HTTP.
+            requests,
+        }
+        gauges {}
+        statuses {}
+        histograms {}
+    }
+}
+
+figures! {
     /// Of the process itself.
     ProcessFigures "fairlead_process" ["component"] {
         counters {

@@ -12,7 +12,8 @@ mod text;
 
 pub use cell::{Counter, Gauge, Histogram};
 pub use families::{
-    ClusterFigures, HttpFigures, ListenerFigures, ProcessFigures, RouteFigures, StatusCounters,
+    ClusterFigures, DestinationFigures, HttpFigures, ListenerFigures, NameFigures, ProcessFigures,
+    RouteFigures, StatusCounters,
 };
 pub use prometheus::prometheus;
 pub use push::push;
@@ -57,6 +58,8 @@ pub struct Figures {
     https: Family<HttpFigures>,
     listeners: Family<ListenerFigures>,
     routes: Family<RouteFigures>,
+    names: Family<NameFigures>,
+    destinations: Family<DestinationFigures>,
     process: Family<ProcessFigures>,
 }
 
@@ -85,6 +88,8 @@ impl Figures {
             https: Mutex::default(),
             listeners: Mutex::default(),
             routes: Mutex::default(),
+            names: Mutex::default(),
+            destinations: Mutex::default(),
             process: Mutex::default(),
         }
     }
@@ -115,6 +120,16 @@ impl Figures {
     /// A shard for what a route sends to a cluster.
     pub fn route(&self, route: &str, cluster: &str) -> Arc<RouteFigures> {
         self.shard(&self.routes, &format!("{route}\n{cluster}"))
+    }
+
+    /// A shard for a cache of names.
+    pub fn names(&self, cache: &str) -> Arc<NameFigures> {
+        self.shard(&self.names, cache)
+    }
+
+    /// A shard for what goes out to a host through a cluster.
+    pub fn destination(&self, cluster: &str, host: &str) -> Arc<DestinationFigures> {
+        self.shard(&self.destinations, &format!("{cluster}\n{host}"))
     }
 
     /// A shard for the process itself.

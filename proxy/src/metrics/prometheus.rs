@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use super::Figures;
 use super::families::{
-    ClusterFigures, Contract, HttpFigures, ListenerFigures, ProcessFigures, RouteFigures,
+    ClusterFigures, Contract, DestinationFigures, HttpFigures, ListenerFigures, NameFigures,
+    ProcessFigures, RouteFigures,
 };
 use super::text::{Stat, spread};
 
@@ -62,6 +63,8 @@ pub fn prometheus(figures: &Figures) -> String {
     family!(out, HttpFigures, &figures.https);
     family!(out, ListenerFigures, &figures.listeners);
     family!(out, RouteFigures, &figures.routes);
+    family!(out, NameFigures, &figures.names);
+    family!(out, DestinationFigures, &figures.destinations);
     family!(out, ProcessFigures, &figures.process);
     out
 }

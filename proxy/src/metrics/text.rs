@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::families::{ClusterFigures, Contract, HttpFigures, ListenerFigures, ProcessFigures};
+use super::families::{
+    ClusterFigures, Contract, HttpFigures, ListenerFigures, NameFigures, ProcessFigures,
+};
 use super::{Figures, Histogram};
 
 /// A number with a name.
@@ -67,6 +69,9 @@ pub fn stats(figures: &Figures) -> BTreeMap<String, Stat> {
     });
     Figures::each(&figures.listeners, |name, shards| {
         sum_up!(all, ListenerFigures, format!("listener.{name}"), shards)
+    });
+    Figures::each(&figures.names, |name, shards| {
+        sum_up!(all, NameFigures, format!("dns_cache.{name}"), shards)
     });
     Figures::each(&figures.process, |name, shards| {
         sum_up!(all, ProcessFigures, name, shards)

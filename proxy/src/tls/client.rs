@@ -25,7 +25,7 @@ pub fn client_config(
     let verifier = Endpoints::new(
         &trust,
         &tls.common.names,
-        !has_names && tls.server_name.is_some(),
+        tls.follows_host || (!has_names && tls.server_name.is_some()),
         Arc::clone(&provider),
     )?;
     let rejected = |error: rustls::Error| TlsError::Rejected {
@@ -41,7 +41,7 @@ pub fn client_config(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = alpn(&tls.common);
-    config.enable_sni = tls.server_name.is_some();
+    config.enable_sni = tls.server_name.is_some() || tls.follows_host;
     if has_names {
         // A resumed session is not verified again, not even after a root was withdrawn.
         config.resumption = Resumption::disabled();

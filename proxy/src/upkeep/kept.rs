@@ -203,8 +203,9 @@ impl Kept {
             if self.checks.contains_key(address) {
                 continue;
             }
-            let connector = connector
-                .get_or_insert_with(|| Arc::new(Connector::new(&self.cluster, self.tls.clone())));
+            let connector = connector.get_or_insert_with(|| {
+                Arc::new(Connector::new(&self.cluster, self.tls.clone(), shared))
+            });
             let kinds = self.cluster.health.len();
             let known = self.checked.entry(address.clone());
             let known = known.or_insert_with(|| vec![Checked::Pending; kinds]);

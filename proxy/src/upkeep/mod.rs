@@ -5,6 +5,7 @@
 //! of this costs nothing.
 
 mod checks;
+mod hosts;
 mod kept;
 mod names;
 
@@ -21,6 +22,9 @@ use tokio::time::Instant;
 use crate::core::Shared;
 use kept::Kept;
 use names::Resolvers;
+
+pub use hosts::look_up;
+pub(crate) use hosts::{Hosts, Unknown};
 
 /// Follows `given` for as long as there is someone who gives, and says in `live` what workers are to use.
 pub async fn run(

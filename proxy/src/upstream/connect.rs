@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_model::cluster::{Address, Cluster, ProxyVersion, UpstreamProtocol};
+use fairlead_model::cluster::{Address, Cluster, Discovery, ProxyVersion, UpstreamProtocol};
+use fairlead_model::egress::{Egress, NameCache};
 use fairlead_model::fault::Fault;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -13,7 +14,11 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::Stream;
+use super::dial::dial;
+use crate::core::Shared;
+use crate::metrics::DestinationFigures;
 use crate::proxy_header;
+use crate::upkeep::Unknown;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +30,20 @@ pub(crate) enum ConnectError {
         address: Address,
         /// The cause.
         source: std::io::Error,
+    },
+    /// The name has no address.
+    #[error("failed to look {name:?} up: {source}")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why.
+        source: Unknown,
+    },
+    /// It leads where nothing may go.
+    #[error("{address} is no address of the public Internet, and not among allowed_ranges")]
+    Inside {
+        /// Where to.
+        address: Address,
     },
     /// It took too long.
     #[error("failed to connect to {address} within {limit:?}")]
@@ -68,6 +87,8 @@ impl ConnectError {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::Refused { .. } => Fault::ConnectionRefused,
+            Self::Name { .. } => Fault::NameUnknown,
+            Self::Inside { .. } => Fault::AddressRefused,
             Self::Late { .. } => Fault::ConnectionTimeout,
             Self::Tls { .. } => Fault::TlsFailed,
             Self::Http { .. } | Self::Http2 { .. } => Fault::ConnectionTerminated,
@@ -81,6 +102,8 @@ impl ConnectError {
     pub(crate) fn reason(&self) -> Option<String> {
         match self {
             Self::Refused { source, .. } | Self::Tls { source, .. } => Some(source.to_string()),
+            Self::Name { source, .. } => Some(source.to_string()),
+            Self::Inside { .. } => Some("address not allowed".to_owned()),
             Self::Late { .. } => Some("connection timeout".to_owned()),
             Self::Http { source, .. } => Some(source.to_string()),
             Self::Http2 { source, .. } => Some(source.to_string()),
@@ -98,6 +121,51 @@ pub(crate) struct Connector {
     tls: Option<Arc<ClientConfig>>,
     server_name: Option<ServerName<'static>>,
     proxy: Option<ProxyVersion>,
+    /// What endpoints are reached by that requests name.
+    way_out: Option<WayOut>,
+}
+
+/// How hosts are reached that requests name.
+#[derive(Debug)]
+struct WayOut {
+    shared: Arc<Shared>,
+    cluster: Arc<str>,
+    settings: Arc<Egress>,
+    cache: Arc<NameCache>,
+}
+
+impl WayOut {
+    /// Reaches a host by one of its addresses that may be reached.
+    async fn reach(&self, address: &Address) -> Result<TcpStream, ConnectError> {
+        let (all, port) = match address {
+            Address::Name(name, port) => {
+                let found = self.shared.hosts.find(&self.cache, name).await;
+                let all = found.map_err(|source| ConnectError::Name {
+                    name: name.clone(),
+                    source,
+                })?;
+                (all, *port)
+            }
+            Address::Socket(socket) => (Arc::from([socket.ip()]), socket.port()),
+            Address::Path(_) => (Arc::from([]), 0),
+        };
+        let allowed: Vec<_> = all
+            .iter()
+            .copied()
+            .filter(|own| self.settings.allows(*own))
+            .collect();
+        if allowed.is_empty() {
+            return Err(ConnectError::Inside {
+                address: address.clone(),
+            });
+        }
+        dial(&allowed, port)
+            .await
+            .map_err(|source| ConnectError::Refused {
+                address: address.clone(),
+                source,
+            })
+    }
 }
 
 /// A connection, and whether ALPN settled HTTP/2.
@@ -107,7 +175,11 @@ pub(crate) struct Connected {
 }
 
 impl Connector {
-    pub(crate) fn new(cluster: &Cluster, tls: Option<Arc<ClientConfig>>) -> Self {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        tls: Option<Arc<ClientConfig>>,
+        shared: &Arc<Shared>,
+    ) -> Self {
         Self {
             timeout: cluster.connect_timeout,
             protocol: cluster.protocol,
@@ -119,7 +191,23 @@ impl Connector {
                 .and_then(|name| ServerName::try_from(name).ok()),
             tls,
             proxy: cluster.proxy_protocol,
+            way_out: match &cluster.discovery {
+                Discovery::Named(own) => Some(WayOut {
+                    shared: Arc::clone(shared),
+                    cluster: Arc::clone(&cluster.name),
+                    settings: Arc::clone(own),
+                    cache: Arc::new(own.cache.clone()),
+                }),
+                _ => None,
+            },
         }
+    }
+
+    /// Figures of a host alone, where requests name hosts.
+    pub(crate) fn destination(&self, address: &Address) -> Option<Arc<DestinationFigures>> {
+        let own = self.way_out.as_ref()?;
+        let figures = &own.shared.figures;
+        Some(figures.destination(&own.cluster, &address.to_string()))
     }
 
     /// Whether its connections are like another's.
@@ -128,6 +216,8 @@ impl Connector {
             && self.requests_per_connection == other.requests_per_connection
             && self.server_name == other.server_name
             && self.proxy == other.proxy
+            && self.way_out.as_ref().map(|own| &own.settings)
+                == other.way_out.as_ref().map(|own| &own.settings)
             && match (&self.tls, &other.tls) {
                 (None, None) => true,
                 (Some(own), Some(others)) => Arc::ptr_eq(own, others),
@@ -161,6 +251,7 @@ impl Connector {
             source,
         };
         let mut stream = match address {
+            _ if let Some(way_out) = &self.way_out => Stream::Tcp(way_out.reach(address).await?),
             Address::Socket(socket) => {
                 Stream::Tcp(TcpStream::connect(socket).await.map_err(refused)?)
             }
@@ -186,6 +277,10 @@ impl Connector {
         };
         let name = match (&self.server_name, address) {
             (Some(name), _) => name.clone(),
+            (None, Address::Name(name, _)) if self.way_out.is_some() => {
+                let name = ServerName::try_from(name.clone());
+                name.map_err(|error| refused(std::io::Error::other(error)))?
+            }
             (None, Address::Socket(socket)) => ServerName::IpAddress(socket.ip().into()),
             (None, _) => ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()),
         };

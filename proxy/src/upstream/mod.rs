@@ -1,6 +1,7 @@
 //! Clusters as one worker uses them: balancing, limits, and connections that are kept.
 
 mod connect;
+mod dial;
 mod h1;
 mod h2;
 mod pool;
@@ -14,14 +15,16 @@ use std::time::Duration;
 
 use fairlead_model::balance::{Balancer, EndpointKey, Finish, NoEndpoint, Wanted};
 use fairlead_model::budget::{BudgetState, RetryBudget};
-use fairlead_model::cluster::{Cluster, Discovery, Endpoints, Original};
+use fairlead_model::cluster::{Address, Cluster, Discovery, Endpoints};
+use fairlead_model::egress;
 use fairlead_model::fault::Fault;
 use fairlead_model::limits::Limits;
 use fairlead_model::{Moment, breaker::Judged};
 use rustls::ClientConfig;
 use tokio::sync::Notify;
 
-use crate::metrics::{ClusterFigures, Figures};
+use crate::core::Shared;
+use crate::metrics::ClusterFigures;
 
 pub(crate) use connect::{ConnectError, Connector};
 pub(crate) use h2::{Received, Tunnel};
@@ -50,6 +53,19 @@ pub(crate) struct Upstream {
 /// The connections of the endpoint that has the place now.
 type Kept = Option<(EndpointKey, Rc<Pool>)>;
 
+/// What says which endpoint a caller wants to reach.
+#[derive(Debug, Default)]
+pub(crate) struct Asked<'a> {
+    /// The request's headers.
+    pub(crate) headers: Option<&'a http::HeaderMap>,
+    /// Where the caller's connection was made to.
+    pub(crate) original: Option<std::net::SocketAddr>,
+    /// The host that the request, or its TLS, names.
+    pub(crate) host: Option<&'a str>,
+    /// The port, where the host names none.
+    pub(crate) port: Option<u16>,
+}
+
 /// What runs at once.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
@@ -63,19 +79,18 @@ impl Upstream {
     pub(crate) fn new(
         settings: Arc<Cluster>,
         tls: Option<Arc<ClientConfig>>,
-        cores: u32,
-        figures: &Figures,
+        shared: &Arc<Shared>,
     ) -> Self {
         Self {
-            limits: Cell::new(settings.limits.share(cores)),
-            connector: RefCell::new(Rc::new(Connector::new(&settings, tls))),
+            limits: Cell::new(settings.limits.share(shared.cores)),
+            connector: RefCell::new(Rc::new(Connector::new(&settings, tls, shared))),
             balancer: RefCell::new(Balancer::new(
                 settings.balancing.clone(),
                 settings.breaker.clone(),
             )),
             pools: RefCell::default(),
             counts: Rc::default(),
-            figures: figures.cluster(&settings.name),
+            figures: shared.figures.cluster(&settings.name),
             came: Notify::new(),
             settings: RefCell::new(settings),
         }
@@ -86,11 +101,11 @@ impl Upstream {
         &self,
         settings: Arc<Cluster>,
         tls: Option<Arc<ClientConfig>>,
-        cores: u32,
+        shared: &Arc<Shared>,
         now: Moment,
     ) {
-        self.limits.set(settings.limits.share(cores));
-        let connector = Connector::new(&settings, tls);
+        self.limits.set(settings.limits.share(shared.cores));
+        let connector = Connector::new(&settings, tls, shared);
         if !connector.is_like(&self.connector.borrow()) {
             *self.connector.borrow_mut() = Rc::new(connector);
             self.pools.borrow_mut().clear();
@@ -141,10 +156,26 @@ impl Upstream {
         Arc::clone(&self.settings.borrow())
     }
 
-    /// How the endpoint is found that a caller wants to reach, where that is how endpoints are found.
-    pub(crate) fn original(&self) -> Option<Original> {
+    /// The endpoint that a caller wants to reach, where that is how endpoints are found.
+    pub(crate) fn wanted(&self, asked: &Asked<'_>) -> Option<Address> {
+        let settings = self.settings.borrow();
+        match &settings.discovery {
+            Discovery::OriginalDestination(own) => own
+                .address(asked.headers, asked.original)
+                .map(Address::Socket),
+            Discovery::Named(_) => {
+                let usual = if settings.tls.is_some() { 443 } else { 80 };
+                egress::destination(asked.host?, asked.port.unwrap_or(usual))
+            }
+            _ => None,
+        }
+    }
+
+    /// After which time an endpoint is forgotten that nobody wants, where endpoints are what callers want to reach.
+    fn forgets(&self) -> Option<Duration> {
         match &self.settings.borrow().discovery {
-            Discovery::OriginalDestination(own) => Some(own.clone()),
+            Discovery::OriginalDestination(own) => Some(own.cleanup),
+            Discovery::Named(own) => Some(own.cache.host_ttl),
             _ => None,
         }
     }
@@ -195,7 +226,7 @@ impl Upstream {
                 .pick(wanted, now, &mut random.borrow_mut());
             match picked {
                 Ok(key) => return Ok((key, self.pool(key))),
-                Err(NoEndpoint::Empty) if !waited && self.original().is_none() => {
+                Err(NoEndpoint::Empty) if !waited && self.forgets().is_none() => {
                     waited = true;
                     if tokio::time::timeout(WAIT_FOR_ENDPOINT, came).await.is_ok() {
                         now = clock.now();
@@ -241,8 +272,8 @@ impl Upstream {
 
     /// Closes connections that nobody used for their time, and forgets those that ended.
     pub(crate) fn sweep(&self, now: Moment) {
-        if let Some(original) = self.original() {
-            let gone = self.balancer.borrow_mut().expire(original.cleanup, now);
+        if let Some(unwanted) = self.forgets() {
+            let gone = self.balancer.borrow_mut().expire(unwanted, now);
             self.forget(gone);
         }
         let idle = self.settings.borrow().idle_timeout;

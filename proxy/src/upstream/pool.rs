@@ -1,6 +1,6 @@
 //! Connections to one endpoint that are kept: HTTP/1.1 one request at a time, HTTP/2 many.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ use super::h2::{self as own_h2, Received, Tunnel};
 use super::waiting::{Pending, Place, Places};
 use crate::body::Outgoing;
 use crate::gather::Gathered;
-use crate::metrics::ClusterFigures;
+use crate::metrics::{ClusterFigures, DestinationFigures};
 
 /// How many streams an HTTP/2 connection carries before another is made.
 const STREAMS: u32 = 100;
@@ -42,6 +42,8 @@ pub(crate) struct Pool {
     counts: Rc<Counts>,
     places: Rc<Places>,
     figures: Arc<ClusterFigures>,
+    /// Of the host alone, once it was reached.
+    destination: OnceCell<Arc<DestinationFigures>>,
     #[expect(
         clippy::vec_box,
         reason = "each goes to a request and comes back, and is not to be copied for it"
@@ -130,6 +132,7 @@ impl Pool {
             counts,
             places: Rc::default(),
             figures,
+            destination: OnceCell::new(),
             idle: RefCell::default(),
             multiplexed: RefCell::default(),
             connecting: tokio::sync::Mutex::new(()),
@@ -160,10 +163,19 @@ impl Pool {
         } else {
             self.idle_h1()
         };
-        match ready {
+        let lease = match ready {
             Some(lease) => Ok(lease),
             // What only some requests need must not make every request's state larger.
             None => Box::pin(self.wait(is_h2, limits)).await,
+        };
+        self.count_request();
+        lease
+    }
+
+    /// Counts a request of a host that was reached.
+    fn count_request(&self) {
+        if let Some(own) = self.destination.get() {
+            own.requests.increment();
         }
     }
 
@@ -188,6 +200,7 @@ impl Pool {
         let (connected, place) = self.connect(place).await?;
         // It counts for as long as its tunnel, which holds a request's place as well.
         drop(place);
+        self.count_request();
         Ok(connected.stream)
     }
 
@@ -283,6 +296,10 @@ impl Pool {
             Ok(connected) => {
                 self.figures.upstream_cx_connect_ms.observe(begun.elapsed());
                 self.figures.upstream_cx_total.increment();
+                if let Some(figures) = self.connector.destination(&address) {
+                    let own = self.destination.get_or_init(|| figures);
+                    own.connections.increment();
+                }
                 if matches!(connected.stream, super::Stream::Client(_)) {
                     self.figures.ssl_handshake.increment();
                 }
@@ -297,6 +314,9 @@ impl Pool {
                     _ => {}
                 }
                 self.figures.upstream_cx_connect_fail.increment();
+                if let Some(own) = self.destination.get() {
+                    own.connections_failed.increment();
+                }
                 tracing::debug!(%error, "no connection");
                 Err(error)
             }

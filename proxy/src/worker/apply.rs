@@ -140,7 +140,6 @@ fn differ_in_routes(old: &Listener, new: &Listener) -> bool {
 
 fn clusters(core: &Rc<Core>, old: &Snapshot, snapshot: &Snapshot, secrets_changed: bool) {
     let now = core.clock.now();
-    let cores = core.shared.cores;
     let mut upstreams = core.upstreams.borrow_mut();
     upstreams.retain(|name, _| snapshot.clusters.contains_key(name));
     for (name, cluster) in &snapshot.clusters {
@@ -154,7 +153,7 @@ fn clusters(core: &Rc<Core>, old: &Snapshot, snapshot: &Snapshot, secrets_change
             Some(upstream) => {
                 if changed || (secrets_changed && cluster.tls.is_some()) {
                     match tls() {
-                        Ok(tls) => upstream.configure(Arc::clone(cluster), tls, cores, now),
+                        Ok(tls) => upstream.configure(Arc::clone(cluster), tls, &core.shared, now),
                         Err(error) => {
                             tracing::warn!(cluster = %name, %error, "the old TLS of a cluster stays")
                         }
@@ -164,12 +163,7 @@ fn clusters(core: &Rc<Core>, old: &Snapshot, snapshot: &Snapshot, secrets_change
             }
             None => match tls() {
                 Ok(tls) => {
-                    let upstream = Rc::new(Upstream::new(
-                        Arc::clone(cluster),
-                        tls,
-                        cores,
-                        &core.shared.figures,
-                    ));
+                    let upstream = Rc::new(Upstream::new(Arc::clone(cluster), tls, &core.shared));
                     upstreams.insert(Arc::clone(name), Rc::clone(&upstream));
                     upstream
                 }

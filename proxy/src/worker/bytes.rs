@@ -5,23 +5,33 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fairlead_model::balance::{EndpointKey, Finish, Wanted};
+use fairlead_model::cluster::Address;
 use fairlead_model::fault::Fault;
 use fairlead_model::listener::Tcp;
 
 use super::lines::Line;
 use crate::core::Core;
 use crate::tcp;
-use crate::upstream::{ConnectError, Lease, Pool, Stream, Upstream, judged};
+use crate::upstream::{Asked, ConnectError, Lease, Pool, Stream, Upstream, judged};
 
-/// Sends bytes to an endpoint and back; `original` is the address that the caller wanted to reach.
+/// What is known of where a caller's bytes are to go.
+#[derive(Debug)]
+pub(super) struct From {
+    /// The address that the caller wanted to reach.
+    pub(super) original: Option<SocketAddr>,
+    /// The name that it asked for in TLS, where that says where it goes.
+    pub(super) server_name: Option<Box<str>>,
+}
+
+/// Sends bytes to an endpoint and back.
 pub(super) async fn serve(
     core: &Rc<Core>,
     settings: &Tcp,
     stream: Stream,
-    original: Option<SocketAddr>,
+    from: From,
     line: Option<&Line>,
 ) {
-    if let Err(fault) = forward(core, settings, stream, original, line).await {
+    if let Err(fault) = forward(core, settings, stream, from, line).await {
         if let Some(line) = line {
             line.failed(fault);
         }
@@ -68,7 +78,7 @@ async fn connect(
     core: &Rc<Core>,
     upstream: &Upstream,
     settings: &Tcp,
-    at: Option<SocketAddr>,
+    at: Option<&Address>,
     name: &Arc<str>,
     line: Option<&Line>,
 ) -> Result<(EndpointKey, Stream), Fault> {
@@ -114,7 +124,7 @@ async fn forward(
     core: &Rc<Core>,
     settings: &Tcp,
     stream: Stream,
-    original: Option<SocketAddr>,
+    from: From,
     line: Option<&Line>,
 ) -> Result<(), Fault> {
     let cluster = core.choose(&settings.clusters, |(_, weight)| *weight);
@@ -123,8 +133,14 @@ async fn forward(
         .ok_or(Fault::NoEndpoint)?;
     let upstream = core.upstream(name).ok_or(Fault::UnknownCluster)?;
     let _running = upstream.room().ok_or(Fault::LimitReached)?;
-    let wanted = upstream.original();
-    let at = wanted.and_then(|own| own.address(None, original));
+    let by_name = settings.by_server_name.as_ref();
+    let at = upstream.wanted(&Asked {
+        headers: None,
+        original: from.original,
+        host: by_name.and(from.server_name.as_deref()),
+        port: by_name.map(|own| own.port),
+    });
+    let at = at.as_ref();
     let (key, endpoint) = connect(core, &upstream, settings, at, name, line).await?;
     let figures = &upstream.figures;
     figures.upstream_cx_active.add(1);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_model::filter::Authorization;
-use fairlead_model::listener::{Arrived, Codec, Listener, Tcp, Transport};
+use fairlead_model::listener::{Arrived, Codec, Handler, Listener, Tcp, Transport};
 use fairlead_model::tls::Peer;
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
@@ -100,7 +100,7 @@ enum Admitted {
     Tcp {
         settings: Arc<Tcp>,
         stream: Stream,
-        original: Option<SocketAddr>,
+        from: Box<bytes::From>,
         line: Option<Rc<Line>>,
     },
 }
@@ -135,11 +135,11 @@ pub(super) fn serve(
             Some(Admitted::Tcp {
                 settings,
                 stream,
-                original,
+                from,
                 line: own,
             }) => {
                 let line = own.as_deref().or(line.as_deref());
-                Box::pin(bytes::serve(&core, &settings, stream, original, line)).await;
+                Box::pin(bytes::serve(&core, &settings, stream, *from, line)).await;
             }
         }
     }
@@ -205,14 +205,22 @@ async fn begin(
             watching,
         } => {
             let own = Line::begin(&core, watching.as_ref());
+            if let Some(Spoken::Tls { server_name, .. }) = spoken {
+                connection.server_name = server_name.map(String::into_boxed_str);
+            }
             let admitted = admit(&chains, &access, stream, tls, &mut connection).await;
             connection.certificates = Vec::new();
-            let connection = known(connection, own.as_ref());
+            let asked = settings.by_server_name.as_ref();
+            let from = Box::new(bytes::From {
+                original: connection.original,
+                server_name: asked.and_then(|_| connection.server_name.clone()),
+            });
+            known(connection, own.as_ref());
             let (stream, _) = admitted?;
             Some(Admitted::Tcp {
                 settings,
                 stream,
-                original: connection.original,
+                from,
                 line: own,
             })
         }
@@ -351,7 +359,9 @@ fn looks(listener: &Listener) -> Option<(usize, Duration)> {
     }
     let needs = listener.chains.iter().any(|chain| {
         let matches = &chain.matches;
-        !matches.server_names.is_empty()
+        let by_name = matches!(&chain.handler, Handler::Tcp(tcp) if tcp.by_server_name.is_some());
+        by_name
+            || !matches.server_names.is_empty()
             || matches.transport.is_some()
             || !matches.protocols.is_empty()
     });

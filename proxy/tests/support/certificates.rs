@@ -52,6 +52,7 @@ impl Authority {
             })
             .collect();
         Trust {
+            is_system: false,
             roots,
             names,
             ..Trust::default()
@@ -83,6 +84,7 @@ pub fn server(certificate: Certificate, trust: Trust) -> ServerTls {
 /// TLS to endpoints that shows who the proxy is.
 pub fn client(certificate: Certificate, trust: Trust) -> ClientTls {
     ClientTls {
+        follows_host: false,
         common: common(Some(certificate), Some(trust), &["h2"]),
         server_name: None,
     }

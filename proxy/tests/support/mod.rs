@@ -333,6 +333,7 @@ pub async fn proxy(http: Http, cluster: Cluster) -> Proxy {
 /// A proxy of bytes to a cluster.
 pub async fn tcp_proxy(cluster: Cluster, change: impl FnOnce(&mut Listener)) -> Proxy {
     let tcp = Tcp {
+        by_server_name: None,
         name: "tcp".to_owned(),
         clusters: vec![(Arc::clone(&cluster.name), 1)],
         idle: None,

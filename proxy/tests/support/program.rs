@@ -99,7 +99,8 @@ impl Program {
             text = text.replace(from, to);
         }
         let program = Path::new(env!("CARGO_BIN_EXE_fairlead-proxy"));
-        Self::run(program, &["run", "--config"], file, &text, admin).await
+        let name = format!("{file}-{}", admin.port());
+        Self::run(program, &["run", "--config"], &name, &text, admin).await
     }
 
     async fn start(program: &Path, options: &[&str], name: &str, bootstrap: &Value) -> Self {

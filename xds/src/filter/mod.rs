@@ -13,7 +13,7 @@ use fairlead_model::filter::{Filter, HttpFilter, Override, Overrides, Session};
 
 use crate::field::{Field, Fields, Result};
 use crate::http_manager::ROUTER;
-use crate::route;
+use crate::{egress, route};
 
 pub(crate) use rbac::{header, of_connection};
 
@@ -65,8 +65,17 @@ pub(crate) const EXPRESSION: &str = "fairlead.mesh.v1.Expression";
 pub(crate) const CALLER_IDENTITY: &str = "fairlead.mesh.v1.CallerIdentity";
 
 /// The filters that there are.
-const OF_LISTENERS: [&str; 9] = [
-    CHECK, TOKENS, RBAC, FAULT, OWN_FAULT, RATE_LIMIT, CORS, BUFFER, SESSION,
+const OF_LISTENERS: [&str; 10] = [
+    CHECK,
+    TOKENS,
+    RBAC,
+    FAULT,
+    OWN_FAULT,
+    RATE_LIMIT,
+    CORS,
+    BUFFER,
+    SESSION,
+    egress::HTTP,
 ];
 
 /// The filters before the router, which has to be the last.
@@ -137,6 +146,7 @@ fn filter(kind: &str, config: &Field<'_>) -> Result<Filter> {
         }
         BUFFER => Filter::BodyLimit(body_limit(config)?),
         SESSION => Filter::Session(Arc::new(session(config)?)),
+        egress::HTTP => Filter::Names(Arc::new(egress::of_http(config)?)),
         _ => Filter::Cors(Arc::new(cors::read(config)?)),
     })
 }

@@ -6,7 +6,7 @@ use fairlead_model::cluster::{Cluster, Discovery, ProxyVersion, UpstreamProtocol
 use fairlead_model::limits::Limits;
 use serde_json::{Value, json};
 
-use super::{Message, any, duration, endpoint, extension, health, limit, source, tls};
+use super::{Message, any, duration, egress, endpoint, extension, health, limit, source, tls};
 use crate::balancing::{LEAST_REQUEST, MAGLEV, RANDOM, RING_HASH, ROUND_ROBIN};
 use crate::cluster::{HTTP_OPTIONS, PLAIN, PROXY_HEADER};
 use crate::options;
@@ -29,7 +29,9 @@ pub fn cluster(cluster: &Cluster) -> Value {
         )
         .with("transport_socket", json!(socket(cluster)));
     let message = match cluster.discovery {
-        Discovery::OriginalDestination(_) => message.with("lb_policy", json!("CLUSTER_PROVIDED")),
+        Discovery::OriginalDestination(_) | Discovery::Named(_) => {
+            message.with("lb_policy", json!("CLUSTER_PROVIDED"))
+        }
         _ => message.with("load_balancing_policy", policy(&cluster.balancing)),
     };
     let checks: Vec<Value> = cluster.health.iter().map(health::check).collect();
@@ -58,6 +60,7 @@ fn discovery(cluster: &Cluster, message: Message) -> Message {
                 .with("type", kind("EDS"))
                 .with("eds_cluster_config", own.done())
         }
+        Discovery::Named(own) => egress::cluster(message, own),
         Discovery::OriginalDestination(own) => {
             let config = Message::default()
                 .with("use_http_header", json!(own.header.is_some()))
@@ -135,7 +138,10 @@ fn common(cluster: &Cluster) -> Value {
         json!(cluster.awaits_check),
     );
     // Envoy takes it here from nobody who has a load_balancing_policy.
-    let is_original = matches!(cluster.discovery, Discovery::OriginalDestination(_));
+    let is_original = matches!(
+        cluster.discovery,
+        Discovery::OriginalDestination(_) | Discovery::Named(_)
+    );
     if balancing.weighted_localities && is_original {
         message
             .with("locality_weighted_lb_config", json!({}))
@@ -201,7 +207,14 @@ fn protocol(cluster: &Cluster) -> Value {
             "max_requests_per_connection",
             json!(cluster.requests_per_connection),
         );
-    json!({field: own, "common_http_protocol_options": common.done()})
+    // Envoy, too, has to be told that it verifies the host that it asks for.
+    let verified = matches!(cluster.discovery, Discovery::Named(_))
+        .then(|| json!({"auto_sni": true, "auto_san_validation": true}));
+    Message::default()
+        .with(field, own)
+        .with("common_http_protocol_options", common.done())
+        .with("upstream_http_protocol_options", json!(verified))
+        .done()
 }
 
 fn socket(cluster: &Cluster) -> Option<Value> {

@@ -9,7 +9,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{Message, any, check, duration, extension, headers, matching, route, share, token};
+use super::{
+    Message, any, check, duration, egress, extension, headers, matching, route, share, token,
+};
 use crate::filter::{
     BUFFER, BUFFER_PER_ROUTE, CALLER_IDENTITY, CHECK, CHECK_PER_ROUTE, COOKIE, CORS, CORS_POLICY,
     EXPRESSION, FAULT, FILTER_CONFIG, OWN_FAULT, RATE_LIMIT, RBAC, RBAC_PER_ROUTE, SESSION,
@@ -74,6 +76,10 @@ fn message(filter: &Filter, is_of_listener: bool) -> (&'static str, Value) {
         (Filter::Session(own), false) => {
             (SESSION_PER_ROUTE, json!({"stateful_session": session(own)}))
         }
+        (Filter::Names(own), _) => (
+            crate::egress::HTTP,
+            json!({"dns_cache_config": egress::cache(own)}),
+        ),
         (Filter::Cors(_), true) => (CORS, json!({})),
         (Filter::Cors(own), false) => (CORS_POLICY, cors(own)),
     }

@@ -69,6 +69,11 @@ fn statuses(ranges: &[(u16, u16)]) -> Value {
 
 /// What a cluster says of how names are looked up.
 pub(super) fn names(message: Message, names: &NameLookup) -> Message {
+    lookup(message, names).with("respect_dns_ttl", json!(names.respects_ttl))
+}
+
+/// What clusters and caches of names have in common.
+pub(super) fn lookup(message: Message, names: &NameLookup) -> Message {
     let family = FAMILIES.iter().find(|(_, own)| *own == names.family);
     let resolvers: Vec<Value> = names
         .servers
@@ -88,7 +93,6 @@ pub(super) fn names(message: Message, names: &NameLookup) -> Message {
     message
         .with("dns_refresh_rate", duration(names.refresh))
         .with("dns_failure_refresh_rate", json!(failure))
-        .with("respect_dns_ttl", json!(names.respects_ttl))
         .with("dns_lookup_family", json!(family.map(|(name, _)| *name)))
         .with("typed_dns_resolver_config", json!(resolver))
 }

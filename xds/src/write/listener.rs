@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::filter as http_filter;
 use super::{
-    Message, access_log, duration, endpoint, extension, limit, manager, route, source, tls,
+    Message, access_log, duration, egress, endpoint, extension, limit, manager, route, source, tls,
 };
 use crate::filter::NETWORK_RBAC;
 use crate::listener::{HTTP_INSPECTOR, MANAGER, ORIGINAL, PROXY_HEADER, TCP, TLS_INSPECTOR};
@@ -72,7 +72,11 @@ fn chain(chain: &Chain) -> Value {
         config["stat_prefix"] = json!("access");
         extension("envoy.filters.network.rbac", NETWORK_RBAC, config)
     });
-    let filters: Vec<Value> = access.chain([filter]).collect();
+    let named = match &chain.handler {
+        Handler::Tcp(own) => own.by_server_name.as_deref().map(egress::by_server_name),
+        Handler::Http(_) => None,
+    };
+    let filters: Vec<Value> = access.chain(named).chain([filter]).collect();
     let matches = (chain.matches != ChainMatch::default()).then(|| chain_match(&chain.matches));
     Message::default()
         .with("name", json!(chain.name))

@@ -5,6 +5,7 @@ mod access_log;
 mod bootstrap;
 mod check;
 mod cluster;
+mod egress;
 mod endpoint;
 mod filter;
 mod headers;

@@ -45,7 +45,9 @@ pub(super) fn server(tls: &ServerTls) -> Value {
 pub(super) fn client(tls: &ClientTls) -> Value {
     let context = Message::default()
         .with("common_tls_context", common(&tls.common))
-        .with("sni", json!(tls.server_name));
+        .with("sni", json!(tls.server_name))
+        .with("auto_host_sni", json!(tls.follows_host))
+        .with("auto_sni_san_validation", json!(tls.follows_host));
     extension("envoy.transport_sockets.tls", UPSTREAM, context.done())
 }
 
@@ -115,7 +117,8 @@ fn certificate(certificate: &Certificate) -> Value {
 }
 
 fn trust(trust: &Trust) -> Value {
-    let roots = (!trust.roots.is_empty()).then(|| data(&trust.roots));
+    let roots = (!trust.roots.is_empty() && !trust.is_system).then(|| data(&trust.roots));
+    let system = trust.is_system.then(|| json!({}));
     let domains: Vec<Value> = trust
         .domains
         .iter()
@@ -127,6 +130,7 @@ fn trust(trust: &Trust) -> Value {
     });
     Message::default()
         .with("trusted_ca", json!(roots))
+        .with("system_root_certs", json!(system))
         .with("match_typed_subject_alt_names", names(&trust.names))
         .with("custom_validator_config", json!(validator))
         .done()

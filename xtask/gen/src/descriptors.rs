@@ -29,7 +29,8 @@ const PEAK_EWMA: [(&str, &str); 5] = [
 ];
 
 /// The messages that are ours, below `xds/proto`.
-const OWN: [&str; 2] = [
+const OWN: [&str; 3] = [
+    "fairlead/mesh/v1/egress.proto",
     "fairlead/mesh/v1/filters.proto",
     "fairlead/mesh/v1/options.proto",
 ];

@@ -1,7 +1,7 @@
 //! Which of Envoy's messages the proxy reads.
 
 /// The messages that are kept, by package.
-pub(crate) const KEPT: [(&str, &[&str]); 49] = [
+pub(crate) const KEPT: [(&str, &[&str]); 53] = [
     (
         "envoy.config.accesslog.v3",
         &[
@@ -26,6 +26,7 @@ pub(crate) const KEPT: [(&str, &[&str]); 49] = [
             "CircuitBreakers.Thresholds",
             "Cluster",
             "Cluster.CommonLbConfig",
+            "Cluster.CustomClusterType",
             "Cluster.CommonLbConfig.LocalityWeightedLbConfig",
             "Cluster.EdsClusterConfig",
             "Cluster.LeastRequestLbConfig",
@@ -76,6 +77,7 @@ pub(crate) const KEPT: [(&str, &[&str]); 49] = [
             "SubstitutionFormatString",
             "TransportSocket",
             "TypedExtensionConfig",
+            "UpstreamHttpProtocolOptions",
         ],
     ),
     (
@@ -90,6 +92,22 @@ pub(crate) const KEPT: [(&str, &[&str]); 49] = [
             "RBAC",
             "SourcedMetadata",
         ],
+    ),
+    (
+        "envoy.extensions.clusters.dynamic_forward_proxy.v3",
+        &["ClusterConfig"],
+    ),
+    (
+        "envoy.extensions.common.dynamic_forward_proxy.v3",
+        &["DnsCacheConfig"],
+    ),
+    (
+        "envoy.extensions.filters.http.dynamic_forward_proxy.v3",
+        &["FilterConfig"],
+    ),
+    (
+        "envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3",
+        &["FilterConfig"],
     ),
     (
         "envoy.extensions.common.ratelimit.v3",
@@ -320,6 +338,7 @@ pub(crate) const KEPT: [(&str, &[&str]); 49] = [
         "envoy.extensions.transport_sockets.tls.v3",
         &[
             "CertificateValidationContext",
+            "CertificateValidationContext.SystemRootCerts",
             "CommonTlsContext",
             "CommonTlsContext.CombinedCertificateValidationContext",
             "DownstreamTlsContext",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::EndpointKey;
 use crate::breaker::Judged;
+use crate::cluster::Address;
 
 /// Why there is no endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +33,7 @@ pub struct Wanted<'a> {
     /// The endpoint that the caller's session is bound to: it is taken while it is well.
     pub bound: Option<SocketAddr>,
     /// The address that the caller wants to reach, where that is the endpoint.
-    pub at: Option<SocketAddr>,
+    pub at: Option<&'a Address>,
 }
 
 /// What became of a try.

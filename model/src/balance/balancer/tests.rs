@@ -431,10 +431,17 @@ fn what_callers_want_to_reach_is_remembered_for_a_while() {
     let mut balancer = Balancer::new(balancing(Policy::RoundRobin), None);
     let mut random = fastrand::Rng::with_seed(1);
     let socket = |number: u8| std::net::SocketAddr::from(([10, 0, 0, number], 80));
-    let first = balancer.pick_at(socket(1), at(0)).expect("an endpoint");
-    let second = balancer.pick_at(socket(2), at(0)).expect("an endpoint");
+    let first = balancer
+        .pick_at(&Address::Socket(socket(1)), at(0))
+        .expect("an endpoint");
+    let second = balancer
+        .pick_at(&Address::Socket(socket(2)), at(0))
+        .expect("an endpoint");
     assert_ne!(first, second);
-    assert_eq!(balancer.pick_at(socket(1), at(1)), Ok(first));
+    assert_eq!(
+        balancer.pick_at(&Address::Socket(socket(1)), at(1)),
+        Ok(first)
+    );
     for key in [first, first] {
         balancer.finish(key, Finish::default(), at(1), &mut random);
     }
@@ -445,5 +452,8 @@ fn what_callers_want_to_reach_is_remembered_for_a_while() {
     assert_eq!(balancer.expire(Duration::from_millis(5), at(7)), [second]);
     assert!(balancer.is_empty());
     // Another of the same address is another.
-    assert_ne!(balancer.pick_at(socket(1), at(8)), Ok(first));
+    assert_ne!(
+        balancer.pick_at(&Address::Socket(socket(1)), at(8)),
+        Ok(first)
+    );
 }

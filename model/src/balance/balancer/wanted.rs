@@ -17,15 +17,14 @@ impl Balancer {
     ///
     /// # Errors
     /// When there are too many.
-    pub fn pick_at(&mut self, at: SocketAddr, now: Moment) -> Result<EndpointKey, NoEndpoint> {
-        let address = Address::Socket(at);
-        let slot = match self.by_address.get(&address) {
+    pub fn pick_at(&mut self, at: &Address, now: Moment) -> Result<EndpointKey, NoEndpoint> {
+        let slot = match self.by_address.get(at) {
             Some(slot) => *slot,
             None if self.by_address.len() >= MOST_WANTED => return Err(NoEndpoint::Full),
             None => {
                 let slot = self.free_slot();
                 self.slots[slot as usize] = Some(Slot {
-                    endpoint: Arc::new(Endpoint::at(at)),
+                    endpoint: Arc::new(endpoint_at(at)),
                     place: Place {
                         priority: 0,
                         locality: 0,
@@ -37,7 +36,7 @@ impl Balancer {
                     added: now,
                     wanted: now,
                 });
-                self.by_address.insert(address, slot);
+                self.by_address.insert(at.clone(), slot);
                 slot
             }
         };
@@ -77,5 +76,21 @@ impl Balancer {
             stays
         });
         gone.into_iter().map(|slot| self.remove(slot)).collect()
+    }
+}
+
+/// An endpoint of which nothing but its address is known.
+fn endpoint_at(at: &Address) -> Endpoint {
+    match at {
+        Address::Name(name, _) => Endpoint {
+            address: at.clone(),
+            hostname: name.clone(),
+            ..Endpoint::at(SocketAddr::from(([0, 0, 0, 0], 0)))
+        },
+        Address::Socket(socket) => Endpoint::at(*socket),
+        Address::Path(_) => Endpoint {
+            address: at.clone(),
+            ..Endpoint::at(SocketAddr::from(([0, 0, 0, 0], 0)))
+        },
     }
 }

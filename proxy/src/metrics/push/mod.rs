@@ -20,7 +20,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::families::{
-    ClusterFigures, Contract, HttpFigures, ListenerFigures, ProcessFigures, RouteFigures,
+    ClusterFigures, Contract, DestinationFigures, HttpFigures, ListenerFigures, NameFigures,
+    ProcessFigures, RouteFigures,
 };
 use super::{Family, Figures};
 use crate::Shared;
@@ -184,6 +185,10 @@ impl Service<'_> {
         self.family::<ListenerFigures>(&figures.listeners, &mut next, is_new)
             .await;
         self.family::<RouteFigures>(&figures.routes, &mut next, is_new)
+            .await;
+        self.family::<NameFigures>(&figures.names, &mut next, is_new)
+            .await;
+        self.family::<DestinationFigures>(&figures.destinations, &mut next, is_new)
             .await;
         // What the process says of itself, such as its memory, changes always, and travels with the rest.
         let has_changed = next.count > 0 || !next.metrics.is_empty();

@@ -29,7 +29,7 @@ pub(super) struct Sent {
 
 /// Of whom a figure is.
 struct Owner<'a> {
-    /// `cluster`, `http`, `listener`, `route` or `process`.
+    /// `cluster`, `http`, `process` and the like.
     group: &'static str,
     keys: &'static [&'static str],
     name: &'a str,
@@ -184,7 +184,7 @@ impl Row<'_> {
 impl<'a> Owner<'a> {
     fn of<F: Contract>(name: &'a str) -> Self {
         Self {
-            group: F::PREFIX.rsplit_once('_').map_or(F::PREFIX, |(_, own)| own),
+            group: F::PREFIX.split_once('_').map_or(F::PREFIX, |(_, own)| own),
             keys: F::LABELS,
             name,
         }

@@ -121,6 +121,27 @@ fn names() -> impl Strategy<Value = NameLookup> {
     )
 }
 
+pub(super) fn cache() -> impl Strategy<Value = NameCache> {
+    (name(), names(), (time(), time(), time()), 1u32..1_000_000).prop_map(
+        |(name, lookup, (least, host_ttl, timeout), most)| NameCache {
+            name,
+            lookup: NameLookup {
+                respects_ttl: true,
+                ..lookup
+            },
+            least,
+            host_ttl,
+            most,
+            timeout,
+        },
+    )
+}
+
+fn egress() -> impl Strategy<Value = Egress> {
+    (cache(), vec(listeners::network(), 0..3))
+        .prop_map(|(cache, allowed)| Egress { cache, allowed })
+}
+
 pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
     let named = || {
         (name(), any::<u16>())
@@ -132,6 +153,7 @@ pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
         endpoints(named()).prop_map(|own| Discovery::StrictDns(Arc::new(own))),
         endpoints(named()).prop_map(|own| Discovery::LogicalDns(Arc::new(own))),
         name().prop_map(Discovery::Eds),
+        egress().prop_map(|own| Discovery::Named(Arc::new(own))),
         (of(name()), of(any::<u16>()), time()).prop_map(|(header, port, cleanup)| {
             Discovery::OriginalDestination(Original {
                 header,
@@ -157,6 +179,7 @@ pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
     let client = (tls(), of(name())).prop_map(|(common, server_name)| ClientTls {
         common,
         server_name,
+        follows_host: false,
     });
     let version = of(select(vec![ProxyVersion::V1, ProxyVersion::V2]));
     (
@@ -177,7 +200,17 @@ pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
                 (balancing, breaker, limits, proxy_protocol, idle_timeout, requests_per_connection),
                 (health, awaits_check, names),
             )| {
-                let is_original = matches!(discovery, Discovery::OriginalDestination(_));
+                let is_named = matches!(discovery, Discovery::Named(_));
+                let is_original =
+                    is_named || matches!(discovery, Discovery::OriginalDestination(_));
+                let tls = tls.map(|own| match is_named {
+                    true => ClientTls {
+                        server_name: None,
+                        follows_host: true,
+                        ..own
+                    },
+                    false => own,
+                });
                 let health = if is_original { Vec::new() } else { health };
                 let balancing = if is_original {
                     Balancing {

@@ -296,10 +296,12 @@ fn filter(cors: BoxedStrategy<Cors>) -> impl Strategy<Value = Filter> {
 
 pub(super) fn filters() -> BoxedStrategy<Vec<HttpFilter>> {
     // What is allowed to other origins stands with routes, and neither tokens nor services do.
+    let names = clusters::cache().prop_map(|own| Filter::Names(Arc::new(own)));
     let filter = prop_oneof![
         4 => filter(Just(Cors::default()).boxed()).boxed(),
         1 => check().prop_map(|own| Filter::Check(Arc::new(own))).boxed(),
         1 => tokens().prop_map(|own| Filter::Tokens(Arc::new(own))).boxed(),
+        1 => names.boxed(),
     ];
     let own = (filter, any::<bool>());
     let all = vec(own, 0..3);

@@ -102,9 +102,16 @@ fn chain() -> impl Strategy<Value = Chain> {
             },
         );
     let clusters = vec((name(), 1u32..9), 1..3);
-    let tcp = (name(), clusters, of(time()), of(name()), observed::logs()).prop_map(
-        |(name, clusters, idle, tunnel, logs)| Tcp {
+    let by_server_name = (clusters::cache(), 1u16..)
+        .prop_map(|(cache, port)| Box::new(ByServerName { cache, port }));
+    let whole = (
+        (name(), clusters, of(by_server_name)),
+        (of(time()), of(name()), observed::logs().boxed()),
+    );
+    let tcp = whole.prop_map(
+        |((name, clusters, by_server_name), (idle, tunnel, logs))| Tcp {
             name,
+            by_server_name,
             clusters: clusters
                 .into_iter()
                 .map(|(name, weight)| (name.as_str().into(), weight))
@@ -115,8 +122,8 @@ fn chain() -> impl Strategy<Value = Chain> {
         },
     );
     let handler = prop_oneof![
-        2 => http_of().prop_map(|own| Handler::Http(Arc::new(own))),
-        1 => tcp.prop_map(|own| Handler::Tcp(Arc::new(own))),
+        2 => http_of().prop_map(|own| Handler::Http(Arc::new(own))).boxed(),
+        1 => tcp.prop_map(|own| Handler::Tcp(Arc::new(own))).boxed(),
     ];
     let server = (tls(), any::<bool>()).prop_map(|(common, require_client)| ServerTls {
         common,

@@ -21,11 +21,12 @@ use fairlead_model::cluster::{
     Address, AddressFamily, CheckAt, Checked, Cluster, Discovery, Endpoint, Endpoints, Health,
     HealthCheck, Locality, NameLookup, Original, Probe, ProxyVersion, UpstreamProtocol,
 };
+use fairlead_model::egress::{Egress, NameCache};
 use fairlead_model::hedge::{Hedge, HedgeAfter};
 use fairlead_model::limits::Limits;
 use fairlead_model::listener::{
-    Chain, ChainMatch, Codec, Detect, Handler, Http, HttpTimeouts, Listener, Routes, ServerHeader,
-    Tcp, Transport,
+    ByServerName, Chain, ChainMatch, Codec, Detect, Handler, Http, HttpTimeouts, Listener, Routes,
+    ServerHeader, Tcp, Transport,
 };
 use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::{
@@ -261,6 +262,7 @@ fn an_operator_sees_no_key() {
             ..TlsCommon::default()
         },
         server_name: None,
+        follows_host: false,
     });
     let shown = super::cluster(&cluster).to_string();
     assert!(shown.contains("[redacted]") && !shown.contains("the key"));

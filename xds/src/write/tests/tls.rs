@@ -17,13 +17,21 @@ pub(super) fn certificate(keys: BoxedStrategy<Vec<u8>>) -> impl Strategy<Value =
 }
 
 pub(super) fn trust() -> impl Strategy<Value = Secret> {
-    (bytes(), vec((name(), bytes()), 0..3), names()).prop_map(|(roots, domains, names)| {
-        Secret::Trust(Arc::new(Trust {
-            roots,
-            domains,
-            names,
-        }))
-    })
+    // The system's own stand in no resource; here there are none.
+    let roots = proptest::prop_oneof![
+        3 => bytes().prop_map(|roots| (roots, false)),
+        1 => Just((Vec::new(), true)),
+    ];
+    (roots, vec((name(), bytes()), 0..3), names()).prop_map(
+        |((roots, is_system), domains, names)| {
+            Secret::Trust(Arc::new(Trust {
+                roots,
+                is_system,
+                domains,
+                names,
+            }))
+        },
+    )
 }
 
 pub(super) fn tls() -> impl Strategy<Value = TlsCommon> {
