@@ -55,6 +55,7 @@ async fn seen(most_exact_wins: bool) -> [(String, String); 2] {
         .clone()
     };
     let host = VirtualHost {
+        rates: Vec::new(),
         name: "all".to_owned(),
         domains: vec!["*".to_owned()],
         routes: vec![Arc::new(own)],

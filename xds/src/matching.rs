@@ -61,27 +61,30 @@ const MOST_DEPTH: usize = 16;
 /// A `MetadataMatcher`.
 pub(crate) fn metadata(field: &Field<'_>) -> Result<MetadataMatch> {
     let fields = field.fields()?;
-    let path = fields.need("path")?;
-    let keys = path.list()?;
-    if keys.is_empty() {
-        return Err(path.error("at least one key is required"));
-    }
     let matcher = MetadataMatch {
         filter: fields.need("filter")?.text()?.to_owned(),
-        path: keys
-            .iter()
-            .map(|own| {
-                let own = own.fields()?;
-                let key = own.need("key")?.text()?.to_owned();
-                own.finish()?;
-                Ok(key)
-            })
-            .collect::<Result<_>>()?,
+        path: keys(&fields.need("path")?)?,
         value: value(&fields.need("value")?, MOST_DEPTH)?,
         invert: fields.flag("invert")?,
     };
     fields.finish()?;
     Ok(matcher)
+}
+
+/// The `PathSegment`s to a value.
+pub(crate) fn keys(field: &Field<'_>) -> Result<Vec<String>> {
+    let keys = field.list()?;
+    if keys.is_empty() {
+        return Err(field.error("at least one key is required"));
+    }
+    keys.iter()
+        .map(|own| {
+            let own = own.fields()?;
+            let key = own.need("key")?.text()?.to_owned();
+            own.finish()?;
+            Ok(key)
+        })
+        .collect()
 }
 
 /// A `ValueMatcher`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_model::TextMatch;
+use fairlead_model::filter::RouteRates;
 use fairlead_model::hedge::{Hedge, HedgeAfter};
 use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::{
@@ -72,6 +73,7 @@ fn host(field: &Field<'_>) -> Result<VirtualHost> {
     let host = VirtualHost {
         table: Arc::default(),
         filters: filter::overrides(&fields)?,
+        rates: filter::rules(&fields)?,
         request_headers,
         response_headers,
         name,
@@ -283,6 +285,10 @@ fn forward(field: &Field<'_>) -> Result<Forward> {
     for own in fields.list("request_mirror_policies")? {
         forward.mirrors.push(mirror(&own, &forward.clusters)?);
     }
+    forward.rates = RouteRates {
+        rules: filter::rules(&fields)?,
+        includes_host: fields.flag("include_vh_rate_limits")?,
+    };
     for own in fields.list("hash_policy")? {
         forward.affinity.push(affinity(&own)?);
     }

@@ -11,6 +11,7 @@ mod injection;
 mod metadata;
 mod rate;
 mod session;
+mod shared_rate;
 mod token;
 
 use std::collections::BTreeMap;
@@ -26,9 +27,11 @@ pub use cors::{Cors, Origin};
 pub use injection::{Abort, AbortBy, Break, Delay, DelayBy, Drawn, Injection, Pace, PaceBy};
 pub use metadata::{Metadata, MetadataMatch, TOKENS, ValueMatch};
 pub use rate::{
-    Bucket, Descriptor, Left, LocalRateLimit, RateAction, RateRule, Taken, TokenBucket, entries,
+    Bucket, Counted, Descriptor, HostRates, Left, LocalRateLimit, RateAction, RateRule, RouteRates,
+    Taken, TokenBucket, entries, rate_rules,
 };
 pub use session::Session;
+pub use shared_rate::{RateSettings, SharedRateLimit};
 pub use token::{
     Algorithm, Curve, Judged, Jwt, Key, KeySet, KeySetError, Keys, MOST_KEYS, Material, Places,
     Provider, RemoteKeys, Required, Requirement, TokenFault, TokenRule, Tokens, Wanted,
@@ -54,6 +57,8 @@ pub enum Filter {
     Injection(Arc<Injection>),
     /// It says how many may come in.
     RateLimit(Arc<LocalRateLimit>),
+    /// It asks a service how many may come in.
+    SharedRateLimit(Arc<SharedRateLimit>),
     /// It tells browsers which other origins may ask.
     Cors(Arc<Cors>),
     /// It keeps sessions with one endpoint.
@@ -75,6 +80,8 @@ pub enum Override {
     Disabled,
     /// It does this here.
     Other(Filter),
+    /// It counts what it counts elsewhere, but for this.
+    Rates(Arc<RateSettings>),
     /// It does what it does elsewhere, and says this besides.
     Checks(Arc<CheckSettings>),
     /// It does what it does elsewhere, with this requirement in the place of those of its rules.
@@ -106,6 +113,16 @@ impl HttpFilter {
         }
     }
 
+    /// What the route, or else its host, says of what is counted.
+    #[must_use]
+    pub fn rates<'a>(&self, overrides: [Option<&'a Overrides>; 2]) -> Option<&'a RateSettings> {
+        let mut own = overrides.into_iter().flatten();
+        match own.find_map(|own| own.get(&self.name))? {
+            Override::Rates(own) => Some(own),
+            _ => None,
+        }
+    }
+
     /// What a route and its host say of questions to a service.
     #[must_use]
     pub fn checks<'a>(
@@ -123,6 +140,7 @@ impl HttpFilter {
         let (tokens, service) = match &self.filter {
             Filter::Tokens(own) => (Some(own.clusters()), None),
             Filter::Check(own) => (None, Some(&own.service.cluster)),
+            Filter::SharedRateLimit(own) => (None, Some(&own.service.cluster)),
             _ => (None, None),
         };
         tokens.into_iter().flatten().chain(service)
@@ -138,7 +156,9 @@ impl HttpFilter {
         match own {
             Some(Override::Disabled) => None,
             Some(Override::Other(filter)) => Some(filter),
-            Some(Override::Requires(_) | Override::Checks(_)) => Some(&self.filter),
+            Some(Override::Requires(_) | Override::Checks(_) | Override::Rates(_)) => {
+                Some(&self.filter)
+            }
             None => (!self.is_disabled).then_some(&self.filter),
         }
     }

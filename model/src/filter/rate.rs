@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
+use serde_json::Value;
 
+use super::metadata::Metadata;
 use crate::Moment;
-use crate::route::{HeaderChanges, HeaderMatch, RequestHead};
+use crate::route::{Action, HeaderChanges, HeaderMatch, RequestHead, Route, VirtualHost};
 use crate::tls::Peer;
 
 /// How many requests may come in.
@@ -26,8 +28,12 @@ pub struct LocalRateLimit {
     pub enforced: u32,
     /// How many of some, and how these are told.
     pub descriptors: Vec<Descriptor>,
-    /// What of a request is compared with descriptors.
+    /// What of a request is compared with descriptors; where there is nothing, routes and hosts say it.
     pub rules: Vec<RateRule>,
+    /// Which rules of routes and hosts are meant.
+    pub stage: u32,
+    /// When rules of the host count.
+    pub host_rates: HostRates,
     /// How many values of one descriptor have buckets of their own; the rest share one.
     pub most_values: u32,
     /// Whether requests that a descriptor counts are counted in all too.
@@ -63,7 +69,49 @@ pub struct Descriptor {
 }
 
 /// What of a request makes the entries of a descriptor; none when one of them is not there.
-pub type RateRule = Vec<RateAction>;
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RateRule {
+    /// Which filters it is for: those of this stage.
+    pub stage: u32,
+    /// What makes each entry.
+    pub actions: Vec<RateAction>,
+}
+
+/// What a route says of what is counted.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RouteRates {
+    /// What of a request is counted.
+    pub rules: Vec<RateRule>,
+    /// Whether the rules of its host count beside these.
+    pub includes_host: bool,
+}
+
+/// When rules of a host count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HostRates {
+    /// Where the route has none.
+    #[default]
+    Otherwise,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What of a request is counted.
+#[derive(Debug)]
+pub struct Counted<'a> {
+    /// Its head.
+    pub head: RequestHead<'a>,
+    /// The caller.
+    pub caller: Option<IpAddr>,
+    /// Who that is.
+    pub peer: &'a Peer,
+    /// The cluster it would go to, where there is but one.
+    pub cluster: Option<&'a str>,
+    /// What filters learned of it.
+    pub metadata: &'a Metadata,
+}
 
 /// What of a request makes one entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,6 +165,21 @@ pub enum RateAction {
     Caller {
         /// The name of the entry.
         key: String,
+    },
+    /// The cluster that the request goes to, where its route has but one (`destination_cluster`).
+    Cluster,
+    /// What a filter before this one learned of the request.
+    Learned {
+        /// The name of the entry.
+        key: String,
+        /// The filter's kind.
+        filter: String,
+        /// The names on the way to the value.
+        path: Vec<String>,
+        /// Its value where nothing was learned; empty: none.
+        usual: String,
+        /// Whether a request without it has no such entry, rather than none at all.
+        skips: bool,
     },
 }
 
@@ -187,17 +250,38 @@ impl Bucket {
     }
 }
 
+/// The rules by which a request is counted in a stage: the filter's own where it has any, else those of its route and its host.
+pub fn rate_rules<'a>(
+    own: &'a [RateRule],
+    stage: u32,
+    host_rates: HostRates,
+    way: Option<(&'a VirtualHost, &'a Route)>,
+) -> impl Iterator<Item = &'a RateRule> {
+    let way = way.filter(|_| own.is_empty());
+    let is_of_stage = move |rule: &&RateRule| rule.stage == stage;
+    let of_route = way.and_then(|(_, route)| match &route.action {
+        Action::Forward(forward) => Some(&forward.rates),
+        _ => None,
+    });
+    let route = of_route.map_or(&[][..], |rates| rates.rules.as_slice());
+    let has_none = !route.iter().any(|rule| is_of_stage(&rule));
+    let takes_host = match host_rates {
+        HostRates::Always => true,
+        HostRates::Otherwise => has_none || of_route.is_some_and(|rates| rates.includes_host),
+        HostRates::Never => false,
+    };
+    let host = way.filter(|_| takes_host);
+    let host = host.map_or(&[][..], |(host, _)| host.rates.as_slice());
+    let all = route.iter().chain(host).filter(is_of_stage);
+    own.iter().chain(all)
+}
+
 /// The entries that a rule makes of a request; nothing where one of them is not there.
 #[must_use]
-pub fn entries(
-    rule: &RateRule,
-    head: &RequestHead<'_>,
-    caller: Option<IpAddr>,
-    peer: &Peer,
-) -> Option<Vec<(String, String)>> {
-    let mut made = Vec::with_capacity(rule.len());
-    for action in rule {
-        match action.entry(head, caller, peer) {
+pub fn entries(rule: &RateRule, counted: &Counted<'_>) -> Option<Vec<(String, String)>> {
+    let mut made = Vec::with_capacity(rule.actions.len());
+    for action in &rule.actions {
+        match action.entry(counted) {
             Some(entry) => made.push(entry),
             None if action.skips() => {}
             None => return None,
@@ -210,16 +294,14 @@ impl RateAction {
     fn skips(&self) -> bool {
         matches!(
             self,
-            Self::Header { skips: true, .. } | Self::Query { skips: true, .. }
+            Self::Header { skips: true, .. }
+                | Self::Query { skips: true, .. }
+                | Self::Learned { skips: true, .. }
         )
     }
 
-    fn entry(
-        &self,
-        head: &RequestHead<'_>,
-        caller: Option<IpAddr>,
-        peer: &Peer,
-    ) -> Option<(String, String)> {
+    fn entry(&self, counted: &Counted<'_>) -> Option<(String, String)> {
+        let head = &counted.head;
         Some(match self {
             Self::Header { name, key, .. } => (
                 key.clone(),
@@ -232,9 +314,9 @@ impl RateAction {
                 });
                 (key.clone(), value?.to_owned())
             }
-            Self::Address => ("remote_address".to_owned(), caller?.to_string()),
+            Self::Address => ("remote_address".to_owned(), counted.caller?.to_string()),
             Self::Network { v4, v6 } => {
-                let caller = caller?;
+                let caller = counted.caller?;
                 let bits = if caller.is_ipv4() { *v4 } else { *v6 };
                 let network = ipnet::IpNet::new(caller, bits).ok()?.trunc();
                 ("masked_remote_address".to_owned(), network.to_string())
@@ -249,10 +331,28 @@ impl RateAction {
                 let are_so = headers.iter().all(|own| own.matches(head.headers));
                 (are_so == *expected).then(|| (key.clone(), value.clone()))?
             }
-            Self::Caller { key } => match peer {
+            Self::Caller { key } => match counted.peer {
                 Peer::Known(id) => (key.clone(), id.to_string()),
                 _ => return None,
             },
+            Self::Cluster => (
+                "destination_cluster".to_owned(),
+                counted.cluster?.to_owned(),
+            ),
+            Self::Learned {
+                key,
+                filter,
+                path,
+                usual,
+                ..
+            } => {
+                let text = match counted.metadata.get(filter, path) {
+                    Some(Value::String(text)) => text.clone(),
+                    Some(own @ (Value::Number(_) | Value::Bool(_))) => own.to_string(),
+                    _ => usual.clone(),
+                };
+                (!text.is_empty()).then(|| (key.clone(), text))?
+            }
         })
     }
 }
@@ -281,6 +381,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::filter::Overrides;
+    use crate::route::{Forward, RouteMatch};
 
     fn at(millis: u64) -> Moment {
         Moment::new(Duration::from_millis(millis))
@@ -339,6 +441,61 @@ mod tests {
             });
             assert_eq!(given, 10_000);
         }
+    }
+
+    #[test]
+    fn rules_of_the_filter_come_before_those_of_the_route_and_its_host() {
+        let rule = |stage, value: &str| RateRule {
+            stage,
+            actions: vec![RateAction::Fixed {
+                key: "k".to_owned(),
+                value: value.to_owned(),
+            }],
+        };
+        let host = VirtualHost {
+            rates: vec![rule(0, "host"), rule(1, "host-1")],
+            ..VirtualHost::default()
+        };
+        let route = |rules: Vec<RateRule>, includes_host| {
+            let mut forward = Forward::to("a");
+            forward.rates = RouteRates {
+                rules,
+                includes_host,
+            };
+            Route {
+                name: String::new(),
+                matches: RouteMatch::default(),
+                action: Action::Forward(Box::new(forward)),
+                request_headers: HeaderChanges::default(),
+                response_headers: HeaderChanges::default(),
+                filters: Overrides::new(),
+            }
+        };
+        let (bare, full) = (
+            route(Vec::new(), false),
+            route(vec![rule(0, "route")], false),
+        );
+        let both = route(vec![rule(0, "route")], true);
+        let own = [rule(0, "own")];
+        use HostRates::{Always, Never, Otherwise};
+        for (own, stage, rates, route, expected) in [
+            (&own[..], 0, Always, &both, &["own"][..]),
+            (&[], 0, Otherwise, &full, &["route"]),
+            (&[], 0, Otherwise, &bare, &["host"]),
+            (&[], 0, Otherwise, &both, &["route", "host"]),
+            (&[], 1, Otherwise, &full, &["host-1"]),
+            (&[], 0, Always, &full, &["route", "host"]),
+            (&[], 0, Never, &bare, &[]),
+        ] {
+            let found: Vec<_> = rate_rules(own, stage, rates, Some((&host, route)))
+                .map(|rule| match &rule.actions[0] {
+                    RateAction::Fixed { value, .. } => value.as_str(),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            assert_eq!(found, expected, "stage {stage}, {rates:?}");
+        }
+        assert_eq!(rate_rules(&[], 0, Always, None).count(), 0);
     }
 
     proptest! {

@@ -24,7 +24,7 @@ pub use precedence::{GatewayRule, precedence};
 pub use table::{Matched, RouteTable, TableError};
 
 use crate::class::Classes;
-use crate::filter::Overrides;
+use crate::filter::{Overrides, RateRule, RouteRates};
 use crate::pattern::Pattern;
 use crate::retry::RetryPolicy;
 
@@ -43,6 +43,8 @@ pub struct VirtualHost {
     pub response_headers: HeaderChanges,
     /// What filters do otherwise here.
     pub filters: Overrides,
+    /// What of its requests is counted.
+    pub rates: Vec<RateRule>,
     /// What its table changes.
     pub table: Arc<TableChanges>,
 }
@@ -137,6 +139,8 @@ pub struct Forward {
     pub upgrades: Vec<String>,
     /// Who gets copies of requests.
     pub mirrors: Vec<Mirror>,
+    /// What of its requests is counted.
+    pub rates: RouteRates,
 }
 
 impl Forward {
@@ -154,6 +158,7 @@ impl Forward {
             subset: Vec::new(),
             upgrades: Vec::new(),
             mirrors: Vec::new(),
+            rates: RouteRates::default(),
         }
     }
 }

@@ -304,6 +304,7 @@ mod tests {
 
     fn host(name: &str, domains: &[&str], paths: Vec<PathMatch>) -> VirtualHost {
         VirtualHost {
+            rates: Vec::new(),
             table: Arc::default(),
             name: name.to_owned(),
             domains: domains.iter().map(|&domain| domain.to_owned()).collect(),
@@ -432,6 +433,7 @@ mod tests {
         ) {
             let hosts = domains.iter().map(|domain| {
                 VirtualHost {
+                    rates: Vec::new(),
                     name: domain.clone(),
                     ..host(domain, &[domain], vec![PathMatch::Prefix("/".to_owned())])
                 }

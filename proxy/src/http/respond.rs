@@ -64,7 +64,7 @@ pub(super) fn refused(status: StatusCode, text: &str, is_grpc: bool) -> Response
 }
 
 /// Gives an answer another text.
-fn set_text(response: &mut Response<Answer>, text: &str) {
+pub(super) fn set_text(response: &mut Response<Answer>, text: &str) {
     let length = HeaderValue::from(text.len());
     response.headers_mut().insert(CONTENT_LENGTH, length);
     *response.body_mut() = Answer::Text(Some(Bytes::copy_from_slice(text.as_bytes())));

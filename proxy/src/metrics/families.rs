@@ -281,6 +281,14 @@ figures! {
             local_rate_limit_rate_limited,
             /// Requests that were refused since there was no room.
             local_rate_limit_enforced,
+            /// Requests for which a service has room.
+            ratelimit_ok,
+            /// Requests for which a service has none.
+            ratelimit_over_limit,
+            /// Requests that a service did not count.
+            ratelimit_error,
+            /// Those of them that passed.
+            ratelimit_failure_mode_allowed,
             /// Requests that were delayed on purpose.
             fault_delays_injected,
             /// Requests that were answered on purpose.

@@ -88,6 +88,7 @@ pub(super) fn envoy_name(name: &str) -> String {
         "rbac",
         "jwt_authn",
         "ext_authz",
+        "ratelimit",
         "cors",
         "fault",
         "local_rate_limit",

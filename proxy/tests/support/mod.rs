@@ -258,6 +258,7 @@ pub fn route(name: &str, matches: RouteMatch, action: Action) -> Arc<Route> {
 /// HTTP with these routes for every host.
 pub fn http(routes: Vec<Arc<Route>>) -> Http {
     let host = VirtualHost {
+        rates: Vec::new(),
         table: Arc::default(),
         name: "all".to_owned(),
         domains: vec!["*".to_owned()],

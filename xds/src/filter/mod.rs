@@ -15,6 +15,7 @@ use crate::field::{Field, Fields, Result};
 use crate::http_manager::ROUTER;
 use crate::{egress, route};
 
+pub(crate) use rate_limit::rules;
 pub(crate) use rbac::{header, of_connection};
 
 /// External authorization.
@@ -22,6 +23,11 @@ pub(crate) const CHECK: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAu
 /// External authorization of a route.
 pub(crate) const CHECK_PER_ROUTE: &str =
     "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute";
+/// Rate limits of a service.
+pub(crate) const SHARED_RATE_LIMIT: &str = "envoy.extensions.filters.http.ratelimit.v3.RateLimit";
+/// Rate limits of a service, of a route.
+pub(crate) const SHARED_RATE_LIMIT_PER_ROUTE: &str =
+    "envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute";
 /// Tokens.
 pub(crate) const TOKENS: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
 /// Tokens of a route.
@@ -65,13 +71,14 @@ pub(crate) const EXPRESSION: &str = "fairlead.mesh.v1.Expression";
 pub(crate) const CALLER_IDENTITY: &str = "fairlead.mesh.v1.CallerIdentity";
 
 /// The filters that there are.
-const OF_LISTENERS: [&str; 10] = [
+const OF_LISTENERS: &[&str] = &[
     CHECK,
     TOKENS,
     RBAC,
     FAULT,
     OWN_FAULT,
     RATE_LIMIT,
+    SHARED_RATE_LIMIT,
     CORS,
     BUFFER,
     SESSION,
@@ -100,7 +107,7 @@ pub(crate) fn filters(fields: &Fields<'_>) -> Result<Vec<HttpFilter>> {
         let is_optional = fields.flag("is_optional")?;
         let config = fields.need("typed_config")?;
         fields.finish()?;
-        match config.typed(&OF_LISTENERS) {
+        match config.typed(OF_LISTENERS) {
             Err(_) if is_optional && is_other(&config) => {}
             Err(error) => return Err(error),
             Ok((kind, config)) => filters.push(HttpFilter {
@@ -139,6 +146,7 @@ fn filter(kind: &str, config: &Field<'_>) -> Result<Filter> {
         RBAC => Filter::Authorization(Arc::new(rbac::read(config)?)),
         FAULT => Filter::Injection(Arc::new(fault::read(config)?)),
         OWN_FAULT => Filter::Injection(Arc::new(fault::bounded(config)?)),
+        SHARED_RATE_LIMIT => Filter::SharedRateLimit(Arc::new(rate_limit::shared(config)?)),
         RATE_LIMIT => Filter::RateLimit(Arc::new(rate_limit::read(config)?)),
         CORS => {
             config.fields()?.finish()?;
@@ -168,6 +176,7 @@ pub(crate) fn overrides(fields: &Fields<'_>) -> Result<Overrides> {
 fn other(config: &Field<'_>) -> Result<Option<Override>> {
     let direct = [
         CHECK_PER_ROUTE,
+        SHARED_RATE_LIMIT_PER_ROUTE,
         TOKENS_PER_ROUTE,
         RBAC_PER_ROUTE,
         FAULT,
@@ -204,6 +213,10 @@ fn other(config: &Field<'_>) -> Result<Option<Override>> {
         BUFFER_PER_ROUTE => ("buffer", BUFFER),
         SESSION_PER_ROUTE => ("stateful_session", SESSION),
         CHECK_PER_ROUTE => return check::of_route(&config).map(Some),
+        SHARED_RATE_LIMIT_PER_ROUTE => {
+            let own = Arc::new(rate_limit::of_route(&config)?);
+            return Ok(Some(Override::Rates(own)));
+        }
         TOKENS_PER_ROUTE => return token::of_route(&config).map(Some),
         kind => return filter(kind, &config).map(|own| Some(Override::Other(own))),
     };

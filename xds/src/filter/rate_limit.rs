@@ -1,18 +1,25 @@
-//! Local rate limits (`extensions.filters.http.local_ratelimit.v3`).
+//! Rate limits: local ones (`extensions.filters.http.local_ratelimit.v3`), those of a service
+//! (`extensions.filters.http.ratelimit.v3`), and what of requests is counted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_model::filter::{Descriptor, LocalRateLimit, RateAction, RateRule, TokenBucket};
+use fairlead_model::filter::{
+    Descriptor, HostRates, LocalRateLimit, RateAction, RateRule, RateSettings, SharedRateLimit,
+    TokenBucket,
+};
 use http::StatusCode;
 
 use super::CALLER_IDENTITY;
 use crate::field::{Field, Fields, Result};
-use crate::{headers, route};
+use crate::{headers, matching, route};
 
 /// What an entry of the caller is called where nothing is said.
 const DEFAULT_CALLER_KEY: &str = "caller_identity";
 /// How many values of a descriptor have buckets of their own where nothing is said (Envoy's 20 are soon used up by identities).
 const USUAL_VALUES: u32 = 10_000;
+/// How long a service's answer may take where nothing is said.
+const USUAL_TIMEOUT: Duration = Duration::from_millis(20);
 /// The shortest interval (Envoy's).
 const SHORTEST: Duration = Duration::from_millis(50);
 
@@ -34,11 +41,9 @@ pub(crate) fn read(field: &Field<'_>) -> Result<LocalRateLimit> {
             .iter()
             .map(descriptor)
             .collect::<Result<_>>()?,
-        rules: fields
-            .list("rate_limits")?
-            .iter()
-            .map(rule)
-            .collect::<Result<_>>()?,
+        rules: rules(&fields)?,
+        stage: stage(&fields)?,
+        host_rates: host_rates(&fields)?,
         most_values: fields
             .get("max_dynamic_descriptors")
             .map_or(Ok(USUAL_VALUES), |own| {
@@ -48,21 +53,11 @@ pub(crate) fn read(field: &Field<'_>) -> Result<LocalRateLimit> {
             .get("always_consume_default_token_bucket")
             .map_or(Ok(true), |own| own.flag())?,
         response_headers: headers::added(&fields, "response_headers_to_add")?,
-        tells: fields
-            .get("enable_x_ratelimit_headers")
-            .map_or(Ok(false), |own| {
-                own.one_of(&[("OFF", false), ("DRAFT_VERSION_03", true)])
-            })?,
+        tells: tells(&fields)?,
         retry_after: fields.flag("enable_retry_after_header")?,
         is_exhausted: fields.flag("rate_limited_as_resource_exhausted")?,
     };
-    fields.ignore(&["stage", "vh_rate_limits"]);
     fields.finish()?;
-    if !limit.descriptors.is_empty() && limit.rules.is_empty() {
-        return Err(field.error(
-            "descriptors: there are no rate_limits that say what of a request they are compared with",
-        ));
-    }
     if limit.bucket.is_none() {
         limit.counts_all = false;
     }
@@ -147,15 +142,44 @@ fn descriptor(field: &Field<'_>) -> Result<Descriptor> {
     Ok(Descriptor { entries, bucket })
 }
 
+/// The field `rate_limits` of a filter, a host or a route.
+pub(crate) fn rules(fields: &Fields<'_>) -> Result<Vec<RateRule>> {
+    fields.list("rate_limits")?.iter().map(rule).collect()
+}
+
+fn stage(fields: &Fields<'_>) -> Result<u32> {
+    let stage = fields.get("stage").map_or(Ok(0), |own| own.number(0, 10))?;
+    Ok(u32::try_from(stage).unwrap_or(0))
+}
+
+/// A `VhRateLimitsOptions`.
+fn host_rates(fields: &Fields<'_>) -> Result<HostRates> {
+    fields
+        .get("vh_rate_limits")
+        .map_or(Ok(HostRates::Otherwise), |own| {
+            own.one_of(&[
+                ("OVERRIDE", HostRates::Otherwise),
+                ("INCLUDE", HostRates::Always),
+                ("IGNORE", HostRates::Never),
+            ])
+        })
+}
+
+/// A `RateLimit` of the routes' kind.
 fn rule(field: &Field<'_>) -> Result<RateRule> {
     let fields = field.fields()?;
     let all = fields.need("actions")?;
-    let actions: RateRule = all.list()?.iter().map(action).collect::<Result<_>>()?;
-    if actions.is_empty() {
+    let rule = RateRule {
+        stage: stage(&fields)?,
+        actions: all.list()?.iter().map(action).collect::<Result<_>>()?,
+    };
+    if rule.actions.is_empty() {
         return Err(all.error("at least one is required"));
     }
+    // There is no runtime that could end it.
+    fields.ignore(&["disable_key"]);
     fields.finish()?;
-    Ok(actions)
+    Ok(rule)
 }
 
 fn action(field: &Field<'_>) -> Result<RateAction> {
@@ -205,6 +229,11 @@ fn action(field: &Field<'_>) -> Result<RateAction> {
         action
     } else if let Some(own) = fields.get("header_value_match") {
         headers(&own)?
+    } else if let Some(own) = fields.get("destination_cluster") {
+        own.fields()?.finish()?;
+        RateAction::Cluster
+    } else if let Some(own) = fields.get("metadata") {
+        learned(&own)?
     } else {
         let (_, own) = fields
             .extension("extension", &[CALLER_IDENTITY])?
@@ -216,6 +245,25 @@ fn action(field: &Field<'_>) -> Result<RateAction> {
         own.finish()?;
         action
     };
+    fields.finish()?;
+    Ok(action)
+}
+
+/// A `MetaData` of what filters learned.
+fn learned(field: &Field<'_>) -> Result<RateAction> {
+    let fields = field.fields()?;
+    if let Some(source) = fields.get("source") {
+        source.one_of(&[("DYNAMIC", ())])?;
+    }
+    let key = fields.need("metadata_key")?.fields()?;
+    let action = RateAction::Learned {
+        key: fields.need("descriptor_key")?.text()?.to_owned(),
+        filter: key.need("key")?.text()?.to_owned(),
+        path: matching::keys(&key.need("path")?)?,
+        usual: fields.text("default_value")?.to_owned(),
+        skips: fields.flag("skip_if_absent")?,
+    };
+    key.finish()?;
     fields.finish()?;
     Ok(action)
 }
@@ -240,4 +288,150 @@ fn key(fields: &Fields<'_>, usual: &str) -> Result<String> {
         "" => usual.to_owned(),
         own => own.to_owned(),
     })
+}
+
+/// A `RateLimit` of the filters' kind.
+pub(super) fn shared(field: &Field<'_>) -> Result<SharedRateLimit> {
+    let fields = field.fields()?;
+    let own = fields.need("rate_limit_service")?.fields()?;
+    let mut service = super::check::grpc_service(&own.need("grpc_service")?, USUAL_TIMEOUT)?;
+    if let Some(version) = own.get("transport_api_version") {
+        version.one_of(&[("V3", ()), ("AUTO", ())])?;
+    }
+    own.finish()?;
+    if let Some(timeout) = fields.duration("timeout")?.filter(|own| !own.is_zero()) {
+        service.timeout = timeout;
+    }
+    // Every request is one from outside.
+    if let Some(kind) = fields.get("request_type") {
+        kind.one_of(&[("both", ()), ("external", ()), ("", ())])?;
+    }
+    let all = |name| {
+        fields
+            .get(name)
+            .map_or(Ok(1_000_000), |own| own.runtime_share())
+    };
+    let limit = SharedRateLimit {
+        service: Arc::new(service),
+        domain: domain(&fields.need("domain")?)?,
+        stage: stage(&fields)?,
+        rules: rules(&fields)?,
+        denies_on_error: fields.flag("failure_mode_deny")?,
+        status_on_error: status(
+            &fields,
+            "status_on_error",
+            StatusCode::INTERNAL_SERVER_ERROR,
+        )?,
+        status: status(
+            &fields,
+            "rate_limited_status",
+            StatusCode::TOO_MANY_REQUESTS,
+        )?,
+        enabled: all("filter_enabled")?,
+        enforced: all("filter_enforced")?,
+        response_headers: headers::added(&fields, "response_headers_to_add")?,
+        tells: tells(&fields)?,
+        retry_after: fields.flag("enable_retry_after_header")?,
+        is_exhausted: fields.flag("rate_limited_as_resource_exhausted")?,
+    };
+    // Callers are told nothing by headers of Envoy's own.
+    fields.ignore(&["disable_x_envoy_ratelimited_header", "stat_prefix"]);
+    fields.finish()?;
+    Ok(limit)
+}
+
+/// A `RateLimitPerRoute`.
+pub(super) fn of_route(field: &Field<'_>) -> Result<RateSettings> {
+    let fields = field.fields()?;
+    let settings = RateSettings {
+        host: host_rates(&fields)?,
+        rules: rules(&fields)?,
+        domain: fields.get("domain").map(|own| domain(&own)).transpose()?,
+    };
+    fields.finish()?;
+    Ok(settings)
+}
+
+fn domain(field: &Field<'_>) -> Result<String> {
+    match field.text()? {
+        "" => {
+            Err(field.error("is empty; the name that the service has for these limits is expected"))
+        }
+        name => Ok(name.to_owned()),
+    }
+}
+
+fn tells(fields: &Fields<'_>) -> Result<bool> {
+    fields
+        .get("enable_x_ratelimit_headers")
+        .map_or(Ok(false), |own| {
+            own.one_of(&[("OFF", false), ("DRAFT_VERSION_03", true)])
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of(change: impl FnOnce(&mut Value)) -> std::result::Result<SharedRateLimit, String> {
+        let mut value = json!({
+            "domain": "shop",
+            "rate_limit_service": {"grpc_service": {"envoy_grpc": {"cluster_name": "limits"}}},
+        });
+        change(&mut value);
+        shared(&Field::root(&value)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_usual() {
+        let limit = of(|_| {}).expect("a limit");
+        assert_eq!(
+            (
+                limit.service.timeout,
+                limit.status.as_u16(),
+                limit.status_on_error.as_u16()
+            ),
+            (Duration::from_millis(20), 429, 500)
+        );
+        assert_eq!(
+            (limit.enabled, limit.enforced, limit.denies_on_error),
+            (1_000_000, 1_000_000, false)
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_path() {
+        type Change = fn(&mut Value);
+        let all: [(Change, &str); 6] = [
+            (
+                |own| own["domain"] = json!(""),
+                "domain: is empty; the name that the service has for these limits is expected",
+            ),
+            (
+                |own| own["stage"] = json!(11),
+                "stage: 11 is no number from 0 to 10",
+            ),
+            (
+                |own| own["request_type"] = json!("internal"),
+                "request_type: \"internal\" is not supported; both, external,  is allowed",
+            ),
+            (
+                |own| own["rate_limit_service"] = json!({"grpc_service": {"google_grpc": {}}}),
+                "rate_limit_service.grpc_service.envoy_grpc: is required",
+            ),
+            (
+                |own| own["rate_limits"] = json!([{"actions": []}]),
+                "rate_limits[0].actions: at least one is required",
+            ),
+            (
+                |own| own["rate_limits"] = json!([{"actions": [{"source_cluster": {}}]}]),
+                "rate_limits[0].actions[0]: an action is required",
+            ),
+        ];
+        for (change, expected) in all {
+            assert_eq!(of(change).map(|_| ()), Err(expected.to_owned()));
+        }
+    }
 }

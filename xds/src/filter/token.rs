@@ -229,16 +229,7 @@ fn claim(field: &Field<'_>) -> Result<(http::HeaderName, Vec<String>)> {
     let fields = field.fields()?;
     let header = headers::name(&fields.need("header_name")?)?;
     let path = match fields.get("claim_path") {
-        Some(all) => all
-            .list()?
-            .iter()
-            .map(|own| {
-                let own = own.fields()?;
-                let key = own.need("key")?.text()?.to_owned();
-                own.finish()?;
-                Ok(key)
-            })
-            .collect::<Result<Vec<_>>>()?,
+        Some(all) => matching::keys(&all)?,
         None => {
             let name = fields.need("claim_name")?.text()?;
             name.split('.').map(str::to_owned).collect()

@@ -2,8 +2,8 @@
 
 use fairlead_model::filter::{
     Abort, AbortBy, Authorization, Break, Condition, Cors, Delay, DelayBy, Effect, Filter,
-    HttpFilter, Injection, LocalRateLimit, Override, Overrides, Pace, PaceBy, Policy, Pseudo,
-    RateAction, RateRule, Rules, Session, TokenBucket,
+    HostRates, HttpFilter, Injection, LocalRateLimit, Override, Overrides, Pace, PaceBy, Policy,
+    Pseudo, RateAction, RateRule, RateSettings, Rules, Session, SharedRateLimit, TokenBucket,
 };
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use super::{
 use crate::filter::{
     BUFFER, BUFFER_PER_ROUTE, CALLER_IDENTITY, CHECK, CHECK_PER_ROUTE, COOKIE, CORS, CORS_POLICY,
     EXPRESSION, FAULT, FILTER_CONFIG, OWN_FAULT, RATE_LIMIT, RBAC, RBAC_PER_ROUTE, SESSION,
-    SESSION_PER_ROUTE, TOKENS, TOKENS_PER_ROUTE,
+    SESSION_PER_ROUTE, SHARED_RATE_LIMIT, SHARED_RATE_LIMIT_PER_ROUTE, TOKENS, TOKENS_PER_ROUTE,
 };
 use crate::http_manager::ROUTER;
 
@@ -41,6 +41,7 @@ pub(super) fn overrides(overrides: &Overrides) -> Value {
     let own = overrides.iter().map(|(name, own)| {
         let value = match own {
             Override::Disabled => any(FILTER_CONFIG, json!({"disabled": true})),
+            Override::Rates(own) => any(SHARED_RATE_LIMIT_PER_ROUTE, rate_settings(own)),
             Override::Checks(own) => any(
                 CHECK_PER_ROUTE,
                 json!({"check_settings": check::settings(own)}),
@@ -66,6 +67,7 @@ fn message(filter: &Filter, is_of_listener: bool) -> (&'static str, Value) {
         (Filter::Check(own), _) => (CHECK, check::check(own)),
         (Filter::Tokens(own), _) => (TOKENS, token::tokens(own)),
         (Filter::Injection(own), _) => injection(own),
+        (Filter::SharedRateLimit(own), _) => (SHARED_RATE_LIMIT, shared_rate_limit(own)),
         (Filter::RateLimit(own), _) => (RATE_LIMIT, rate_limit(own)),
         (Filter::BodyLimit(most), true) => (BUFFER, json!({"max_request_bytes": most})),
         (Filter::BodyLimit(most), false) => (
@@ -290,7 +292,6 @@ fn rate_limit(own: &LocalRateLimit) -> Value {
             json!({"entries": entries, "token_bucket": bucket(&own.bucket)})
         })
         .collect();
-    let rules: Vec<Value> = own.rules.iter().map(rule).collect();
     let mut value = Message::default()
         .with("stat_prefix", json!(own.name))
         .with("status", json!({"code": own.status.as_u16()}))
@@ -304,7 +305,9 @@ fn rate_limit(own: &LocalRateLimit) -> Value {
             json!({"default_value": share(own.enforced)}),
         )
         .with("descriptors", json!(descriptors))
-        .with("rate_limits", json!(rules))
+        .with("rate_limits", rate_rules(&own.rules))
+        .with("stage", json!(own.stage))
+        .with("vh_rate_limits", json!(host_rates(own.host_rates)))
         .with("max_dynamic_descriptors", json!(own.most_values))
         .with(
             "response_headers_to_add",
@@ -332,9 +335,73 @@ fn bucket(own: &TokenBucket) -> Value {
     })
 }
 
+/// The field `rate_limits`.
+pub(super) fn rate_rules(rules: &[RateRule]) -> Value {
+    rules.iter().map(rule).collect()
+}
+
 fn rule(rule: &RateRule) -> Value {
-    let actions: Vec<Value> = rule.iter().map(action).collect();
-    json!({"actions": actions})
+    let actions: Vec<Value> = rule.actions.iter().map(action).collect();
+    json!({"stage": rule.stage, "actions": actions})
+}
+
+fn host_rates(own: HostRates) -> &'static str {
+    match own {
+        HostRates::Otherwise => "OVERRIDE",
+        HostRates::Always => "INCLUDE",
+        HostRates::Never => "IGNORE",
+    }
+}
+
+fn shared_rate_limit(own: &SharedRateLimit) -> Value {
+    Message::default()
+        .with("domain", json!(own.domain))
+        .with("stage", json!(own.stage))
+        .with("timeout", duration(own.service.timeout))
+        .with(
+            "rate_limit_service",
+            json!({
+                "grpc_service": check::grpc_service(&own.service),
+                "transport_api_version": "V3",
+            }),
+        )
+        .with("rate_limits", rate_rules(&own.rules))
+        .with("failure_mode_deny", json!(own.denies_on_error))
+        .with(
+            "status_on_error",
+            json!({"code": own.status_on_error.as_u16()}),
+        )
+        .with("rate_limited_status", json!({"code": own.status.as_u16()}))
+        .with(
+            "filter_enabled",
+            json!({"default_value": share(own.enabled)}),
+        )
+        .with(
+            "filter_enforced",
+            json!({"default_value": share(own.enforced)}),
+        )
+        .with(
+            "response_headers_to_add",
+            json!(headers::added(&own.response_headers)),
+        )
+        .with(
+            "enable_x_ratelimit_headers",
+            json!(own.tells.then_some("DRAFT_VERSION_03")),
+        )
+        .with("enable_retry_after_header", json!(own.retry_after))
+        .with(
+            "rate_limited_as_resource_exhausted",
+            json!(own.is_exhausted),
+        )
+        .done()
+}
+
+fn rate_settings(own: &RateSettings) -> Value {
+    Message::default()
+        .with("vh_rate_limits", json!(host_rates(own.host)))
+        .with("rate_limits", rate_rules(&own.rules))
+        .with("domain", json!(own.domain))
+        .done()
 }
 
 fn action(own: &RateAction) -> Value {
@@ -370,6 +437,22 @@ fn action(own: &RateAction) -> Value {
                 "descriptor_value": value,
                 "expect_match": expected,
                 "headers": headers,
+            }})
+        }
+        RateAction::Cluster => json!({"destination_cluster": {}}),
+        RateAction::Learned {
+            key,
+            filter,
+            path,
+            usual,
+            skips,
+        } => {
+            let path: Vec<Value> = path.iter().map(|key| json!({"key": key})).collect();
+            json!({"metadata": {
+                "descriptor_key": key,
+                "metadata_key": {"key": filter, "path": path},
+                "default_value": usual,
+                "skip_if_absent": skips,
             }})
         }
         RateAction::Caller { key } => {

@@ -36,6 +36,7 @@ fn host(host: &VirtualHost) -> Value {
         .with("name", json!(host.name))
         .with("domains", json!(host.domains))
         .with("routes", json!(routes))
+        .with("rate_limits", filter::rate_rules(&host.rates))
         .with("typed_per_filter_config", filter::overrides(&host.filters));
     headers::both(message, &host.request_headers, &host.response_headers).done()
 }
@@ -156,6 +157,8 @@ fn forward(forward: &Forward) -> Value {
         .with("metadata_match", json!(subset))
         .with("upgrade_configs", json!(upgrades))
         .with("request_mirror_policies", json!(mirrors))
+        .with("rate_limits", filter::rate_rules(&forward.rates.rules))
+        .with("include_vh_rate_limits", json!(forward.rates.includes_host))
         .done()
 }
 

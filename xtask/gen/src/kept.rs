@@ -1,7 +1,7 @@
 //! Which of Envoy's messages the proxy reads.
 
 /// The messages that are kept, by package.
-pub(crate) const KEPT: [(&str, &[&str]); 53] = [
+pub(crate) const KEPT: &[(&str, &[&str])] = &[
     (
         "envoy.config.accesslog.v3",
         &[
@@ -80,6 +80,7 @@ pub(crate) const KEPT: [(&str, &[&str]); 53] = [
             "UpstreamHttpProtocolOptions",
         ],
     ),
+    ("envoy.config.ratelimit.v3", &["RateLimitServiceConfig"]),
     (
         "envoy.config.rbac.v3",
         &[
@@ -168,6 +169,10 @@ pub(crate) const KEPT: [(&str, &[&str]); 53] = [
         &["LocalRateLimit"],
     ),
     (
+        "envoy.extensions.filters.http.ratelimit.v3",
+        &["RateLimit", "RateLimitPerRoute"],
+    ),
+    (
         "envoy.extensions.filters.http.rbac.v3",
         &["RBAC", "RBACPerRoute"],
     ),
@@ -215,9 +220,11 @@ pub(crate) const KEPT: [(&str, &[&str]); 53] = [
             "QueryParameterMatcher",
             "RateLimit",
             "RateLimit.Action",
+            "RateLimit.Action.DestinationCluster",
             "RateLimit.Action.GenericKey",
             "RateLimit.Action.HeaderValueMatch",
             "RateLimit.Action.MaskedRemoteAddress",
+            "RateLimit.Action.MetaData",
             "RateLimit.Action.QueryParameters",
             "RateLimit.Action.RemoteAddress",
             "RateLimit.Action.RequestHeaders",
@@ -379,6 +386,10 @@ pub(crate) const KEPT: [(&str, &[&str]); 53] = [
             "ValueMatcher",
             "ValueMatcher.NullMatch",
         ],
+    ),
+    (
+        "envoy.type.metadata.v3",
+        &["MetadataKey", "MetadataKey.PathSegment"],
     ),
     (
         "envoy.type.tracing.v3",

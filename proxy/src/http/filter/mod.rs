@@ -6,6 +6,7 @@ mod passage;
 mod places;
 mod rate_limit;
 mod session;
+mod shared_rate;
 mod token;
 
 use std::net::IpAddr;
@@ -68,6 +69,10 @@ impl Asking<'_> {
             ];
             match filter.of(overrides) {
                 None | Some(Filter::Names(_)) => {}
+                Some(Filter::SharedRateLimit(own)) => {
+                    let settings = filter.rates(overrides);
+                    self.limit_by_service(own, settings, passage).await?;
+                }
                 Some(Filter::Check(own)) => {
                     self.check(own, filter.checks(overrides), passage).await?;
                 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use fairlead_model::Moment;
 use fairlead_model::fault::Fault;
-use fairlead_model::filter::{Bucket, Left, LocalRateLimit, Taken, TokenBucket, entries};
+use fairlead_model::filter::{
+    Bucket, Counted, Left, LocalRateLimit, Taken, TokenBucket, entries, rate_rules,
+};
 use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue};
 
@@ -16,9 +18,9 @@ use super::{Asking, Passage, Stopped};
 use crate::core::Core;
 use crate::http::respond;
 
-const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+pub(super) const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+pub(super) const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+pub(super) const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 /// How often buckets that are full again are looked for, where there is no room for another.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -156,6 +158,17 @@ impl Values {
 }
 
 impl Asking<'_> {
+    /// What of the request is counted.
+    pub(super) fn counted<'a>(&'a self, passage: &'a Passage) -> Counted<'a> {
+        Counted {
+            head: self.head(),
+            caller: self.caller.or(self.connection.source.map(|own| own.ip())),
+            peer: &self.connection.peer,
+            cluster: self.cluster(),
+            metadata: &passage.metadata,
+        }
+    }
+
     /// Says whether there is room for the request.
     pub(super) fn limit(
         &self,
@@ -168,13 +181,9 @@ impl Asking<'_> {
         }
         let figures = &self.service.figures;
         figures.local_rate_limit_enabled.increment();
-        let peer = &self.connection.peer;
-        let caller = self.caller.or(self.connection.source.map(|own| own.ip()));
-        let head = self.head();
-        let made: Vec<_> = own
-            .rules
-            .iter()
-            .filter_map(|rule| entries(rule, &head, caller, peer))
+        let counted = self.counted(passage);
+        let made: Vec<_> = rate_rules(&own.rules, own.stage, own.host_rates, self.way)
+            .filter_map(|rule| entries(rule, &counted))
             .collect();
         let limiter = core.limiters.of(core, own);
         let (left, after) = match limiter.take(&made, core.clock.now()) {
@@ -231,7 +240,7 @@ fn whole(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use fairlead_model::filter::{Descriptor, RateAction};
+    use fairlead_model::filter::{Descriptor, HostRates, RateAction, RateRule};
     use fairlead_model::route::HeaderChanges;
     use http::StatusCode;
 
@@ -254,7 +263,12 @@ mod tests {
                 entries: vec![("caller".to_owned(), String::new())],
                 bucket,
             }],
-            rules: vec![vec![RateAction::Address]],
+            rules: vec![RateRule {
+                stage: 0,
+                actions: vec![RateAction::Address],
+            }],
+            stage: 0,
+            host_rates: HostRates::Otherwise,
             most_values: 100,
             counts_all: false,
             response_headers: HeaderChanges::default(),

@@ -2,14 +2,15 @@
 
 use fairlead_model::filter::{
     Abort, AbortBy, Authorization, Break, Condition, Cors, Delay, DelayBy, Descriptor, Effect,
-    Filter, HttpFilter, Injection, LocalRateLimit, MetadataMatch, Override, Overrides, Pace,
-    PaceBy, Policy as AccessPolicy, Pseudo, RateAction, Rules, Session, TokenBucket, ValueMatch,
+    Filter, HostRates, HttpFilter, Injection, LocalRateLimit, MetadataMatch, Override, Overrides,
+    Pace, PaceBy, Policy as AccessPolicy, Pseudo, RateAction, RateRule, RateSettings, Rules,
+    Session, SharedRateLimit, TokenBucket, ValueMatch,
 };
 use http::{HeaderValue, StatusCode};
 
 use super::listeners::network;
 use super::routes::{changes, header};
-use super::services::{check, check_settings};
+use super::services::{check, check_settings, error_status, service};
 use super::tokens::tokens;
 use super::*;
 
@@ -199,7 +200,75 @@ fn rate_action() -> impl Strategy<Value = RateAction> {
             }
         ),
         name().prop_map(|key| RateAction::Caller { key }),
+        Just(RateAction::Cluster),
+        (name(), name(), vec(name(), 1..3), name(), any::<bool>()).prop_map(
+            |(key, filter, path, usual, skips)| RateAction::Learned {
+                key,
+                filter,
+                path,
+                usual,
+                skips,
+            }
+        ),
     ]
+}
+
+pub(super) fn rate_rules(range: std::ops::Range<usize>) -> impl Strategy<Value = Vec<RateRule>> {
+    let rule = (0u32..=10, vec(rate_action(), 1..3))
+        .prop_map(|(stage, actions)| RateRule { stage, actions });
+    vec(rule, range)
+}
+
+fn host_rates() -> impl Strategy<Value = HostRates> {
+    select(vec![
+        HostRates::Otherwise,
+        HostRates::Always,
+        HostRates::Never,
+    ])
+}
+
+fn added() -> impl Strategy<Value = HeaderChanges> {
+    changes().prop_map(|mut own| {
+        own.remove.clear();
+        own
+    })
+}
+
+fn shared_rate_limit() -> impl Strategy<Value = SharedRateLimit> {
+    (
+        (service(), name(), 0u32..=10, rate_rules(0..3)),
+        (error_status(), error_status(), share(), share()),
+        (added(), any::<[bool; 4]>()),
+    )
+        .prop_map(
+            |(
+                (service, domain, stage, rules),
+                (status_on_error, status, enabled, enforced),
+                (response_headers, flags),
+            )| SharedRateLimit {
+                service,
+                domain,
+                stage,
+                rules,
+                denies_on_error: flags[0],
+                status_on_error,
+                status,
+                enabled,
+                enforced,
+                response_headers,
+                tells: flags[1],
+                retry_after: flags[2],
+                is_exhausted: flags[3],
+            },
+        )
+}
+
+fn rate_settings() -> impl Strategy<Value = RateSettings> {
+    (host_rates(), rate_rules(0..2), of(name())).prop_map(|(host, rules, domain)| RateSettings {
+        host,
+        rules,
+        domain,
+    })
 }
 
 fn rate_limit() -> impl Strategy<Value = LocalRateLimit> {
@@ -210,18 +279,17 @@ fn rate_limit() -> impl Strategy<Value = LocalRateLimit> {
         (name(), 400u16..600, of(bucket()), share(), share()),
         (
             vec(descriptor, 0..3),
-            vec(vec(rate_action(), 1..3), 1..3),
+            (rate_rules(0..3), 0u32..=10, host_rates()),
             1u32..1_000_000,
         ),
-        (changes(), any::<[bool; 4]>()),
+        (added(), any::<[bool; 4]>()),
     )
         .prop_map(
             |(
                 (name, status, bucket, enabled, enforced),
-                (descriptors, rules, most_values),
-                (mut response_headers, flags),
+                (descriptors, (rules, stage, host_rates), most_values),
+                (response_headers, flags),
             )| {
-                response_headers.remove.clear();
                 LocalRateLimit {
                     name,
                     status: StatusCode::from_u16(status).expect("a status"),
@@ -231,6 +299,8 @@ fn rate_limit() -> impl Strategy<Value = LocalRateLimit> {
                     enforced,
                     descriptors,
                     rules,
+                    stage,
+                    host_rates,
                     most_values,
                     response_headers,
                     tells: flags[1],
@@ -299,6 +369,7 @@ pub(super) fn filters() -> BoxedStrategy<Vec<HttpFilter>> {
     let names = clusters::cache().prop_map(|own| Filter::Names(Arc::new(own)));
     let filter = prop_oneof![
         4 => filter(Just(Cors::default()).boxed()).boxed(),
+        1 => shared_rate_limit().prop_map(|own| Filter::SharedRateLimit(Arc::new(own))).boxed(),
         1 => check().prop_map(|own| Filter::Check(Arc::new(own))).boxed(),
         1 => tokens().prop_map(|own| Filter::Tokens(Arc::new(own))).boxed(),
         1 => names.boxed(),
@@ -322,6 +393,7 @@ pub(super) fn overrides() -> BoxedStrategy<Overrides> {
     let own = prop_oneof![
         Just(Override::Disabled),
         name().prop_map(Override::Requires),
+        rate_settings().prop_map(|own| Override::Rates(Arc::new(own))),
         check_settings().prop_map(|own| Override::Checks(Arc::new(own))),
         filter(cors().boxed()).prop_map(Override::Other),
     ];

@@ -1,5 +1,7 @@
 //! Routes, made up.
 
+use fairlead_model::filter::RouteRates;
+
 use super::*;
 
 pub(super) fn changes() -> impl Strategy<Value = HeaderChanges> {
@@ -230,13 +232,13 @@ fn forward() -> impl Strategy<Value = Forward> {
             vec(affinity, 0..3),
             labels(),
             vec(name(), 0..2),
-            mirrors(),
+            (mirrors(), filters::rate_rules(0..2).boxed(), any::<bool>()),
         ),
     )
         .prop_map(
             |(
                 (clusters, rewrite, host, request, grpc_longest),
-                (retry, classes, affinity, subset, upgrades, mirrors),
+                (retry, classes, affinity, subset, upgrades, (mirrors, rules, includes_host)),
             )| Forward {
                 clusters,
                 rewrite,
@@ -253,6 +255,10 @@ fn forward() -> impl Strategy<Value = Forward> {
                 subset,
                 upgrades,
                 mirrors,
+                rates: RouteRates {
+                    rules,
+                    includes_host,
+                },
             },
         )
 }
@@ -325,7 +331,13 @@ pub(super) fn table() -> impl Strategy<Value = RouteTable> {
                 })
             },
         );
-    let host = (vec(route, 0..3), changes(), changes(), filters::overrides());
+    let host = (
+        vec(route, 0..3),
+        changes(),
+        changes(),
+        filters::overrides(),
+        filters::rate_rules(0..2).boxed(),
+    );
     let own = (changes(), changes(), any::<bool>()).prop_map(
         |(request_headers, response_headers, most_exact_wins)| TableChanges {
             request_headers,
@@ -337,14 +349,17 @@ pub(super) fn table() -> impl Strategy<Value = RouteTable> {
         let hosts = (0..)
             .zip(hosts)
             .map(
-                |(number, (routes, request_headers, response_headers, filters))| VirtualHost {
-                    table: Arc::default(),
-                    name: format!("host-{number}"),
-                    domains: vec![format!("{number}.example"), format!("*.{number}.example")],
-                    routes,
-                    request_headers,
-                    response_headers,
-                    filters,
+                |(number, (routes, request_headers, response_headers, filters, rates))| {
+                    VirtualHost {
+                        rates,
+                        table: Arc::default(),
+                        name: format!("host-{number}"),
+                        domains: vec![format!("{number}.example"), format!("*.{number}.example")],
+                        routes,
+                        request_headers,
+                        response_headers,
+                        filters,
+                    }
                 },
             )
             .collect();

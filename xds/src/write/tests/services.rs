@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use super::*;
 
-fn service() -> impl Strategy<Value = Arc<GrpcService>> {
+pub(super) fn service() -> impl Strategy<Value = Arc<GrpcService>> {
     (name(), of(name()), time()).prop_map(|(cluster, authority, timeout)| {
         Arc::new(GrpcService {
             cluster: cluster.into(),
@@ -15,7 +15,7 @@ fn service() -> impl Strategy<Value = Arc<GrpcService>> {
     })
 }
 
-fn error_status() -> impl Strategy<Value = StatusCode> {
+pub(super) fn error_status() -> impl Strategy<Value = StatusCode> {
     (400u16..600).prop_map(|own| StatusCode::from_u16(own).expect("a status"))
 }
 
