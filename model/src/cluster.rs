@@ -107,16 +107,20 @@ impl Default for Original {
 }
 
 impl Original {
-    /// The address to reach: what the header says, else where the caller's connection was made to.
+    /// The address to reach: what the header says, which may be `:authority`, else where the caller's connection was made to.
     #[must_use]
     pub fn address(
         &self,
         headers: Option<&http::HeaderMap>,
+        authority: Option<&str>,
         connection: Option<SocketAddr>,
     ) -> Option<SocketAddr> {
         let named = self.header.as_deref().and_then(|name| {
-            let value = headers?.get(name)?;
-            value.to_str().ok()?.trim().parse().ok()
+            let value = match name {
+                ":authority" => authority?,
+                name => headers?.get(name)?.to_str().ok()?,
+            };
+            value.trim().parse().ok()
         });
         let mut address: SocketAddr = named.or(connection)?;
         if let Some(port) = self.port {

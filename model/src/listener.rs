@@ -10,8 +10,9 @@ use crate::cluster::Address;
 use crate::edge::Edge;
 use crate::egress::NameCache;
 use crate::filter::{Authorization, HttpFilter};
+use crate::format::Format;
 use crate::log::AccessLog;
-use crate::route::RouteTable;
+use crate::route::{HeaderChanges, RouteTable};
 use crate::tls::ServerTls;
 use crate::trace::Tracing;
 
@@ -280,10 +281,19 @@ pub struct Tcp {
     pub by_server_name: Option<Box<ByServerName>>,
     /// How long without a byte.
     pub idle: Option<Duration>,
-    /// Whether the bytes travel inside HTTP/2 CONNECT to this authority.
-    pub tunnel: Option<String>,
+    /// Whether the bytes travel inside HTTP/2 CONNECT.
+    pub tunnel: Option<Box<Tunnel>>,
     /// Logs of its connections.
     pub logs: Vec<AccessLog>,
+}
+
+/// Bytes inside HTTP/2 CONNECT ([RFC 9113](https://www.rfc-editor.org/rfc/rfc9113) 8.5); many share a connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tunnel {
+    /// Whom the other end is asked to reach.
+    pub authority: Format,
+    /// Headers of the request.
+    pub headers: HeaderChanges,
 }
 
 /// Bytes that go to the host of the name asked for in TLS.

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fairlead_model::cluster::{Cluster, ProxyVersion, UpstreamProtocol};
-use fairlead_model::listener::{Handler, Http};
-use fairlead_model::route::Action;
+use fairlead_model::format::Format;
+use fairlead_model::listener::{Handler, Http, Tunnel};
+use fairlead_model::route::{Action, HeaderChanges};
 use http::StatusCode;
 use support::certificates::{Authority, client, server};
 use support::{
@@ -259,7 +260,11 @@ async fn bytes_cross_a_pair_in_a_tunnel_with_an_identity() {
     let (_inner, cluster) = secured(greeter().await).await;
     let outer = tcp_proxy(cluster, |listener| {
         if let Handler::Tcp(tcp) = &mut listener.chains[0].handler {
-            Arc::make_mut(tcp).tunnel = Some("db.example:5432".to_owned());
+            let authority = Format::parse("db.example:5432").expect("a format");
+            Arc::make_mut(tcp).tunnel = Some(Box::new(Tunnel {
+                authority,
+                headers: HeaderChanges::default(),
+            }));
         }
     })
     .await;

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_model::listener::{Chain, ChainMatch, Detect, Handler, Listener, Tcp, Transport};
+use fairlead_model::format::Format;
+use fairlead_model::listener::{
+    Chain, ChainMatch, Detect, Handler, Listener, Tcp, Transport, Tunnel,
+};
 use ipnet::IpNet;
 
 use crate::field::{Field, Fields, Result};
 use crate::filter::{self, NETWORK_RBAC};
-use crate::{ReadFile, access_log, egress, endpoint, http_manager, tls};
+use crate::{ReadFile, access_log, egress, endpoint, headers, http_manager, tls};
 
 /// The HTTP connection manager.
 pub(crate) const MANAGER: &str =
@@ -239,9 +242,23 @@ fn tcp(field: &Field<'_>) -> Result<Tcp> {
     let tunnel = match fields.get("tunneling_config") {
         Some(own) => {
             let own = own.fields()?;
-            let host = own.need("hostname")?.text()?.to_owned();
+            let host = own.need("hostname")?;
+            let authority =
+                Format::parse(host.text()?).map_err(|error| host.error(error.to_string()))?;
+            let headers = headers::added(&own, "headers_to_add")?;
+            for name in [
+                "use_post",
+                "propagate_response_headers",
+                "propagate_response_trailers",
+            ] {
+                if let Some(field) = own.get(name)
+                    && field.flag()?
+                {
+                    return Err(field.error("true is not supported; a tunnel is HTTP/2 CONNECT"));
+                }
+            }
             own.finish()?;
-            Some(host)
+            Some(Box::new(Tunnel { authority, headers }))
         }
         None => None,
     };

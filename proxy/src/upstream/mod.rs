@@ -161,7 +161,7 @@ impl Upstream {
         let settings = self.settings.borrow();
         match &settings.discovery {
             Discovery::OriginalDestination(own) => own
-                .address(asked.headers, asked.original)
+                .address(asked.headers, asked.host, asked.original)
                 .map(Address::Socket),
             Discovery::Named(_) => {
                 let usual = if settings.tls.is_some() { 443 } else { 80 };

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use fairlead_model::balance::{EndpointKey, Finish, Wanted};
 use fairlead_model::cluster::Address;
 use fairlead_model::fault::Fault;
-use fairlead_model::listener::Tcp;
+use fairlead_model::format::{Fact, Facts, Format, Value};
+use fairlead_model::listener::{Tcp, Tunnel};
+use http::HeaderMap;
 
 use super::lines::Line;
 use crate::core::Core;
+use crate::http::{Connection, of_connection};
 use crate::tcp;
 use crate::upstream::{Asked, ConnectError, Lease, Pool, Stream, Upstream, judged};
 
@@ -21,6 +24,23 @@ pub(super) struct From {
     pub(super) original: Option<SocketAddr>,
     /// The name that it asked for in TLS, where that says where it goes.
     pub(super) server_name: Option<Box<str>>,
+    /// What is known of its connection, where the other end of a tunnel is told of it.
+    pub(super) connection: Option<Rc<Connection>>,
+}
+
+impl Facts for From {
+    fn value(&self, fact: &Fact) -> Option<Value<'_>> {
+        of_connection(self.connection.as_deref()?, fact)
+    }
+}
+
+/// What asks the other end of a tunnel to reach somebody.
+fn connect_request(tunnel: &Tunnel, from: &From) -> Option<http::Request<()>> {
+    let authority = tunnel.authority.text(from, "");
+    let mut request = http::Request::connect(authority).body(()).ok()?;
+    let text = |format: &Format, _: &HeaderMap| format.text(from, "");
+    tunnel.headers.apply(request.headers_mut(), text);
+    Some(request)
 }
 
 /// Sends bytes to an endpoint and back.
@@ -44,6 +64,7 @@ async fn reach(
     pool: &Rc<Pool>,
     upstream: &Upstream,
     settings: &Tcp,
+    from: &From,
     line: Option<&Line>,
 ) -> Result<Stream, Fault> {
     let note = |outcome: Result<Option<SocketAddr>, &ConnectError>| {
@@ -52,7 +73,7 @@ async fn reach(
         }
     };
     let limits = upstream.limits();
-    let Some(authority) = &settings.tunnel else {
+    let Some(tunnel) = &settings.tunnel else {
         let made = pool.connect_raw(limits).await;
         note(made.as_ref().map(Stream::local));
         return made.map_err(|error| error.fault());
@@ -60,9 +81,7 @@ async fn reach(
     let leased = pool.lease(true, limits).await;
     note(leased.as_ref().map(Lease::local));
     let mut lease = leased.map_err(|error| error.fault())?;
-    let request = http::Request::connect(authority)
-        .body(())
-        .map_err(|_| Fault::Internal)?;
+    let request = connect_request(tunnel, from).ok_or(Fault::Internal)?;
     match lease.tunnel(request).await {
         Some(Ok(response)) if response.status().is_success() => {
             Ok(Stream::Tunnel(Box::new(response.into_body())))
@@ -78,7 +97,7 @@ async fn connect(
     core: &Rc<Core>,
     upstream: &Upstream,
     settings: &Tcp,
-    at: Option<&Address>,
+    (at, from): (Option<&Address>, &From),
     name: &Arc<str>,
     line: Option<&Line>,
 ) -> Result<(EndpointKey, Stream), Fault> {
@@ -99,7 +118,7 @@ async fn connect(
         if let Some(line) = line {
             line.goes_to(name, pool.endpoint().map(|endpoint| &endpoint.address));
         }
-        match reach(&pool, upstream, settings, line).await {
+        match reach(&pool, upstream, settings, from, line).await {
             Ok(stream) => {
                 let now = core.clock.now();
                 upstream.answered(key, now.since(begun), now);
@@ -140,8 +159,8 @@ async fn forward(
         host: by_name.and(from.server_name.as_deref()),
         port: by_name.map(|own| own.port),
     });
-    let at = at.as_ref();
-    let (key, endpoint) = connect(core, &upstream, settings, at, name, line).await?;
+    let way = (at.as_ref(), &from);
+    let (key, endpoint) = connect(core, &upstream, settings, way, name, line).await?;
     let figures = &upstream.figures;
     figures.upstream_cx_active.add(1);
     let copied = tcp::copy(stream, endpoint, settings.idle).await;

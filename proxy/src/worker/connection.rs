@@ -211,11 +211,13 @@ async fn begin(
             let admitted = admit(&chains, &access, stream, tls, &mut connection).await;
             connection.certificates = Vec::new();
             let asked = settings.by_server_name.as_ref();
+            let server_name = asked.and_then(|_| connection.server_name.clone());
+            let connection = known(connection, own.as_ref());
             let from = Box::new(bytes::From {
                 original: connection.original,
-                server_name: asked.and_then(|_| connection.server_name.clone()),
+                server_name,
+                connection: settings.tunnel.is_some().then_some(connection),
             });
-            known(connection, own.as_ref());
             let (stream, _) = admitted?;
             Some(Admitted::Tcp {
                 settings,

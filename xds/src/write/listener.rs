@@ -1,14 +1,15 @@
 //! Listeners.
 
 use fairlead_model::listener::{
-    Chain, ChainMatch, Codec, Handler, Http, Listener, Routes, ServerHeader, Tcp, Transport,
+    Chain, ChainMatch, Codec, Handler, Http, Listener, Routes, ServerHeader, Tcp, Transport, Tunnel,
 };
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::filter as http_filter;
 use super::{
-    Message, access_log, duration, egress, endpoint, extension, limit, manager, route, source, tls,
+    Message, access_log, duration, egress, endpoint, extension, headers, limit, manager, route,
+    source, tls,
 };
 use crate::filter::NETWORK_RBAC;
 use crate::listener::{HTTP_INSPECTOR, MANAGER, ORIGINAL, PROXY_HEADER, TCP, TLS_INSPECTOR};
@@ -172,15 +173,19 @@ fn http(http: &Http) -> Value {
     value
 }
 
+fn tunnel(own: &Tunnel) -> Value {
+    Message::default()
+        .with("hostname", json!(own.authority.source()))
+        .with("headers_to_add", headers::added(&own.headers))
+        .done()
+}
+
 fn tcp(tcp: &Tcp) -> Value {
     let message = Message::default()
         .with("stat_prefix", json!(tcp.name))
         .with("idle_timeout", limit(tcp.idle))
         .with("access_log", access_log::logs(&tcp.logs))
-        .with(
-            "tunneling_config",
-            json!(tcp.tunnel.as_ref().map(|host| json!({"hostname": host}))),
-        );
+        .with("tunneling_config", json!(tcp.tunnel.as_deref().map(tunnel)));
     if let [(name, 1)] = tcp.clusters.as_slice() {
         return message.with("cluster", json!(&**name)).done();
     }

@@ -154,13 +154,18 @@ pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
         endpoints(named()).prop_map(|own| Discovery::LogicalDns(Arc::new(own))),
         name().prop_map(Discovery::Eds),
         egress().prop_map(|own| Discovery::Named(Arc::new(own))),
-        (of(name()), of(any::<u16>()), time()).prop_map(|(header, port, cleanup)| {
-            Discovery::OriginalDestination(Original {
-                header,
-                port,
-                cleanup,
-            })
-        }),
+        (
+            of(prop_oneof![name(), Just(":authority".to_owned())]),
+            of(any::<u16>()),
+            time()
+        )
+            .prop_map(|(header, port, cleanup)| {
+                Discovery::OriginalDestination(Original {
+                    header,
+                    port,
+                    cleanup,
+                })
+            }),
     ];
     let protocol = select(vec![
         UpstreamProtocol::Http1,

@@ -1,6 +1,6 @@
 //! Listeners, made up.
 
-use super::routes::table;
+use super::routes::{changes, table};
 use super::tls::tls;
 use super::*;
 
@@ -104,9 +104,19 @@ fn chain() -> impl Strategy<Value = Chain> {
     let clusters = vec((name(), 1u32..9), 1..3);
     let by_server_name = (clusters::cache(), 1u16..)
         .prop_map(|(cache, port)| Box::new(ByServerName { cache, port }));
+    let authority = select(vec!["%DOWNSTREAM_LOCAL_ADDRESS%", "db.example:5432"]);
+    let tunnel = (authority, changes()).prop_map(|(authority, headers)| {
+        Box::new(Tunnel {
+            authority: Format::parse(authority).expect("a format"),
+            headers: HeaderChanges {
+                remove: Vec::new(),
+                ..headers
+            },
+        })
+    });
     let whole = (
         (name(), clusters, of(by_server_name)),
-        (of(time()), of(name()), observed::logs().boxed()),
+        (of(time()), of(tunnel), observed::logs().boxed()),
     );
     let tcp = whole.prop_map(
         |((name, clusters, by_server_name), (idle, tunnel, logs))| Tcp {

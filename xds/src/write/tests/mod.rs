@@ -22,11 +22,12 @@ use fairlead_model::cluster::{
     HealthCheck, Locality, NameLookup, Original, Probe, ProxyVersion, UpstreamProtocol,
 };
 use fairlead_model::egress::{Egress, NameCache};
+use fairlead_model::format::Format;
 use fairlead_model::hedge::{Hedge, HedgeAfter};
 use fairlead_model::limits::Limits;
 use fairlead_model::listener::{
     ByServerName, Chain, ChainMatch, Codec, Detect, Handler, Http, HttpTimeouts, Listener, Routes,
-    ServerHeader, Tcp, Transport,
+    ServerHeader, Tcp, Transport, Tunnel,
 };
 use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::{
