@@ -8,7 +8,7 @@
 //! and what became of earlier requests. What goes out: the route of a request, the endpoint of a try, whether to try again,
 //! and when an endpoint rests.
 //!
-//! - [`snapshot`], [`listener`], [`cluster`], [`tls`]: what a proxy is told.
+//! - [`snapshot`], [`listener`] with its [`chains`], [`cluster`], [`tls`]: what a proxy is told.
 //! - [`route`]: hosts, matches and what becomes of a request.
 //! - [`balance`]: which endpoint; [`breaker`]: which endpoints rest; [`limits`]: how much at once; [`overload`]: what is
 //!   given up for want of memory.
@@ -24,6 +24,7 @@
 pub mod balance;
 pub mod breaker;
 pub mod budget;
+pub mod chains;
 pub mod class;
 pub mod cluster;
 pub mod deadline;

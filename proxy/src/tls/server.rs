@@ -1,5 +1,6 @@
 //! TLS of listeners.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use fairlead_model::tls::{Secret, ServerTls};
@@ -79,56 +80,42 @@ fn finish(
 /// The certificate that fits the name asked for: exact, then `*.example`, then the first.
 #[derive(Debug)]
 struct ByName {
-    certificates: Vec<(Vec<String>, Arc<CertifiedKey>)>,
+    certificates: Vec<Arc<CertifiedKey>>,
+    /// The first that has a name; nothing where there is but one.
+    names: HashMap<String, usize>,
 }
 
 impl ByName {
     fn new(certificates: Vec<Arc<CertifiedKey>>) -> Self {
-        let names = |certificate: &CertifiedKey| {
-            certificate
-                .cert
-                .first()
-                .and_then(|leaf| names_of(leaf).ok())
-                .map(|names| {
-                    names
-                        .dns
-                        .iter()
-                        .map(|name| name.to_ascii_lowercase())
-                        .collect()
-                })
-                .unwrap_or_default()
+        let mut own = Self {
+            certificates,
+            names: HashMap::new(),
         };
-        Self {
-            certificates: certificates
-                .into_iter()
-                .map(|certificate| (names(&certificate), certificate))
-                .collect(),
+        if own.certificates.len() > 1 {
+            for (place, certificate) in own.certificates.iter().enumerate() {
+                let leaf = certificate.cert.first();
+                let names = leaf.and_then(|leaf| names_of(leaf).ok());
+                for name in names.iter().flat_map(|names| &names.dns) {
+                    own.names.entry(name.to_ascii_lowercase()).or_insert(place);
+                }
+            }
         }
+        own
+    }
+
+    /// The place of the certificate for a name.
+    fn place(&self, asked: &str) -> Option<usize> {
+        let asked = asked.to_ascii_lowercase();
+        let exact = self.names.get(&asked);
+        let wild = || self.names.get(&format!("*.{}", asked.split_once('.')?.1));
+        exact.or_else(wild).copied()
     }
 }
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let first = self.certificates.first()?;
-        let Some(asked) = hello.server_name().filter(|_| self.certificates.len() > 1) else {
-            return Some(Arc::clone(&first.1));
-        };
-        let asked = asked.to_ascii_lowercase();
-        let parent = asked.split_once('.').map(|(_, parent)| parent);
-        let wild = |name: &String| {
-            name.strip_prefix("*.")
-                .is_some_and(|name| Some(name) == parent)
-        };
-        let found = self
-            .certificates
-            .iter()
-            .find(|(names, _)| names.contains(&asked))
-            .or_else(|| {
-                self.certificates
-                    .iter()
-                    .find(|(names, _)| names.iter().any(wild))
-            })
-            .unwrap_or(first);
-        Some(Arc::clone(&found.1))
+        let asked = hello.server_name().filter(|_| !self.names.is_empty());
+        let place = asked.and_then(|asked| self.place(asked)).unwrap_or(0);
+        self.certificates.get(place).cloned()
     }
 }

@@ -1,20 +1,24 @@
 //! Takes a snapshot: what did not change goes on as it is, and no request is dropped for what did.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_model::Snapshot;
-use fairlead_model::listener::{Handler, Listener, Routes};
+use fairlead_model::chains::ChainIndex;
+use fairlead_model::edge::CertificateMode;
+use fairlead_model::listener::{Handler, Http, Listener, Routes};
 use fairlead_model::tls::Secret;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Chains, Served};
+use super::later::{FEW, Later, Secured};
 use super::listen;
 use crate::core::{Core, TableCell};
 use crate::http::{HttpService, Watching};
+use crate::metrics::HttpFigures;
 use crate::tls;
 use crate::upstream::Upstream;
 
@@ -219,6 +223,9 @@ fn make_chains(
     listener: &Arc<Listener>,
     old: Option<&Chains>,
 ) -> Rc<Chains> {
+    let is_large = listener.chains.len() > FEW;
+    // Chains of one name are of one worker, which counts in one place.
+    let mut figures: HashMap<&str, Arc<HttpFigures>> = HashMap::new();
     let served = listener
         .chains
         .iter()
@@ -227,8 +234,9 @@ fn make_chains(
         .map(|(place, chain)| {
             let server = match &chain.tls {
                 None => None,
+                Some(_) if is_large => Some(Secured::Later),
                 Some(tls) => match tls::server_config(tls, &|name| secret(snapshot, name)) {
-                    Ok(config) => Some(config),
+                    Ok(config) => Some(Secured::Now(config)),
                     Err(error) => {
                         tracing::warn!(listener = listener.name, chain = chain.name, %error, "a chain takes no connections");
                         return Served::Broken;
@@ -249,9 +257,13 @@ fn make_chains(
                             &http.routes,
                             old.and_then(|old| old.served.get(place)),
                         ),
-                        figures: core.shared.figures.http(&http.name),
+                        figures: Arc::clone(
+                            figures
+                                .entry(&http.name)
+                                .or_insert_with(|| core.shared.figures.http(&http.name)),
+                        ),
                         watching: Watching::new(core, &http.logs, http.tracing.as_ref()),
-                        uri: chain.tls.as_ref().and_then(|tls| {
+                        uri: chain.tls.as_ref().filter(|_| tells_own_name(http)).and_then(|tls| {
                             tls::own_uri(tls, &|name| secret(snapshot, name))
                         }),
                     }),
@@ -267,11 +279,22 @@ fn make_chains(
         .collect();
     Rc::new(Chains {
         listener: Arc::clone(listener),
+        index: ChainIndex::of(listener),
+        later: Later::default(),
         served,
         drain: old.map_or_else(Rc::default, |old| Rc::clone(&old.drain)),
         figures: core.shared.figures.listener(&listener.name),
         watching: Watching::new(core, &listener.logs, None),
     })
+}
+
+/// Whether endpoints are told which name a caller reached.
+fn tells_own_name(http: &Http) -> bool {
+    let mode = http.edge.as_ref().map(|edge| edge.certificate.mode);
+    matches!(
+        mode,
+        Some(CertificateMode::AppendForward | CertificateMode::SanitizeSet)
+    )
 }
 
 fn secret(snapshot: &Snapshot, name: &str) -> Option<Secret> {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_model::chains::ChainIndex;
 use fairlead_model::filter::Authorization;
 use fairlead_model::listener::{Arrived, Codec, Handler, Listener, Tcp, Transport};
 use fairlead_model::tls::Peer;
@@ -12,6 +13,7 @@ use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
 use super::drain::Drain;
+use super::later::{Later, Secured};
 use super::lines::Line;
 use super::{bytes, http};
 use crate::core::Core;
@@ -32,6 +34,10 @@ pub(super) struct Chains {
     pub(super) listener: Arc<Listener>,
     /// In the listener's order, the default one last.
     pub(super) served: Vec<Served>,
+    /// Which of them takes a connection.
+    pub(super) index: ChainIndex,
+    /// TLS that is made when it is asked for.
+    pub(super) later: Later,
     /// Tells connections to end when their requests have.
     pub(super) drain: Rc<Drain>,
     pub(super) figures: Arc<ListenerFigures>,
@@ -44,13 +50,13 @@ pub(super) struct Chains {
 pub(super) enum Served {
     /// HTTP.
     Http {
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<Secured>,
         access: Rc<[Arc<Authorization>]>,
         service: Rc<HttpService>,
     },
     /// Bytes.
     Tcp {
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<Secured>,
         access: Rc<[Arc<Authorization>]>,
         settings: Arc<Tcp>,
         watching: Option<Rc<Watching>>,
@@ -165,15 +171,26 @@ async fn begin(
         connection
     };
     let arrived = arrive(&chains, stream, &mut connection).await;
-    let Some((stream, served, spoken)) = arrived else {
+    let Some((stream, place, spoken)) = arrived else {
         known(connection, None);
         return None;
     };
+    let served = chains.served.get(place).cloned().unwrap_or(Served::Broken);
+    let tls = match &served {
+        Served::Http { tls, .. } | Served::Tcp { tls, .. } => tls.as_ref(),
+        Served::Broken => None,
+    };
+    let tls = match tls.map(|own| chains.configuration(&core, place, own)) {
+        None => None,
+        Some(Some(own)) => Some(own),
+        Some(None) => {
+            known(connection, None);
+            return None;
+        }
+    };
     match served {
         Served::Http {
-            tls,
-            access,
-            service,
+            access, service, ..
         } => {
             let admitted = admit(&chains, &access, stream, tls, &mut connection).await;
             let told = service.told_certificates();
@@ -199,10 +216,10 @@ async fn begin(
             })
         }
         Served::Tcp {
-            tls,
             access,
             settings,
             watching,
+            ..
         } => {
             let own = Line::begin(&core, watching.as_ref());
             if let Some(Spoken::Tls { server_name, .. }) = spoken {
@@ -238,7 +255,7 @@ async fn arrive(
     chains: &Chains,
     mut stream: Stream,
     connection: &mut Connection,
-) -> Option<(Stream, Served, Option<Spoken>)> {
+) -> Option<(Stream, usize, Option<Spoken>)> {
     let listener = &chains.listener;
     connection.destination = stream
         .tcp()
@@ -301,12 +318,12 @@ async fn arrive(
         },
         protocols: &protocols,
     };
-    let Some(served) = chains.served(&arrived) else {
+    let Some(place) = chains.place(&arrived) else {
         connection.terminated = Some("filter_chain_not_found".into());
         chains.figures.no_filter_chain_match.increment();
         return None;
     };
-    Some((stream, served, spoken))
+    Some((stream, place, spoken))
 }
 
 /// Makes the TLS handshake where the chain has one, and lets in whom all rules let in; says whether ALPN settled HTTP/2.
@@ -371,24 +388,33 @@ fn looks(listener: &Listener) -> Option<(usize, Duration)> {
 }
 
 impl Chains {
-    fn served(&self, arrived: &Arrived<'_>) -> Option<Served> {
-        if let [only] = self.served.as_slice()
-            && self
-                .listener
-                .chains
-                .first()
-                .is_some_and(|chain| chain.matches == Default::default())
-        {
-            return Some(only.clone());
+    /// The place of the chain that takes a connection.
+    fn place(&self, arrived: &Arrived<'_>) -> Option<usize> {
+        self.index.find(&self.listener, arrived)
+    }
+
+    /// What secures the chain at a place; nothing where that is missing or broken.
+    fn configuration(
+        &self,
+        core: &Core,
+        place: usize,
+        secured: &Secured,
+    ) -> Option<Arc<ServerConfig>> {
+        if let Secured::Now(own) = secured {
+            return Some(Arc::clone(own));
         }
-        let chain = self.listener.chain(arrived)?;
-        let all = self
-            .listener
-            .chains
-            .iter()
-            .chain(&self.listener.default_chain);
-        let place = all.into_iter().position(|own| std::ptr::eq(own, chain))?;
-        self.served.get(place).cloned()
+        let chain = self.listener.chains.get(place);
+        let chain = chain.or(self.listener.default_chain.as_ref())?;
+        let tls = chain.tls.as_ref()?;
+        let made = self.later.get(place, || {
+            let snapshot = core.snapshot.borrow();
+            tls::server_config(tls, &|name| snapshot.secrets.get(name).cloned())
+        });
+        made.inspect_err(|error| {
+            tracing::warn!(listener = self.listener.name, chain = chain.name, %error, "a chain takes no connections");
+            self.figures.no_filter_chain_match.increment();
+        })
+        .ok()
     }
 }
 

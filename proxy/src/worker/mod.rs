@@ -6,6 +6,7 @@ mod bytes;
 mod connection;
 mod drain;
 mod http;
+mod later;
 mod life;
 mod lines;
 mod listen;
