@@ -162,3 +162,96 @@ async fn envoy_takes_what_is_dumped() {
         }
     }
 }
+
+/// Filters that ask services, with all that they may be told.
+fn asking() -> Value {
+    let types = "type.googleapis.com/envoy.extensions.filters.http";
+    let service =
+        json!({"envoy_grpc": {"cluster_name": "red", "authority": "gate.test"}, "timeout": "0.3s"});
+    let status = json!({"code": 503});
+    let remote = json!({
+        "http_uri": {"uri": "https://login.test/keys", "cluster": "red", "timeout": "1s"},
+        "cache_duration": "60s",
+        "async_fetch": {"failed_refetch_duration": "2s"},
+        "retry_policy": {"num_retries": 2, "retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}},
+    });
+    json!([
+        {"name": "tokens", "typed_config": {
+            "@type": format!("{types}.jwt_authn.v3.JwtAuthentication"),
+            "providers": {"one": {
+                "issuer": "one", "remote_jwks": remote, "max_lifetime": "60s", "subjects": {"prefix": "a"},
+                "from_cookies": ["jwt"], "jwt_cache_config": {"jwt_cache_size": 10},
+            }},
+        }},
+        {"name": "gate", "typed_config": {
+            "@type": format!("{types}.ext_authz.v3.ExtAuthz"),
+            "grpc_service": service, "transport_api_version": "V3", "status_on_error": status,
+            "failure_mode_allow": true, "failure_mode_allow_header_add": true,
+            "with_request_body": {"max_request_bytes": 10, "allow_partial_message": true, "pack_as_bytes": true},
+            "allowed_headers": {"patterns": [{"prefix": "x-"}]},
+            "disallowed_headers": {"patterns": [{"exact": "x-a"}]},
+            "include_peer_certificate": true, "include_tls_session": true,
+            "filter_enabled": {"default_value": {"numerator": 50}},
+            "deny_at_disable": {"default_value": true, "runtime_key": "a"},
+        }},
+        {"name": "limit", "typed_config": {
+            "@type": format!("{types}.ratelimit.v3.RateLimit"),
+            "domain": "a", "stage": 2, "timeout": "0.1s", "failure_mode_deny": true,
+            "rate_limit_service": {"grpc_service": service, "transport_api_version": "V3"},
+            "status_on_error": status, "rate_limited_status": status,
+            "enable_x_ratelimit_headers": "DRAFT_VERSION_03", "rate_limited_as_resource_exhausted": true,
+            "response_headers_to_add": [{"header": {"key": "x-a", "value": "b"}}],
+        }},
+    ])
+}
+
+#[tokio::test]
+async fn envoy_takes_filters_that_ask_services() {
+    if is_left_out() {
+        return;
+    }
+    let mut bootstrap = Plan::new(0, 0).bootstrap(free(), free(), &Upstreams::start().await);
+    let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+    let manager = bootstrap.pointer_mut(manager).expect("a manager");
+    let router = manager["http_filters"]
+        .as_array()
+        .and_then(|all| all.last())
+        .cloned();
+    let mut filters = asking();
+    filters.as_array_mut().expect("filters").extend(router);
+    manager["http_filters"] = filters;
+    manager["route_config"] = json!({"name": "a", "virtual_hosts": [{
+        "name": "a",
+        "domains": ["*"],
+        "rate_limits": [{"stage": 2, "actions": [{"destination_cluster": {}}, {"metadata": {
+            "descriptor_key": "who",
+            "metadata_key": {"key": "envoy.filters.http.jwt_authn", "path": [{"key": "one"}, {"key": "sub"}]},
+            "default_value": "nobody",
+        }}]}],
+        "routes": [{
+            "match": {"prefix": "/"},
+            "route": {
+                "cluster": "red",
+                "include_vh_rate_limits": true,
+                "rate_limits": [{"actions": [{"masked_remote_address": {"v4_prefix_mask_len": 24}}]}],
+            },
+            "typed_per_filter_config": {
+                "gate": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute",
+                    "check_settings": {"context_extensions": {"a": "b"}, "disable_request_body_buffering": true},
+                },
+                "limit": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute",
+                    "vh_rate_limits": "INCLUDE",
+                    "domain": "b",
+                },
+            },
+        }],
+    }]});
+    let proxy = Program::ours("dumped-asking", &bootstrap).await;
+    let dump = proxy.json("/config_dump?mask=bootstrap").await;
+    let written = &dump["configs"][0]["bootstrap"];
+    if let Err(said) = envoy_takes(&proxy.folder, written) {
+        panic!("{said}\n{written:#}");
+    }
+}

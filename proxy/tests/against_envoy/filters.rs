@@ -4,8 +4,10 @@ use fastrand::Rng;
 use serde_json::{Map, Value, json};
 
 use crate::generate::{EXTENSIONS, METHODS, header, often, one, path, text};
+use crate::tokens;
 
 /// Names of filters, by which routes say otherwise.
+const TOKENS: &str = "tokens";
 const ACCESS: &str = "access";
 const FAULT: &str = "fault";
 const CORS: &str = "cors";
@@ -15,6 +17,10 @@ pub fn filters(random: &mut Rng) -> Vec<Value> {
     let mut filters = Vec::new();
     if often(random, 50) {
         filters.push(filter(CORS, "cors.v3.Cors", json!({})));
+    }
+    if often(random, 40) {
+        let own = tokens::tokens(random);
+        filters.push(filter(TOKENS, "jwt_authn.v3.JwtAuthentication", own));
     }
     if often(random, 60) {
         filters.push(filter(ACCESS, "rbac.v3.RBAC", access(random)));
@@ -28,6 +34,10 @@ pub fn filters(random: &mut Rng) -> Vec<Value> {
 /// What a host or a route says of filters.
 pub fn overrides(random: &mut Rng, own: &mut Value, percent: u32) {
     let mut all = Map::new();
+    if often(random, percent) {
+        let own = tokens::of_route(random);
+        all.insert(TOKENS.to_owned(), typed("jwt_authn.v3.PerRouteConfig", own));
+    }
     if often(random, percent) {
         let access = match often(random, 30) {
             true => json!({}),
@@ -105,7 +115,7 @@ fn condition(random: &mut Rng, is_permission: bool, depth: u32) -> Value {
             _ => json!({not: one_of}),
         };
     }
-    match random.u32(..7) {
+    match random.u32(..8) {
         0 => json!({"any": true}),
         1 => json!({"header": header(random)}),
         2 => {
@@ -115,7 +125,9 @@ fn condition(random: &mut Rng, is_permission: bool, depth: u32) -> Value {
         4 => {
             json!({"header": {"name": one(random, &[":authority", "host"]), "string_match": text(random)}})
         }
-        5 => json!({"url_path": {"path": {"prefix": path(random)}}}),
+        // Of what was learned before.
+        5 => json!({"sourced_metadata": {"metadata_matcher": tokens::claim(random)}}),
+        6 => json!({"url_path": {"path": {"prefix": path(random)}}}),
         _ if is_permission => match random.u32(..3) {
             0 => json!({"destination_ip": {"address_prefix": "127.0.0.0", "prefix_len": 8}}),
             1 => json!({"destination_port_range": {"start": 1, "end": one(random, &[100, 65536])}}),

@@ -6,6 +6,7 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 
 use crate::filters;
+use crate::tokens;
 use crate::upstream::{CLUSTERS, DELAY, SCRIPT, Upstreams};
 
 pub const EXTENSIONS: &str = "type.googleapis.com/envoy.extensions";
@@ -455,6 +456,9 @@ fn request(random: &mut Rng) -> Asked {
     let mut headers = Vec::new();
     for _ in 0..random.usize(..4) {
         headers.push((one(random, &HEADERS), one(random, &VALUES)));
+    }
+    if often(random, 60) {
+        headers.push(tokens::header(random));
     }
     if method == "OPTIONS" || often(random, 20) {
         headers.push((

@@ -8,9 +8,13 @@ mod ask;
 mod dumps;
 mod filters;
 mod generate;
+#[path = "../support/tokens.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod issuers;
 #[path = "../support/program.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]
 mod program;
+mod tokens;
 mod upstream;
 
 use std::fmt::Write as _;
@@ -141,8 +145,22 @@ fn documented(is_edge: bool, mut own: Outcome, mut stock: Outcome) -> (Outcome, 
             }
         }
     }
+    // What a caller is asked for says the path without its query, which may have a token.
+    for value in stock
+        .headers
+        .get_mut("www-authenticate")
+        .into_iter()
+        .flatten()
+    {
+        if let (Some(query), Some(end)) = (value.find('?'), value.rfind(", error")) {
+            value.replace_range(query..end - 1, "");
+        } else if let Some(query) = value.find('?') {
+            value.replace_range(query..value.len() - 1, "");
+        }
+    }
     // An answer that this proxy made because of a fault says which.
-    if own.headers.remove("proxy-status").is_some() {
+    let fault = own.headers.remove("proxy-status");
+    if fault.is_some_and(|own_fault| own_fault.iter().any(|one| one.ends_with(&own.body))) {
         for outcome in [&mut own, &mut stock] {
             outcome.body.clear();
             outcome.headers.remove("content-type");

@@ -5,8 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use base64::engine::GeneralPurpose;
+use base64::engine::general_purpose::NO_PAD;
 use serde_json::{Map, Value};
+
+/// The encoding of a token's parts. Bits beyond the last byte count for nothing, as for Envoy.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::URL_SAFE,
+    NO_PAD.with_decode_allow_trailing_bits(true),
+);
 
 /// How a token is signed. Neither `none` nor a secret that both sides have is among these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use fairlead_model::fault::Fault;
 use fairlead_model::filter::{
     Filter, HttpFilter, Judged, Jwt, KeySet, Keys, Provider, TokenFault, Tokens, Wanted,
@@ -205,7 +205,11 @@ impl Asking<'_> {
             }
             Ok(Some(requirement)) => requirement,
             Err(name) => {
-                let text = format!("Wrong requirement_name: {name}");
+                let names: Vec<_> = own.named.keys().map(String::as_str).collect();
+                let names = names.join(",");
+                let text = format!(
+                    "Failed JWT authentication: Wrong requirement_name: {name}. It should be one of [{names}]"
+                );
                 return Err(self.unidentified(own, StatusCode::FORBIDDEN, &text, None));
             }
         };
