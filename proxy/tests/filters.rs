@@ -317,6 +317,42 @@ fn a_wrong_field_of_a_filter_is_named() {
             ),
         ),
         (
+            "tokens.yaml",
+            "{ provider_name: people }",
+            "{ provider_name: poeple }",
+            format!(
+                "{manager}.http_filters[0].typed_config.rules[2].requires.requires_any.requirements[0].provider_name: \"poeple\" is not known; people, programs is allowed"
+            ),
+        ),
+        (
+            "tokens.yaml",
+            "cluster: login,",
+            "cluster: log-in,",
+            "static_resources: a filter of the listener \"shop\" sends to the cluster \"log-in\", which is not among the clusters".to_owned(),
+        ),
+        (
+            "external.yaml",
+            "timeout: 0.5s",
+            "timeout: quick",
+            format!(
+                "{manager}.http_filters[0].typed_config.grpc_service.timeout: \"quick\" is no duration; seconds such as \"1.5s\" are expected"
+            ),
+        ),
+        (
+            "external.yaml",
+            "cluster_name: gate }",
+            "cluster_name: door }",
+            "static_resources: a filter of the listener \"shop\" sends to the cluster \"door\", which is not among the clusters".to_owned(),
+        ),
+        (
+            "shared-rate-limit.yaml",
+            "stage: 1",
+            "stage: 11",
+            format!(
+                "{manager}.route_config.virtual_hosts[0].routes[1].route.rate_limits[2].stage: 11 is no number from 0 to 10"
+            ),
+        ),
+        (
             "rate-limit.yaml",
             "max_tokens: 100",
             "max_tokens: 0",
@@ -473,4 +509,45 @@ async fn a_body_may_be_so_long() {
     );
     let answer = proxy.raw(chunked.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test]
+async fn expressions_are_bounded_and_one_that_does_not_end_lets_less_through() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/proxy/features");
+    let right = std::fs::read_to_string(folder.join("authorization.yaml")).expect("the example");
+    let usual = "request.method in ['POST', 'PUT'] && request.headers['x-team'] == 'shop'";
+    let deep = format!("{}true{}", "(".repeat(400), ")".repeat(400));
+    let long = format!("'{}' == ''", "a".repeat(100_000));
+    for (expression, said) in [(deep, "nests deeper than"), (long, "at most")] {
+        let broken = right.replacen(usual, &format!("\"{expression}\""), 1);
+        let error = bootstrap(&broken, &|_| Ok(Vec::new())).expect_err("refused");
+        let error = error.to_string();
+        let path = "rules.policies[\"writing\"].permissions[0].matcher.typed_config.text: ";
+        assert!(error.contains(path) && error.contains(said), "{error}");
+    }
+    // Each of these goes over the list for each element of the one around it.
+    let list = "[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20]";
+    let endless = ["a", "b", "c", "d", "e", "f"]
+        .iter()
+        .fold("true".to_owned(), |within, name| {
+            format!("{list}.all({name}, {within})")
+        });
+    let endless = format!("\"{endless}\"");
+    let endpoint = Endpoint::echo().await;
+    for effect in ["ALLOW", "DENY"] {
+        let changes = [
+            (usual, endless.as_str()),
+            ("action: ALLOW", &format!("action: {effect}")),
+        ];
+        let proxy = example("authorization.yaml", &endpoint, &changes).await;
+        let begun = Instant::now();
+        let (head, _) = proxy.send(request("PUT", "/a", &[])).await;
+        assert_eq!(head.status, StatusCode::FORBIDDEN, "{effect}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+    assert_eq!(endpoint.requests(), 0);
 }
