@@ -8,6 +8,7 @@
 //! core. What is decided is decided in `fairlead_model`; this crate has the sockets. The admin interface has a runtime of its
 //! own, so that it answers whatever the workers do.
 //!
+//! - `access`: who may come in.
 //! - [`capture`]: brings a pod's connections here.
 //! - [`worker`]: listeners, connections, and how a new snapshot is taken.
 //! - `http`, `tcp`, `detect`, `proxy_header`: what is spoken by callers.
@@ -15,6 +16,7 @@
 //! - [`Logs`]: access logs. [`trace`]: the spans of requests. [`overload`]: memory.
 //! - [`admin`]: what operators see. [`tls`]: both sides' handshakes. [`metrics`]: what is counted.
 
+mod access;
 pub mod admin;
 mod body;
 pub mod capture;

@@ -4,22 +4,18 @@
 //! An expression that fails neither holds nor does not: what is decided then is what lets less through. That is where this differs from
 //! Envoy, which lets a request pass a rule of denial that it cannot evaluate.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use fairlead_expr::{Expression, Scope};
+use fairlead_expr::Expression;
 use ipnet::IpNet;
-use serde_json::{Map, Value, json};
 
-use super::metadata::{Metadata, MetadataMatch};
+use super::asked::{Asked, NAMES};
+use super::metadata::MetadataMatch;
 use crate::TextMatch;
 use crate::route::{HeaderMatch, RequestHead};
 use crate::tls::Peer;
-
-/// Names that expressions read.
-const NAMES: [&str; 4] = ["request", "source", "destination", "connection"];
 
 /// Who may come in.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -123,27 +119,6 @@ pub struct Verdict<'a> {
     pub is_allowed: bool,
     /// The policy that held.
     pub policy: Option<&'a str>,
-}
-
-/// What is known of a request, or of a connection alone.
-#[derive(Debug)]
-pub struct Asked<'a> {
-    /// The request; nothing of a connection without HTTP.
-    pub head: Option<RequestHead<'a>>,
-    /// The address that was wanted.
-    pub destination: Option<SocketAddr>,
-    /// The other end of the connection.
-    pub source: Option<SocketAddr>,
-    /// The caller, as the headers that are believed say.
-    pub caller: Option<IpAddr>,
-    /// The name asked for in TLS.
-    pub server_name: Option<&'a str>,
-    /// Who it is.
-    pub peer: &'a Peer,
-    /// What filters learned of the request.
-    pub metadata: Option<&'a Metadata>,
-    /// What expressions read, made when the first does.
-    pub scope: OnceCell<Scope>,
 }
 
 impl Condition {
@@ -298,98 +273,10 @@ impl Rules {
     }
 }
 
-impl Asked<'_> {
-    /// What expressions read, by the names of Envoy's attributes.
-    fn scope(&self) -> &Scope {
-        self.scope.get_or_init(|| {
-            let address = |own: Option<SocketAddr>| {
-                own.map_or_else(
-                    || json!({"address": "", "port": 0}),
-                    |own| json!({"address": own.ip().to_canonical().to_string(), "port": own.port()}),
-                )
-            };
-            let mut source = address(self.source);
-            if let Peer::Known(id) = self.peer {
-                source["identity"] = json!(id.as_str());
-                source["trust_domain"] = json!(id.trust_domain());
-                if let Some((namespace, account)) = id.workload() {
-                    source["namespace"] = json!(namespace);
-                    source["service_account"] = json!(account);
-                }
-            }
-            for name in ["identity", "trust_domain", "namespace", "service_account"] {
-                if source.get(name).is_none() {
-                    source[name] = json!("");
-                }
-            }
-            let connection = json!({
-                "mtls": matches!(self.peer, Peer::Known(_) | Peer::Certified),
-                "requested_server_name": self.server_name.unwrap_or(""),
-            });
-            Scope::new()
-                .with("source", source)
-                .with("destination", address(self.destination))
-                .with("connection", connection)
-                .with("request", self.request())
-        })
-    }
-
-    fn request(&self) -> Value {
-        let Some(head) = &self.head else {
-            return Value::Null;
-        };
-        let mut value = request(head);
-        value["auth"] = identity(self.metadata.and_then(Metadata::claims));
-        value
-    }
-}
-
-/// What a token says as expressions read it; without one there are no claims.
-fn identity(claims: Option<&Map<String, Value>>) -> Value {
-    let text = |name: &str| claims.and_then(|own| own.get(name)?.as_str()).unwrap_or("");
-    let audiences = match claims.and_then(|own| own.get("aud")) {
-        None => json!([]),
-        Some(Value::Array(all)) => json!(all),
-        Some(one) => json!([one]),
-    };
-    let principal = match claims {
-        None => String::new(),
-        Some(_) => format!("{}/{}", text("iss"), text("sub")),
-    };
-    json!({
-        "principal": principal,
-        "audiences": audiences,
-        "claims": claims.cloned().unwrap_or_default(),
-    })
-}
-
-/// A request as expressions read it; a header that came several times is joined by commas.
-fn request(head: &RequestHead<'_>) -> Value {
-    let mut headers = Map::new();
-    for (name, value) in head.headers {
-        let value = String::from_utf8_lossy(value.as_bytes());
-        match headers.get_mut(name.as_str()) {
-            Some(Value::String(known)) => {
-                known.push(',');
-                known.push_str(&value);
-            }
-            _ => {
-                headers.insert(name.as_str().to_owned(), json!(value));
-            }
-        }
-    }
-    json!({
-        "method": head.method.as_str(),
-        "host": head.authority,
-        "url_path": head.path,
-        "path": head.query.map_or_else(|| head.path.to_owned(), |query| format!("{}?{query}", head.path)),
-        "query": head.query.unwrap_or(""),
-        "headers": headers,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::cell::OnceCell;
+
     use http::{HeaderMap, Method};
     use proptest::prelude::*;
 

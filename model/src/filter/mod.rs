@@ -4,6 +4,7 @@
 //! A listener's HTTP has a list of [`HttpFilter`]s; a virtual host and a route may each give one of them other settings by its name
 //! ([`Overrides`]), the route before the host. Where the list is empty, a request pays for none of this.
 
+mod asked;
 mod authorization;
 mod check;
 mod cors;
@@ -19,8 +20,9 @@ use std::sync::Arc;
 
 use crate::egress::NameCache;
 
+pub use asked::Asked;
 pub use authorization::{
-    Asked, Authorization, Condition, Effect, Policy, PolicyError, Pseudo, Rules, Verdict,
+    Authorization, Condition, Effect, Policy, PolicyError, Pseudo, Rules, Verdict,
 };
 pub use check::{Check, CheckBody, CheckSettings, GrpcService};
 pub use cors::{Cors, Origin};

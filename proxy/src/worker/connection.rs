@@ -21,7 +21,7 @@ use crate::detect::{Spoken, detect};
 use crate::http::{Connection, HttpService, Watching};
 use crate::metrics::ListenerFigures;
 use crate::upstream::Stream;
-use crate::{proxy_header, tls};
+use crate::{access, proxy_header, tls};
 
 /// How long the first bytes may take where nothing else is said.
 pub(super) const FIRST_BYTES: Duration = Duration::from_secs(10);
@@ -346,27 +346,17 @@ async fn admit(
 /// The policy that keeps a connection out, or `none` where none lets it in; nothing where all rules do.
 fn denied<'a>(
     chains: &Chains,
-    access: &'a [Arc<Authorization>],
+    rules: &'a [Arc<Authorization>],
     connection: &Connection,
 ) -> Option<&'a str> {
-    if access.is_empty() {
+    if rules.is_empty() {
         return None;
     }
     let asked = connection.asked(None, None);
-    let figures = &chains.figures;
-    access.iter().find_map(|own| {
-        if let Some(shadow) = &own.shadow {
-            match shadow.decide(&asked).is_allowed {
-                true => figures.rbac_shadow_allowed.increment(),
-                false => figures.rbac_shadow_denied.increment(),
-            }
-        }
-        let verdict = own.rules.as_ref().map(|rules| rules.decide(&asked));
+    let counts = (&*chains.figures).into();
+    rules.iter().find_map(|own| {
+        let verdict = access::decide(own, &asked, &counts);
         let verdict = verdict.filter(|verdict| !verdict.is_allowed);
-        match verdict {
-            None => figures.rbac_allowed.increment(),
-            Some(_) => figures.rbac_denied.increment(),
-        }
         verdict.map(|verdict| verdict.policy.unwrap_or("none"))
     })
 }

@@ -25,6 +25,7 @@ use super::answer::Answer;
 use super::record::Record;
 use super::respond;
 use super::service::{Connection, HttpService};
+use crate::access;
 
 use session::Bound;
 
@@ -121,29 +122,20 @@ impl Asking<'_> {
     }
 
     fn authorize(&self, own: &Authorization, passage: &Passage) -> Result<(), Stopped> {
-        let figures = &self.service.figures;
         let mut asked = self.connection.asked(Some(self.head()), self.caller);
         asked.metadata = Some(&passage.metadata);
-        if let Some(shadow) = &own.shadow {
-            match shadow.decide(&asked).is_allowed {
-                true => figures.rbac_shadow_allowed.increment(),
-                false => figures.rbac_shadow_denied.increment(),
-            }
-        }
-        let Some(rules) = &own.rules else {
+        let counts = (&*self.service.figures).into();
+        let Some(verdict) = access::decide(own, &asked, &counts) else {
             return Ok(());
         };
-        let verdict = rules.decide(&asked);
         tracing::debug!(
             allowed = verdict.is_allowed,
             policy = verdict.policy,
             "decided who may come in"
         );
         if verdict.is_allowed {
-            figures.rbac_allowed.increment();
             return Ok(());
         }
-        figures.rbac_denied.increment();
         Err(self.refused(Fault::Denied))
     }
 
