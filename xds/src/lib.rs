@@ -31,6 +31,7 @@ mod overload;
 mod redact;
 mod resource;
 mod route;
+pub mod serve;
 mod session;
 mod shapes;
 mod sinks;

@@ -7,7 +7,7 @@
 
 mod known;
 mod ledger;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests;

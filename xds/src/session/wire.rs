@@ -7,27 +7,27 @@ use prost::Message;
 use crate::Kind;
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Any {
+pub(crate) struct Any {
     #[prost(string, tag = "1")]
-    pub(super) type_url: String,
+    pub(crate) type_url: String,
     #[prost(bytes = "vec", tag = "2")]
-    pub(super) value: Vec<u8>,
+    pub(crate) value: Vec<u8>,
 }
 
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Status {
+pub(crate) struct Status {
     #[prost(int32, tag = "1")]
-    pub(super) code: i32,
+    pub(crate) code: i32,
     #[prost(string, tag = "2")]
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 /// INVALID_ARGUMENT.
 const INVALID: i32 = 3;
 
 impl Status {
-    pub(super) fn invalid(message: String) -> Self {
+    pub(crate) fn invalid(message: String) -> Self {
         Self {
             code: INVALID,
             message,
@@ -37,79 +37,79 @@ impl Status {
 
 /// `DiscoveryRequest`; the node is given as its bytes.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct StateRequest {
+pub(crate) struct StateRequest {
     #[prost(string, tag = "1")]
-    pub(super) version_info: String,
+    pub(crate) version_info: String,
     #[prost(bytes = "vec", optional, tag = "2")]
-    pub(super) node: Option<Vec<u8>>,
+    pub(crate) node: Option<Vec<u8>>,
     #[prost(string, repeated, tag = "3")]
-    pub(super) resource_names: Vec<String>,
+    pub(crate) resource_names: Vec<String>,
     #[prost(string, tag = "4")]
-    pub(super) type_url: String,
+    pub(crate) type_url: String,
     #[prost(string, tag = "5")]
-    pub(super) response_nonce: String,
+    pub(crate) response_nonce: String,
     #[prost(message, optional, tag = "6")]
-    pub(super) error_detail: Option<Status>,
+    pub(crate) error_detail: Option<Status>,
 }
 
 /// `DiscoveryResponse`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct StateResponse {
+pub(crate) struct StateResponse {
     #[prost(string, tag = "1")]
-    pub(super) version_info: String,
+    pub(crate) version_info: String,
     #[prost(message, repeated, tag = "2")]
-    pub(super) resources: Vec<Any>,
+    pub(crate) resources: Vec<Any>,
     #[prost(string, tag = "4")]
-    pub(super) type_url: String,
+    pub(crate) type_url: String,
     #[prost(string, tag = "5")]
-    pub(super) nonce: String,
+    pub(crate) nonce: String,
 }
 
 /// `DeltaDiscoveryRequest`; the node is given as its bytes.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct DeltaRequest {
+pub(crate) struct DeltaRequest {
     #[prost(bytes = "vec", optional, tag = "1")]
-    pub(super) node: Option<Vec<u8>>,
+    pub(crate) node: Option<Vec<u8>>,
     #[prost(string, tag = "2")]
-    pub(super) type_url: String,
+    pub(crate) type_url: String,
     #[prost(string, repeated, tag = "3")]
-    pub(super) resource_names_subscribe: Vec<String>,
+    pub(crate) resource_names_subscribe: Vec<String>,
     #[prost(string, repeated, tag = "4")]
-    pub(super) resource_names_unsubscribe: Vec<String>,
+    pub(crate) resource_names_unsubscribe: Vec<String>,
     #[prost(map = "string, string", tag = "5")]
-    pub(super) initial_resource_versions: HashMap<String, String>,
+    pub(crate) initial_resource_versions: HashMap<String, String>,
     #[prost(string, tag = "6")]
-    pub(super) response_nonce: String,
+    pub(crate) response_nonce: String,
     #[prost(message, optional, tag = "7")]
-    pub(super) error_detail: Option<Status>,
+    pub(crate) error_detail: Option<Status>,
 }
 
 /// `DeltaDiscoveryResponse`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct DeltaResponse {
+pub(crate) struct DeltaResponse {
     #[prost(message, repeated, tag = "2")]
-    pub(super) resources: Vec<Resource>,
+    pub(crate) resources: Vec<Resource>,
     #[prost(string, tag = "4")]
-    pub(super) type_url: String,
+    pub(crate) type_url: String,
     #[prost(string, tag = "5")]
-    pub(super) nonce: String,
+    pub(crate) nonce: String,
     #[prost(string, repeated, tag = "6")]
-    pub(super) removed_resources: Vec<String>,
+    pub(crate) removed_resources: Vec<String>,
 }
 
 /// `Resource`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Resource {
+pub(crate) struct Resource {
     #[prost(string, tag = "1")]
-    pub(super) version: String,
+    pub(crate) version: String,
     #[prost(message, optional, tag = "2")]
-    pub(super) resource: Option<Any>,
+    pub(crate) resource: Option<Any>,
     #[prost(string, tag = "3")]
-    pub(super) name: String,
+    pub(crate) name: String,
 }
 
 impl StateRequest {
-    pub(super) fn of(kind: Kind) -> Self {
+    pub(crate) fn of(kind: Kind) -> Self {
         Self {
             type_url: kind.type_url(),
             ..Self::default()
@@ -118,7 +118,7 @@ impl StateRequest {
 }
 
 impl DeltaRequest {
-    pub(super) fn of(kind: Kind) -> Self {
+    pub(crate) fn of(kind: Kind) -> Self {
         Self {
             type_url: kind.type_url(),
             ..Self::default()
