@@ -24,6 +24,8 @@ pub struct Cluster {
     pub protocol: UpstreamProtocol,
     /// How connections are secured.
     pub tls: Option<ClientTls>,
+    /// How connections to some endpoints are secured instead, the first that matches.
+    pub sockets: Vec<SocketMatch>,
     /// Which endpoint gets a request.
     pub balancing: Balancing,
     /// Which endpoints rest.
@@ -54,6 +56,7 @@ impl Cluster {
             connect_timeout: Duration::from_secs(5),
             protocol: UpstreamProtocol::Http1,
             tls: None,
+            sockets: Vec::new(),
             balancing: Balancing::default(),
             breaker: None,
             limits: Limits::default(),
@@ -65,6 +68,32 @@ impl Cluster {
             requests_per_connection: None,
         }
     }
+
+    /// Every way in which connections to it are secured.
+    pub fn all_tls(&self) -> impl Iterator<Item = &ClientTls> {
+        let others = self.sockets.iter().filter_map(|own| own.tls.as_ref());
+        self.tls.iter().chain(others)
+    }
+
+    /// The place among `sockets` of the one for an endpoint; nothing where it is as all others.
+    #[must_use]
+    pub fn socket(&self, endpoint: &Endpoint) -> Option<usize> {
+        self.sockets.iter().position(|own| {
+            let mut labels = own.labels.iter();
+            labels.all(|label| endpoint.socket_labels.contains(label))
+        })
+    }
+}
+
+/// How connections to some endpoints are secured: Envoy's `transport_socket_matches`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SocketMatch {
+    /// Its name.
+    pub name: String,
+    /// The labels that an endpoint has to have, all of them.
+    pub labels: Vec<(String, String)>,
+    /// How; nothing: in plain text.
+    pub tls: Option<ClientTls>,
 }
 
 /// Where endpoints come from.
@@ -139,7 +168,7 @@ pub enum UpstreamProtocol {
     Http2,
     /// HTTP/2 where ALPN settles it, else HTTP/1.1.
     Alpn,
-    /// What the caller speaks.
+    /// What the caller speaks; over TLS what ALPN settles, HTTP/2 first.
     AsDownstream,
 }
 
@@ -230,6 +259,8 @@ pub struct Endpoint {
     pub health: Health,
     /// Labels, for subsets.
     pub labels: Vec<(String, String)>,
+    /// Labels, for how connections to it are secured.
+    pub socket_labels: Vec<(String, String)>,
     /// Where and how it is checked.
     pub check: CheckAt,
     /// What checks say of it.
@@ -246,6 +277,7 @@ impl Endpoint {
             weight: 1,
             health: Health::Healthy,
             labels: Vec::new(),
+            socket_labels: Vec::new(),
             check: CheckAt::default(),
             checked: Checked::default(),
         }

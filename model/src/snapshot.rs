@@ -104,7 +104,7 @@ impl Snapshot {
         let clients = self
             .clusters
             .values()
-            .filter_map(|cluster| cluster.tls.as_ref())
+            .flat_map(|cluster| cluster.all_tls())
             .map(|tls| &tls.common);
         servers
             .chain(clients)

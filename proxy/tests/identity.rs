@@ -1,12 +1,17 @@
 //! Who may talk to whom.
 
+#[path = "support/features.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod features;
 mod support;
 
 use std::sync::Arc;
 
-use fairlead_model::cluster::UpstreamProtocol;
+use fairlead_model::balance::Policy;
+use fairlead_model::cluster::{Cluster, Endpoints, SocketMatch, UpstreamProtocol};
 use fairlead_model::listener::Handler;
 use fairlead_model::tls::{Certificate, Trust};
+use features::figure;
 use http::StatusCode;
 use support::certificates::{Authority, client, server};
 use support::{Endpoint, Proxy, http_to, listener, proxy, snapshot, to, up};
@@ -183,4 +188,43 @@ async fn a_renewed_certificate_is_used_by_the_next_handshake() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     panic!("the renewed certificate is not used");
+}
+
+#[tokio::test]
+async fn each_endpoint_is_secured_as_its_labels_say() {
+    let authority = Authority::default();
+    let inbound = (
+        authority.issue(&[SERVICE], |_| {}),
+        authority.trust(&[], &[CALLER]),
+    );
+    let outbound = (
+        authority.issue(&[CALLER], |_| {}),
+        authority.trust(&[], &[SERVICE]),
+    );
+    let (secured, inner, _outer) = pair(inbound, outbound.clone()).await;
+    let plain = Endpoint::echo().await;
+    let label = ("mode".to_owned(), "mesh".to_owned());
+    let mut meshed = fairlead_model::cluster::Endpoint::at(inner.address);
+    meshed.socket_labels.push(label.clone());
+    let mut endpoints = Endpoints::at([plain.address]);
+    endpoints.localities[0].endpoints.push(meshed);
+    let mut cluster = Cluster::of("up", endpoints);
+    cluster.balancing.policy = Policy::RoundRobin;
+    cluster.protocol = UpstreamProtocol::AsDownstream;
+    cluster.sockets.push(SocketMatch {
+        name: "mesh".to_owned(),
+        labels: vec![label],
+        tls: Some(client(outbound.0, outbound.1)),
+    });
+    let outer = proxy(http_to(to("up")), cluster).await;
+    for _ in 0..10 {
+        let (head, body) = outer.get("/a").await;
+        assert_eq!(
+            (head.status, body.as_str()),
+            (StatusCode::OK, "GET /a shop.example ")
+        );
+    }
+    assert_eq!((secured.requests(), plain.requests()), (5, 5));
+    // HTTP/1.1 of the caller shares one connection of HTTP/2 where TLS settles it.
+    assert_eq!(figure(&outer, "cluster.up.upstream_cx_http2_total"), 1);
 }

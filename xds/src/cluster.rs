@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fairlead_model::breaker::{BreakerSettings, RateSettings};
 use fairlead_model::cluster::{
-    Cluster, Discovery, Endpoints, Original, ProxyVersion, UpstreamProtocol,
+    Cluster, Discovery, Endpoints, Original, ProxyVersion, SocketMatch, UpstreamProtocol,
 };
 use fairlead_model::limits::Limits;
 
@@ -59,6 +59,13 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Cluster> {
     if let Some((kind, context)) = fields.extension("transport_socket", &SOCKETS)? {
         transport(&kind, &context, &mut cluster, files)?;
     }
+    for own in fields.list("transport_socket_matches")? {
+        cluster.sockets.push(socket_match(&own, files)?);
+    }
+    if cluster.proxy_protocol.is_some() && !cluster.sockets.is_empty() {
+        let message = "a PROXY header and transport_socket_matches do not go together";
+        return Err(fields.error_at("transport_socket_matches", message));
+    }
     follow_hosts(&fields, &mut cluster)?;
     fields.ignore(&[
         "alt_stat_name",
@@ -89,6 +96,23 @@ fn follow_hosts(fields: &Fields<'_>, cluster: &mut Cluster) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// What carries connections to endpoints with some labels.
+fn socket_match(field: &Field<'_>, files: ReadFile<'_>) -> Result<SocketMatch> {
+    let fields = field.fields()?;
+    let name = fields.text("name")?.to_owned();
+    let labels = match fields.get("match") {
+        None => Vec::new(),
+        Some(own) => endpoint::texts(field, "match", own.value)?,
+    };
+    let tls = match fields.extension("transport_socket", &[tls::UPSTREAM, PLAIN])? {
+        None => return Err(fields.error_at("transport_socket", "one is required")),
+        Some((kind, context)) if kind == tls::UPSTREAM => Some(tls::client(&context, files)?),
+        Some(_) => None,
+    };
+    fields.finish()?;
+    Ok(SocketMatch { name, labels, tls })
 }
 
 /// What carries connections: plain text, TLS, or either of them after a PROXY header.

@@ -6,6 +6,11 @@ use fairlead_model::cluster::{Address, CheckAt, Checked, Endpoint, Endpoints, He
 
 use crate::field::{Field, Fields, Result};
 
+/// Metadata for subsets.
+pub(crate) const BALANCING: &str = "envoy.lb";
+/// Metadata for how connections are secured.
+pub(crate) const SOCKET: &str = "envoy.transport_socket_match";
+
 /// An IP address with a port, or a pipe.
 pub(crate) fn address(field: &Field<'_>) -> Result<Address> {
     match address_or_name(field)? {
@@ -127,10 +132,13 @@ fn endpoint(field: &Field<'_>, looks_up: bool) -> Result<Endpoint> {
         .get("load_balancing_weight")
         .map(|field| field.number(1, u64::from(u32::MAX)))
         .transpose()?;
-    let labels = match fields.get("metadata") {
-        None => Vec::new(),
-        Some(metadata) => labels(&metadata)?,
+    let metadata = fields.get("metadata");
+    let labels = |name| {
+        metadata
+            .as_ref()
+            .map_or(Ok(Vec::new()), |own| labels(own, name))
     };
+    let (labels, socket_labels) = (labels(BALANCING)?, labels(SOCKET)?);
     fields.finish()?;
     Ok(Endpoint {
         address,
@@ -138,6 +146,7 @@ fn endpoint(field: &Field<'_>, looks_up: bool) -> Result<Endpoint> {
         weight: weight.map_or(1, |weight| u32::try_from(weight).unwrap_or(1)),
         health,
         labels,
+        socket_labels,
         check,
         checked: Checked::default(),
     })
@@ -157,21 +166,31 @@ fn check_at(fields: &Fields<'_>) -> Result<CheckAt> {
     Ok(check)
 }
 
-/// The labels for subsets: texts under `filter_metadata.envoy.lb`.
-pub(crate) fn labels(field: &Field<'_>) -> Result<Vec<(String, String)>> {
-    let lb = field
-        .value
-        .pointer("/filter_metadata/envoy.lb")
-        .or_else(|| field.value.pointer("/filterMetadata/envoy.lb"));
-    let Some(lb) = lb.and_then(serde_json::Value::as_object) else {
-        return Ok(Vec::new());
+/// The labels for a purpose: texts under `filter_metadata`.
+pub(crate) fn labels(field: &Field<'_>, purpose: &str) -> Result<Vec<(String, String)>> {
+    let all = ["filter_metadata", "filterMetadata"];
+    let found = all
+        .iter()
+        .find_map(|name| field.value.get(name)?.get(purpose));
+    match found {
+        None => Ok(Vec::new()),
+        Some(found) => texts(field, &format!("filter_metadata.{purpose}"), found),
+    }
+}
+
+/// The fields of a `Struct` of texts.
+pub(crate) fn texts(
+    field: &Field<'_>,
+    path: &str,
+    value: &serde_json::Value,
+) -> Result<Vec<(String, String)>> {
+    let Some(all) = value.as_object() else {
+        return Err(field.error(format!("{path}: {value} is no object")));
     };
-    lb.iter()
+    all.iter()
         .map(|(key, value)| match value.as_str() {
             Some(text) => Ok((key.clone(), text.to_owned())),
-            None => Err(field.error(format!(
-                "filter_metadata.envoy.lb.{key}: {value} is no text"
-            ))),
+            None => Err(field.error(format!("{path}.{key}: {value} is no text"))),
         })
         .collect()
 }

@@ -293,7 +293,7 @@ fn forward(field: &Field<'_>) -> Result<Forward> {
         forward.affinity.push(affinity(&own)?);
     }
     if let Some(labels) = fields.get("metadata_match") {
-        forward.subset = endpoint::labels(&labels)?;
+        forward.subset = endpoint::labels(&labels, endpoint::BALANCING)?;
     }
     for own in fields.list("upgrade_configs")? {
         let own = own.fields()?;

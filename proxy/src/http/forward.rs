@@ -364,7 +364,7 @@ impl Call {
                 request.headers_mut().insert(GRPC_TIMEOUT, left);
             }
         }
-        let is_tls = lease.is_h2() && self.upstream().is_tls();
+        let is_tls = lease.is_h2() && pool.is_tls();
         let scheme = if is_tls {
             http::uri::Scheme::HTTPS
         } else {

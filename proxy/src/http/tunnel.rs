@@ -152,7 +152,7 @@ pub(super) async fn open(
         .await
         .map_err(|error| error.fault())?;
     let key_of_caller = head.headers.get(SEC_WEBSOCKET_KEY).cloned();
-    let request = request(&wanted, head, &protocol, &lease, &upstream)?;
+    let request = request(&wanted, head, &protocol, &lease, pool.is_tls())?;
     drop(body);
     let (head, body) = request.into_parts();
     let endpoint = match lease.tunnel(Request::from_parts(head.clone(), ())).await {
@@ -245,7 +245,7 @@ fn request(
     mut head: Parts,
     protocol: &str,
     lease: &Lease,
-    upstream: &Upstream,
+    is_tls: bool,
 ) -> Result<Request<Outgoing>, Fault> {
     head.extensions.remove::<Protocol>();
     head.headers.remove(CONTENT_LENGTH);
@@ -275,7 +275,7 @@ fn request(
         }
     }
     let mut request = Request::from_parts(head, Outgoing::Empty);
-    let scheme = if upstream.is_tls() {
+    let scheme = if is_tls {
         http::uri::Scheme::HTTPS
     } else {
         http::uri::Scheme::HTTP

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use fairlead_model::cluster::{Cluster, Endpoint, UpstreamProtocol};
 use fairlead_model::tls::{ClientTls, Secret};
 use rustls::ClientConfig;
 use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
 
 use super::verify::Endpoints;
@@ -47,6 +49,75 @@ pub fn client_config(
         config.resumption = Resumption::disabled();
     }
     Ok(Arc::new(config))
+}
+
+/// How connections to a cluster's endpoints are secured.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterTls {
+    usual: Option<Secured>,
+    matched: Vec<Option<Secured>>,
+}
+
+/// How a connection is secured: the configuration, and the name that is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Secured {
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) server_name: Option<ServerName<'static>>,
+}
+
+impl ClusterTls {
+    /// Makes the configurations of a cluster's TLS; `secret` gives secrets by name.
+    ///
+    /// # Errors
+    /// When a secret is missing or broken, or nobody is trusted.
+    pub fn of(
+        cluster: &Cluster,
+        secret: &dyn Fn(&str) -> Option<Secret>,
+    ) -> Result<Self, TlsError> {
+        let secured = |tls: &ClientTls| -> Result<Secured, TlsError> {
+            let mut config = client_config(tls, secret)?;
+            let negotiates = matches!(
+                cluster.protocol,
+                UpstreamProtocol::Alpn | UpstreamProtocol::AsDownstream
+            );
+            if negotiates && config.alpn_protocols.is_empty() {
+                Arc::make_mut(&mut config).alpn_protocols =
+                    vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            }
+            let name = tls.server_name.clone();
+            Ok(Secured {
+                config,
+                server_name: name.and_then(|name| ServerName::try_from(name).ok()),
+            })
+        };
+        let matched = cluster.sockets.iter();
+        Ok(Self {
+            usual: cluster.tls.as_ref().map(secured).transpose()?,
+            matched: matched
+                .map(|own| own.tls.as_ref().map(secured).transpose())
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// How connections to an endpoint of the cluster are secured; nothing: they are not.
+    pub(crate) fn at(&self, cluster: &Cluster, endpoint: &Endpoint) -> Option<&Secured> {
+        let matched = cluster.socket(endpoint).and_then(|at| self.matched.get(at));
+        matched.unwrap_or(&self.usual).as_ref()
+    }
+
+    /// Whether both make the same connections.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let alike = |(own, other): (&Option<Secured>, &Option<Secured>)| match (own, other) {
+            (None, None) => true,
+            (Some(own), Some(other)) => {
+                Arc::ptr_eq(&own.config, &other.config) && own.server_name == other.server_name
+            }
+            _ => false,
+        };
+        alike((&self.usual, &other.usual))
+            && self.matched.len() == other.matched.len()
+            && self.matched.iter().zip(&other.matched).all(alike)
+    }
 }
 
 /// The one certificate a workload has.

@@ -19,7 +19,7 @@ pub fn describe(snapshot: &Snapshot) -> Vec<Value> {
     let clients = snapshot
         .clusters
         .values()
-        .filter_map(|cluster| cluster.tls.as_ref())
+        .flat_map(|cluster| cluster.all_tls())
         .map(|tls| &tls.common);
     servers
         .chain(clients)

@@ -19,7 +19,8 @@ use fairlead_model::tls::{Peer, TlsCommon, Version};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 
-pub use client::client_config;
+pub(crate) use client::Secured;
+pub use client::{ClusterTls, client_config};
 pub use describe::describe;
 pub use material::MaterialError;
 pub use server::server_config;

@@ -15,7 +15,7 @@ use prost::Message as _;
 
 use super::{Told, What};
 use crate::core::Shared;
-use crate::upstream::{ConnectError, Connector};
+use crate::upstream::{ConnectError, Connected, Connector};
 
 /// What endpoints are told of who asks.
 const AGENT: &str = "fairlead-proxy/HC";
@@ -96,6 +96,11 @@ impl Check {
         }
     }
 
+    async fn reach(&self) -> Result<Connected, ConnectError> {
+        let (address, secured) = (self.address(), self.connector.secured(&self.endpoint));
+        self.connector.connect(&address, secured, None).await
+    }
+
     /// Where it is checked.
     fn address(&self) -> Address {
         match (&self.endpoint.address, self.endpoint.check.port) {
@@ -112,7 +117,7 @@ impl Check {
     ) -> Result<Found, CheckError> {
         match &settings.probe {
             Probe::Tcp => {
-                let connected = self.connector.connect(&self.address(), None).await;
+                let connected = self.reach().await;
                 connected
                     .map(|_| Found::Passed)
                     .map_err(CheckError::Connect)
@@ -209,7 +214,7 @@ impl Check {
     }
 
     async fn connect(&self, is_h2: bool) -> Result<Line, CheckError> {
-        let connected = self.connector.connect(&self.address(), None).await;
+        let connected = self.reach().await;
         let stream = TokioIo::new(connected.map_err(CheckError::Connect)?.stream);
         if is_h2 {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), stream)

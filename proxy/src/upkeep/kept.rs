@@ -7,7 +7,6 @@ use std::sync::Arc;
 use fairlead_model::cluster::{Address, Checked, Cluster, Discovery, Endpoint, Endpoints};
 use fairlead_model::warm::PATIENCE;
 use fairlead_model::{Snapshot, live};
-use rustls::ClientConfig;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -16,6 +15,7 @@ use super::checks::Check;
 use super::names::{self, Resolvers};
 use crate::core::Shared;
 use crate::metrics::ClusterFigures;
+use crate::tls::ClusterTls;
 use crate::upstream::Connector;
 
 type Task = AbortOnDropHandle<()>;
@@ -24,7 +24,7 @@ type Task = AbortOnDropHandle<()>;
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) cluster: Arc<Cluster>,
-    tls: Option<Arc<ClientConfig>>,
+    tls: ClusterTls,
     pub(super) reports: Told,
     pub(super) begun: Instant,
     /// Whether its names were looked up and its endpoints checked, or that was waited for long enough.
@@ -61,13 +61,11 @@ impl Kept {
         reports: Told,
     ) -> Self {
         let secret = |name: &str| next.secrets.get(name).cloned();
-        let tls = cluster.tls.as_ref().and_then(|tls| {
-            crate::tls::client_config(tls, &secret)
-                .inspect_err(|error| {
-                    tracing::info!(cluster = %cluster.name, %error, "checks wait for their TLS");
-                })
-                .ok()
-        });
+        let tls = ClusterTls::of(cluster, &secret)
+            .inspect_err(|error| {
+                tracing::info!(cluster = %cluster.name, %error, "checks wait for their TLS");
+            })
+            .unwrap_or_default();
         let checked = before.filter(|before| before.cluster.health == cluster.health);
         Self {
             cluster: Arc::clone(cluster),

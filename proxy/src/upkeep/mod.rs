@@ -164,7 +164,7 @@ impl Upkeep {
             }
             let is_same = |kept: &Kept| {
                 (Arc::ptr_eq(&kept.cluster, cluster) || kept.cluster == *cluster)
-                    && !(secrets_changed && cluster.tls.is_some())
+                    && !(secrets_changed && cluster.all_tls().next().is_some())
             };
             if self.kept.get(name).is_some_and(is_same) {
                 self.coming.remove(name);

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_model::cluster::{Address, Cluster, Discovery, ProxyVersion, UpstreamProtocol};
+use fairlead_model::cluster::{
+    Address, Cluster, Discovery, Endpoint, ProxyVersion, UpstreamProtocol,
+};
 use fairlead_model::egress::{Egress, NameCache};
 use fairlead_model::fault::Fault;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
@@ -18,6 +19,7 @@ use super::dial::dial;
 use crate::core::Shared;
 use crate::metrics::DestinationFigures;
 use crate::proxy_header;
+use crate::tls::{ClusterTls, Secured};
 use crate::upkeep::Unknown;
 
 /// Why there is no connection.
@@ -115,11 +117,11 @@ impl ConnectError {
 /// Makes connections to the endpoints of a cluster.
 #[derive(Debug)]
 pub(crate) struct Connector {
+    cluster: Arc<Cluster>,
     timeout: Duration,
     pub(crate) protocol: UpstreamProtocol,
     pub(crate) requests_per_connection: Option<u32>,
-    tls: Option<Arc<ClientConfig>>,
-    server_name: Option<ServerName<'static>>,
+    tls: ClusterTls,
     proxy: Option<ProxyVersion>,
     /// What endpoints are reached by that requests name.
     way_out: Option<WayOut>,
@@ -175,20 +177,12 @@ pub(crate) struct Connected {
 }
 
 impl Connector {
-    pub(crate) fn new(
-        cluster: &Cluster,
-        tls: Option<Arc<ClientConfig>>,
-        shared: &Arc<Shared>,
-    ) -> Self {
+    pub(crate) fn new(cluster: &Arc<Cluster>, tls: ClusterTls, shared: &Arc<Shared>) -> Self {
         Self {
+            cluster: Arc::clone(cluster),
             timeout: cluster.connect_timeout,
             protocol: cluster.protocol,
             requests_per_connection: cluster.requests_per_connection,
-            server_name: cluster
-                .tls
-                .as_ref()
-                .and_then(|tls| tls.server_name.clone())
-                .and_then(|name| ServerName::try_from(name).ok()),
             tls,
             proxy: cluster.proxy_protocol,
             way_out: match &cluster.discovery {
@@ -214,24 +208,35 @@ impl Connector {
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.protocol == other.protocol
             && self.requests_per_connection == other.requests_per_connection
-            && self.server_name == other.server_name
             && self.proxy == other.proxy
             && self.way_out.as_ref().map(|own| &own.settings)
                 == other.way_out.as_ref().map(|own| &own.settings)
-            && match (&self.tls, &other.tls) {
-                (None, None) => true,
-                (Some(own), Some(others)) => Arc::ptr_eq(own, others),
-                _ => false,
-            }
+            && self.cluster.sockets == other.cluster.sockets
+            && self.tls.is_like(&other.tls)
     }
 
-    /// Connects; `source` and `destination` are what a PROXY header tells.
+    /// How connections to an endpoint are secured; nothing: they are not.
+    pub(crate) fn secured(&self, endpoint: &Endpoint) -> Option<&Secured> {
+        self.tls.at(&self.cluster, endpoint)
+    }
+
+    /// Whether ALPN settles what is spoken to an endpoint.
+    pub(crate) fn negotiates(&self, endpoint: &Endpoint) -> bool {
+        match self.protocol {
+            UpstreamProtocol::Alpn => true,
+            UpstreamProtocol::AsDownstream => self.secured(endpoint).is_some(),
+            UpstreamProtocol::Http1 | UpstreamProtocol::Http2 => false,
+        }
+    }
+
+    /// Connects, secured as the endpoint's connections are; `source` and `destination` are what a PROXY header tells.
     pub(crate) async fn connect(
         &self,
         address: &Address,
+        secured: Option<&Secured>,
         ends: Option<(SocketAddr, SocketAddr)>,
     ) -> Result<Connected, ConnectError> {
-        tokio::time::timeout(self.timeout, self.connect_now(address, ends))
+        tokio::time::timeout(self.timeout, self.connect_now(address, secured, ends))
             .await
             .unwrap_or_else(|_| {
                 Err(ConnectError::Late {
@@ -244,6 +249,7 @@ impl Connector {
     async fn connect_now(
         &self,
         address: &Address,
+        secured: Option<&Secured>,
         ends: Option<(SocketAddr, SocketAddr)>,
     ) -> Result<Connected, ConnectError> {
         let refused = |source| ConnectError::Refused {
@@ -269,13 +275,13 @@ impl Connector {
             let header = proxy_header::write(version, ends);
             stream.write_all(&header).await.map_err(refused)?;
         }
-        let Some(tls) = &self.tls else {
+        let Some(tls) = secured else {
             return Ok(Connected {
                 stream,
                 is_h2: false,
             });
         };
-        let name = match (&self.server_name, address) {
+        let name = match (&tls.server_name, address) {
             (Some(name), _) => name.clone(),
             (None, Address::Name(name, _)) if self.way_out.is_some() => {
                 let name = ServerName::try_from(name.clone());
@@ -284,7 +290,7 @@ impl Connector {
             (None, Address::Socket(socket)) => ServerName::IpAddress(socket.ip().into()),
             (None, _) => ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()),
         };
-        let secured = TlsConnector::from(Arc::clone(tls))
+        let secured = TlsConnector::from(Arc::clone(&tls.config))
             .connect(name, stream)
             .await
             .map_err(|source| ConnectError::Tls {

@@ -15,18 +15,18 @@ use std::time::Duration;
 
 use fairlead_model::balance::{Balancer, EndpointKey, Finish, NoEndpoint, Wanted};
 use fairlead_model::budget::{BudgetState, RetryBudget};
-use fairlead_model::cluster::{Address, Cluster, Discovery, Endpoints};
+use fairlead_model::cluster::{Address, Cluster, Discovery, Endpoint, Endpoints};
 use fairlead_model::egress;
 use fairlead_model::fault::Fault;
 use fairlead_model::limits::Limits;
 use fairlead_model::{Moment, breaker::Judged};
-use rustls::ClientConfig;
 use tokio::sync::Notify;
 
 use crate::core::Shared;
 use crate::metrics::ClusterFigures;
+use crate::tls::ClusterTls;
 
-pub(crate) use connect::{ConnectError, Connector};
+pub(crate) use connect::{ConnectError, Connected, Connector};
 pub(crate) use h2::{Received, Tunnel};
 pub(crate) use pool::{Failure, Lease, Pool, Sent};
 pub(crate) use stream::Stream;
@@ -78,7 +78,7 @@ pub(crate) struct Counts {
 impl Upstream {
     pub(crate) fn new(
         settings: Arc<Cluster>,
-        tls: Option<Arc<ClientConfig>>,
+        tls: ClusterTls,
         shared: &Arc<Shared>,
     ) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl Upstream {
     pub(crate) fn configure(
         &self,
         settings: Arc<Cluster>,
-        tls: Option<Arc<ClientConfig>>,
+        tls: ClusterTls,
         shared: &Arc<Shared>,
         now: Moment,
     ) {
@@ -125,6 +125,7 @@ impl Upstream {
         let mut balancer = self.balancer.borrow_mut();
         let left = balancer.update(endpoints, now);
         self.forget(left);
+        self.reconnect(&balancer);
         self.figures.update_success.increment();
         self.figures
             .membership_total
@@ -143,6 +144,22 @@ impl Upstream {
         for key in left {
             if let Some(pool) = pools.get_mut(key.slot()) {
                 *pool = None;
+            }
+        }
+    }
+
+    /// Forgets connections to endpoints that are to be secured otherwise now.
+    fn reconnect(&self, balancer: &Balancer) {
+        if self.settings.borrow().sockets.is_empty() {
+            return;
+        }
+        for kept in self.pools.borrow_mut().iter_mut() {
+            let is_other = kept.as_ref().is_some_and(|(key, pool)| {
+                let labels = |endpoint: &Arc<Endpoint>| endpoint.socket_labels.clone();
+                balancer.endpoint(*key).map(labels) != pool.endpoint().map(labels)
+            });
+            if is_other {
+                *kept = None;
             }
         }
     }
@@ -178,11 +195,6 @@ impl Upstream {
             Discovery::Named(own) => Some(own.cache.host_ttl),
             _ => None,
         }
-    }
-
-    /// Whether its connections are secured.
-    pub(crate) fn is_tls(&self) -> bool {
-        self.settings.borrow().tls.is_some()
     }
 
     pub(crate) fn limits(&self) -> Limits {

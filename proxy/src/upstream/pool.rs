@@ -24,6 +24,7 @@ use super::waiting::{Pending, Place, Places};
 use crate::body::Outgoing;
 use crate::gather::Gathered;
 use crate::metrics::{ClusterFigures, DestinationFigures};
+use crate::tls::Secured;
 
 /// How many streams an HTTP/2 connection carries before another is made.
 const STREAMS: u32 = 100;
@@ -154,9 +155,11 @@ impl Pool {
         let is_h2 = match self.connector.protocol {
             UpstreamProtocol::Http1 => false,
             UpstreamProtocol::Http2 => true,
-            UpstreamProtocol::AsDownstream => is_h2_wanted,
+            UpstreamProtocol::AsDownstream if !self.is_tls() => is_h2_wanted,
             // Until something was settled, the first connection is made as if it were to be shared.
-            UpstreamProtocol::Alpn => self.settled_h2.get().unwrap_or(true),
+            UpstreamProtocol::Alpn | UpstreamProtocol::AsDownstream => {
+                self.settled_h2.get().unwrap_or(true)
+            }
         };
         let ready = if is_h2 {
             self.running_h2()
@@ -258,7 +261,7 @@ impl Pool {
             self.places.wait().await;
         };
         let (connected, place) = self.connect(place).await?;
-        if self.connector.protocol == UpstreamProtocol::Alpn {
+        if self.negotiates() {
             self.settled_h2.set(Some(connected.is_h2));
             if !connected.is_h2 {
                 return self.begin_h1(connected, place).await;
@@ -292,7 +295,7 @@ impl Pool {
     async fn connect(&self, place: Place) -> Result<(Connected, Place), ConnectError> {
         let address = self.address();
         let begun = tokio::time::Instant::now();
-        match self.connector.connect(&address, None).await {
+        match self.connector.connect(&address, self.secured(), None).await {
             Ok(connected) => {
                 self.figures.upstream_cx_connect_ms.observe(begun.elapsed());
                 self.figures.upstream_cx_total.increment();
@@ -379,6 +382,22 @@ impl Pool {
             drop(counted);
         });
         Ok((sender, line))
+    }
+
+    /// How its connections are secured; nothing: they are not.
+    fn secured(&self) -> Option<&Secured> {
+        self.connector.secured(self.endpoint.as_ref()?)
+    }
+
+    /// Whether its connections are secured.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.secured().is_some()
+    }
+
+    /// Whether ALPN settles what is spoken.
+    fn negotiates(&self) -> bool {
+        let endpoint = self.endpoint.as_ref();
+        endpoint.is_some_and(|endpoint| self.connector.negotiates(endpoint))
     }
 
     fn address(&self) -> Address {

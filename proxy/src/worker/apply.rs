@@ -149,13 +149,10 @@ fn clusters(core: &Rc<Core>, old: &Snapshot, snapshot: &Snapshot, secrets_change
     for (name, cluster) in &snapshot.clusters {
         let known = old.clusters.get(name);
         let changed = known != Some(cluster);
-        let tls = || match &cluster.tls {
-            None => Ok(None),
-            Some(tls) => tls::client_config(tls, &|name| secret(snapshot, name)).map(Some),
-        };
+        let tls = || tls::ClusterTls::of(cluster, &|name| secret(snapshot, name));
         let upstream = match upstreams.get(name) {
             Some(upstream) => {
-                if changed || (secrets_changed && cluster.tls.is_some()) {
+                if changed || (secrets_changed && cluster.all_tls().next().is_some()) {
                     match tls() {
                         Ok(tls) => upstream.configure(Arc::clone(cluster), tls, &core.shared, now),
                         Err(error) => {

@@ -221,9 +221,8 @@ impl Known {
         };
         has_endpoints
             && cluster
-                .tls
-                .as_ref()
-                .is_none_or(|tls| self.has_secrets(&tls.common, now))
+                .all_tls()
+                .all(|tls| self.has_secrets(&tls.common, now))
     }
 
     fn has_secrets(&self, common: &TlsCommon, now: Moment) -> bool {

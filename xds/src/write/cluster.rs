@@ -2,7 +2,7 @@
 
 use fairlead_model::balance::{Balancing, PeakEwma, Policy, SlowStart};
 use fairlead_model::breaker::BreakerSettings;
-use fairlead_model::cluster::{Cluster, Discovery, ProxyVersion, UpstreamProtocol};
+use fairlead_model::cluster::{Cluster, Discovery, ProxyVersion, SocketMatch, UpstreamProtocol};
 use fairlead_model::limits::Limits;
 use serde_json::{Value, json};
 
@@ -27,7 +27,11 @@ pub fn cluster(cluster: &Cluster) -> Value {
             "typed_extension_protocol_options",
             json!({HTTP_OPTIONS: any(HTTP_OPTIONS, protocol(cluster))}),
         )
-        .with("transport_socket", json!(socket(cluster)));
+        .with("transport_socket", json!(socket(cluster)))
+        .with(
+            "transport_socket_matches",
+            cluster.sockets.iter().map(socket_match).collect(),
+        );
     let message = match cluster.discovery {
         Discovery::OriginalDestination(_) | Discovery::Named(_) => {
             message.with("lb_policy", json!("CLUSTER_PROVIDED"))
@@ -217,13 +221,27 @@ fn protocol(cluster: &Cluster) -> Value {
         .done()
 }
 
+fn socket_match(own: &SocketMatch) -> Value {
+    Message::default()
+        .with("name", json!(own.name))
+        .with("match", endpoint::texts(&own.labels))
+        .with(
+            "transport_socket",
+            own.tls.as_ref().map_or_else(plain, tls::client),
+        )
+        .done()
+}
+
+fn plain() -> Value {
+    extension("envoy.transport_sockets.raw_buffer", PLAIN, json!({}))
+}
+
 fn socket(cluster: &Cluster) -> Option<Value> {
     let tls = cluster.tls.as_ref().map(tls::client);
     let Some(version) = cluster.proxy_protocol else {
         return tls;
     };
-    let inner =
-        tls.unwrap_or_else(|| extension("envoy.transport_sockets.raw_buffer", PLAIN, json!({})));
+    let inner = tls.unwrap_or_else(plain);
     let version = match version {
         ProxyVersion::V1 => "V1",
         ProxyVersion::V2 => "V2",

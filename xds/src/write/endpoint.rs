@@ -1,9 +1,10 @@
 //! Addresses and endpoints.
 
 use fairlead_model::cluster::{Address, CheckAt, Endpoint, Endpoints, Health, Locality};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Message;
+use crate::endpoint::{BALANCING, SOCKET};
 
 /// A `ClusterLoadAssignment`.
 #[must_use]
@@ -51,22 +52,37 @@ fn endpoint(endpoint: &Endpoint) -> Value {
         Health::Degraded => "DEGRADED",
         Health::Unhealthy => "UNHEALTHY",
     };
-    let metadata = (!endpoint.labels.is_empty()).then(|| labels(&endpoint.labels));
+    let metadata = Message::default()
+        .with(BALANCING, texts(&endpoint.labels))
+        .with(SOCKET, texts(&endpoint.socket_labels))
+        .done();
+    let has_labels = metadata.as_object().is_some_and(|own| !own.is_empty());
     Message::default()
         .with("endpoint", own.done())
         .with("health_status", json!(health))
         .with("load_balancing_weight", json!(endpoint.weight))
-        .with("metadata", json!(metadata))
+        .with(
+            "metadata",
+            json!(has_labels.then(|| json!({"filter_metadata": metadata}))),
+        )
         .done()
 }
 
 /// The labels for subsets.
 pub(super) fn labels(labels: &[(String, String)]) -> Value {
-    let own: Map<String, Value> = labels
-        .iter()
-        .map(|(name, value)| (name.clone(), json!(value)))
-        .collect();
-    json!({"filter_metadata": {"envoy.lb": own}})
+    json!({"filter_metadata": {BALANCING: texts(labels)}})
+}
+
+/// Labels as a `Struct`; nothing where there is none.
+pub(super) fn texts(labels: &[(String, String)]) -> Value {
+    if labels.is_empty() {
+        return Value::Null;
+    }
+    let own = labels.iter();
+    Value::Object(
+        own.map(|(name, value)| (name.clone(), json!(value)))
+            .collect(),
+    )
 }
 
 /// An `Address`.

@@ -36,6 +36,7 @@ pub(crate) const KEPT: &[(&str, &[&str])] = &[
             "Cluster.RingHashLbConfig",
             "Cluster.RoundRobinLbConfig",
             "Cluster.SlowStartConfig",
+            "Cluster.TransportSocketMatch",
             "LoadBalancingPolicy",
             "LoadBalancingPolicy.Policy",
             "OutlierDetection",

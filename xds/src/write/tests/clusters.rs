@@ -181,14 +181,21 @@ pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
             retries,
         },
     );
-    let client = (tls(), of(name())).prop_map(|(common, server_name)| ClientTls {
-        common,
-        server_name,
-        follows_host: false,
+    let client = || {
+        (tls(), of(name())).prop_map(|(common, server_name)| ClientTls {
+            common,
+            server_name,
+            follows_host: false,
+        })
+    };
+    let socket = (name(), labels(), of(client())).prop_map(|(name, labels, tls)| SocketMatch {
+        name,
+        labels,
+        tls,
     });
     let version = of(select(vec![ProxyVersion::V1, ProxyVersion::V2]));
     (
-        (name(), discovery, time(), protocol, of(client)),
+        (name(), discovery, time(), protocol, of(client())),
         (
             balancing(),
             of(breaker()),
@@ -197,13 +204,18 @@ pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
             of(time()),
             of(1u32..1000),
         ),
-        (vec(check(), 0..2), any::<bool>(), names()),
+        (
+            vec(check(), 0..2),
+            any::<bool>(),
+            names(),
+            vec(socket, 0..3),
+        ),
     )
         .prop_map(
             |(
                 (name, discovery, connect_timeout, protocol, tls),
                 (balancing, breaker, limits, proxy_protocol, idle_timeout, requests_per_connection),
-                (health, awaits_check, names),
+                (health, awaits_check, names, sockets),
             )| {
                 let is_named = matches!(discovery, Discovery::Named(_));
                 let is_original =
@@ -226,7 +238,13 @@ pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
                 } else {
                     balancing
                 };
+                let sockets = if proxy_protocol.is_some() {
+                    Vec::new()
+                } else {
+                    sockets
+                };
                 Cluster {
+                    sockets,
                     health,
                     awaits_check,
                     names,
