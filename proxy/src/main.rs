@@ -1,7 +1,7 @@
 //! The program `fairlead-proxy`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,7 +13,7 @@ use fairlead_model::Snapshot;
 use fairlead_model::cluster::Address;
 use fairlead_proxy::admin::{self, Admin};
 use fairlead_proxy::capture::{self, Capture, Ports};
-use fairlead_proxy::config::Sources;
+use fairlead_proxy::config::{Origin, Sources};
 use fairlead_proxy::{Shared, config, metrics, overload, tls, trace, upkeep, worker};
 use fairlead_xds::Bootstrap;
 use ipnet::IpNet;
@@ -48,11 +48,31 @@ enum What {
     Capture(Redirect),
 }
 
+/// Envoy's bootstrap in YAML or JSON
 #[derive(Debug, Args)]
-struct Run {
+#[group(required = true, multiple = false)]
+struct Configuration {
     /// The configuration: Envoy's bootstrap in YAML or JSON
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
+    /// The configuration itself
+    #[arg(long, value_name = "TEXT")]
+    config_yaml: Option<String>,
+}
+
+impl Configuration {
+    fn origin(&self) -> Origin {
+        match (&self.config, &self.config_yaml) {
+            (Some(path), _) => Origin::File(path.clone()),
+            (None, text) => Origin::Text(text.clone().unwrap_or_default()),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    configuration: Configuration,
     /// How many workers, one per core
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     cores: u32,
@@ -60,9 +80,8 @@ struct Run {
 
 #[derive(Debug, Args)]
 struct Check {
-    /// The configuration
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    configuration: Configuration,
 }
 
 #[derive(Debug, Args)]
@@ -132,7 +151,7 @@ fn main() -> ExitCode {
     let command = Command::parse();
     let outcome = match command.what {
         What::Run(run) => start(&run),
-        What::Check(check) => read(&check.config).map(|_| ()),
+        What::Check(check) => read(&check.configuration.origin()).map(|_| ()),
         What::Capture(redirect) => redirect.run(),
     };
     match outcome {
@@ -145,8 +164,8 @@ fn main() -> ExitCode {
 }
 
 /// Reads the configuration; its error tells all in one line.
-fn read(path: &Path) -> Result<Bootstrap> {
-    config::read(path).map_err(|error| anyhow::anyhow!("{error}"))
+fn read(origin: &Origin) -> Result<Bootstrap> {
+    config::read(origin).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 /// Logs as JSON to standard error; what is given back sets the level.
@@ -187,7 +206,8 @@ fn start(run: &Run) -> Result<()> {
         .name("randomness".to_owned())
         .spawn(tls::gather_randomness)
         .context("failed to start a thread")?;
-    let bootstrap = read(&run.config)?;
+    let origin = run.configuration.origin();
+    let bootstrap = read(&origin)?;
     let shared = match &bootstrap.bounds {
         Some(bounds) => Shared::with_bounds(run.cores, bounds),
         None => Shared::new(run.cores),
@@ -235,12 +255,7 @@ fn start(run: &Run) -> Result<()> {
         let pushed = tokio::spawn(pushed);
         tokio::spawn(upkeep::look_up(Arc::clone(&shared)));
         tokio::spawn(upkeep::run(Arc::clone(&shared), given, live));
-        tokio::spawn(config::watch(
-            run.config.clone(),
-            bootstrap.clone(),
-            snapshots,
-            sources,
-        ));
+        tokio::spawn(config::watch(origin, bootstrap.clone(), snapshots, sources));
         tokio::select! {
             outcome = serve(bootstrap.admin.as_ref(), state) => outcome,
             outcome = told_to_stop(&shared) => outcome,

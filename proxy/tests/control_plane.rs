@@ -54,10 +54,11 @@ impl Follower {
             .replace("FOLDER", &folder.0.display().to_string());
         let path = folder.0.join("bootstrap.json");
         std::fs::write(&path, text).expect("a file");
-        let first = config::read(&path).unwrap_or_else(|error| panic!("{error}"));
+        let origin = config::Origin::File(path);
+        let first = config::read(&origin).unwrap_or_else(|error| panic!("{error}"));
         let (sender, snapshots) = watch::channel(Arc::default());
         let sources = watch::Sender::new(config::Sources::of(first.clone()));
-        tokio::spawn(config::watch(path, first, sender, sources));
+        tokio::spawn(config::watch(origin, first, sender, sources));
         Self { snapshots, folder }
     }
 

@@ -1,8 +1,5 @@
 //! Who may talk to whom.
 
-#[path = "support/features.rs"]
-#[allow(dead_code, reason = "other tests use more of it")]
-mod features;
 mod support;
 
 use std::sync::Arc;
@@ -11,9 +8,9 @@ use fairlead_model::balance::Policy;
 use fairlead_model::cluster::{Cluster, Endpoints, SocketMatch, UpstreamProtocol};
 use fairlead_model::listener::Handler;
 use fairlead_model::tls::{Certificate, Trust};
-use features::figure;
 use http::StatusCode;
 use support::certificates::{Authority, client, server};
+use support::features::figure;
 use support::{Endpoint, Proxy, http_to, listener, proxy, snapshot, to, up};
 
 const CALLER: &str = "spiffe://cluster.local/ns/shop/sa/web";

@@ -8,8 +8,9 @@ use fairlead_model::overload::Overload;
 use serde_json::Value;
 
 use crate::field::{ConfigError, Field, Fields, Result};
+use crate::identity::Identity;
 use crate::sinks::Sinks;
-use crate::{ReadFile, cluster, dynamic, endpoint, listener, overload, sinks, tls};
+use crate::{ReadFile, cluster, dynamic, endpoint, identity, listener, overload, sinks, tls};
 
 /// What a proxy starts with.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,6 +27,8 @@ pub struct Bootstrap {
     pub bounds: Option<Vec<f64>>,
     /// Where the rest comes from, when not all is given.
     pub dynamic: Option<Dynamic>,
+    /// How it gets its certificate, when an authority signs one for it.
+    pub identity: Option<Identity>,
     /// What is given up for want of memory, where it is not the usual.
     pub overload: Option<Overload>,
     /// Whom figures are pushed to.
@@ -109,6 +112,16 @@ fn message(field: &Field<'_>, read: ReadFile<'_>) -> Result<Bootstrap> {
         let node = fields.need("node")?;
         let dynamic = dynamic::read(&resources, &node, &bootstrap)?;
         bootstrap.dynamic = Some(dynamic);
+    }
+    for own in fields.list("bootstrap_extensions")? {
+        let own = own.fields()?;
+        own.ignore(&["name"]);
+        let config = own.need("typed_config")?.typed(&[identity::IDENTITY])?.1;
+        own.finish()?;
+        let identity = identity::read(&config, &bootstrap)?;
+        if bootstrap.identity.replace(identity).is_some() {
+            return Err(config.error("there is another identity"));
+        }
     }
     let may_come = bootstrap.dynamic.as_ref().is_some_and(|own| own.clusters);
     if let Some((sends, cluster)) = bootstrap.snapshot.missing_clusters().into_iter().next()

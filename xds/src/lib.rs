@@ -22,12 +22,15 @@ mod grpc;
 mod headers;
 mod health;
 mod http_manager;
+pub mod identity;
 mod kind;
 mod listener;
 mod matching;
 mod names;
 mod options;
 mod overload;
+#[cfg(feature = "grpc")]
+pub mod raw;
 mod redact;
 mod resource;
 mod route;

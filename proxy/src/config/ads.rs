@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fairlead_model::Snapshot;
+use fairlead_xds::raw::Raw;
 use fairlead_xds::{Dynamic, Outside, Session, SessionError};
 use http::uri::PathAndQuery;
 use tokio::sync::{mpsc, watch};
@@ -15,7 +16,6 @@ use tokio::time::{Instant, sleep};
 use tonic::{Status, Streaming};
 
 use super::connect::{ConnectError, PAUSE, connect, deepest, with_metadata};
-use super::raw::Raw;
 use super::{Sources, Told, file};
 use crate::clock::Clock;
 

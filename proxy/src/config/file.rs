@@ -1,7 +1,7 @@
-//! The configuration as a file, read again when it or a file that it names changes.
+//! The configuration that the proxy is started with, read again when it or a file that it names changes.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +16,24 @@ use crate::tls::TlsError;
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Where the configuration stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// In a file.
+    File(PathBuf),
+    /// On the command line.
+    Text(String),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(formatter),
+            Self::Text(_) => formatter.write_str("--config-yaml"),
+        }
+    }
+}
+
 /// Why a configuration is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -28,18 +46,18 @@ pub enum FileError {
         source: io::Error,
     },
     /// Something in it is wrong.
-    #[error("{path}: {source}")]
+    #[error("{origin}: {source}")]
     Config {
-        /// The file.
-        path: PathBuf,
+        /// Where it stands.
+        origin: Origin,
         /// What, and where.
         source: ConfigError,
     },
     /// Certificates or keys are wrong.
-    #[error("{path}: {field}: {source}")]
+    #[error("{origin}: {field}: {source}")]
     Tls {
-        /// The file.
-        path: PathBuf,
+        /// Where it stands.
+        origin: Origin,
         /// The listener or the cluster.
         field: String,
         /// What is wrong.
@@ -51,17 +69,20 @@ pub enum FileError {
 ///
 /// # Errors
 /// When the file cannot be read, or something in it is wrong.
-pub fn read(path: &Path) -> Result<Bootstrap, FileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| FileError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+pub fn read(origin: &Origin) -> Result<Bootstrap, FileError> {
+    let text = match origin {
+        Origin::Text(text) => text.clone(),
+        Origin::File(path) => std::fs::read_to_string(path).map_err(|source| FileError::Read {
+            path: path.clone(),
+            source,
+        })?,
+    };
     let bootstrap =
         bootstrap(&text, &|file| std::fs::read(file)).map_err(|source| FileError::Config {
-            path: path.to_owned(),
+            origin: origin.clone(),
             source,
         })?;
-    check(path, &bootstrap)?;
+    check(origin, &bootstrap)?;
     Ok(bootstrap)
 }
 
@@ -74,9 +95,10 @@ pub(super) struct BrokenTls {
 }
 
 /// Tries every TLS configuration; secrets may come from a control plane.
-fn check(path: &Path, bootstrap: &Bootstrap) -> Result<(), FileError> {
-    try_tls(&bootstrap.snapshot, bootstrap.dynamic.is_some()).map_err(|broken| FileError::Tls {
-        path: path.to_owned(),
+fn check(origin: &Origin, bootstrap: &Bootstrap) -> Result<(), FileError> {
+    let may_come = bootstrap.dynamic.is_some() || bootstrap.identity.is_some();
+    try_tls(&bootstrap.snapshot, may_come).map_err(|broken| FileError::Tls {
+        origin: origin.clone(),
         field: broken.field,
         source: broken.source,
     })
@@ -132,7 +154,7 @@ fn try_tls(snapshot: &Snapshot, may_come: bool) -> Result<(), BrokenTls> {
         }
     }
     for cluster in snapshot.clusters.values() {
-        if let Some(tls) = &cluster.tls {
+        for tls in cluster.all_tls() {
             tried(
                 format!("cluster {:?}", cluster.name),
                 crate::tls::client_config(tls, &secret).map(drop),
@@ -144,25 +166,25 @@ fn try_tls(snapshot: &Snapshot, may_come: bool) -> Result<(), BrokenTls> {
 
 /// Watches the file and those it names; a change that is wrong is logged, and the last good one stays.
 pub(super) async fn watch(
-    path: PathBuf,
+    origin: Origin,
     first: Bootstrap,
     snapshots: watch::Sender<Arc<Snapshot>>,
     sources: &watch::Sender<Sources>,
 ) {
     let mut files = first.files;
-    let mut seen = stamps(&path, &files);
+    let mut seen = stamps(&origin, &files);
     loop {
         tokio::time::sleep(LOOK).await;
-        let now = stamps(&path, &files);
+        let now = stamps(&origin, &files);
         if now == seen {
             continue;
         }
         seen = now;
-        match read(&path) {
+        match read(&origin) {
             Ok(next) => {
-                tracing::info!(path = %path.display(), "the configuration changed");
+                tracing::info!(%origin, "the configuration changed");
                 files.clone_from(&next.files);
-                seen = stamps(&path, &files);
+                seen = stamps(&origin, &files);
                 snapshots.send_replace(Arc::new(next.snapshot.clone()));
                 sources.send_modify(|sources| {
                     sources.file = Arc::new(next);
@@ -177,8 +199,12 @@ pub(super) async fn watch(
 /// What tells a changed file: its time, its length, and where a link leads.
 type Stamp = (Option<SystemTime>, u64, Option<PathBuf>);
 
-fn stamps(path: &Path, files: &[PathBuf]) -> Vec<Stamp> {
-    std::iter::once(path)
+fn stamps(origin: &Origin, files: &[PathBuf]) -> Vec<Stamp> {
+    let own = match origin {
+        Origin::File(path) => Some(path.as_path()),
+        Origin::Text(_) => None,
+    };
+    own.into_iter()
         .chain(files.iter().map(PathBuf::as_path))
         .map(|path| {
             let metadata = std::fs::metadata(path).ok();

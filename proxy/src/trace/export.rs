@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 use super::span::text;
 use crate::Shared;
 use crate::config::connect::{self, ConnectError, PAUSE};
-use crate::config::raw::Raw;
+use fairlead_xds::raw::Raw;
 
 /// How many spans are sent at once, and how long the first of them waits for others.
 const BATCH: (usize, Duration) = (512, Duration::from_secs(1));

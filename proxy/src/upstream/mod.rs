@@ -76,11 +76,7 @@ pub(crate) struct Counts {
 }
 
 impl Upstream {
-    pub(crate) fn new(
-        settings: Arc<Cluster>,
-        tls: ClusterTls,
-        shared: &Arc<Shared>,
-    ) -> Self {
+    pub(crate) fn new(settings: Arc<Cluster>, tls: ClusterTls, shared: &Arc<Shared>) -> Self {
         Self {
             limits: Cell::new(settings.limits.share(shared.cores)),
             connector: RefCell::new(Rc::new(Connector::new(&settings, tls, shared))),

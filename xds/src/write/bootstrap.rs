@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{Message, cluster, duration, endpoint, extension, listener, secret, source};
 use crate::bootstrap::{Bootstrap, Dynamic};
 use crate::dynamic::NODE;
+use crate::identity::{IDENTITY, Identity};
 use crate::overload;
 use crate::shapes::Shapes;
 use crate::sinks::{METRICS_SERVICE, Sinks};
@@ -48,6 +49,10 @@ pub fn bootstrap(bootstrap: &Bootstrap) -> Value {
             json!(bootstrap.sinks.as_ref().map(|own| duration(own.interval))),
         )
         .with(
+            "bootstrap_extensions",
+            own_identity(bootstrap.identity.as_ref()),
+        )
+        .with(
             "overload_manager",
             json!(bootstrap.overload.as_ref().and_then(overload)),
         )
@@ -56,6 +61,20 @@ pub fn bootstrap(bootstrap: &Bootstrap) -> Value {
             json!(bootstrap.dynamic.as_ref().map(dynamic)),
         )
         .done()
+}
+
+/// How it gets its certificate.
+fn own_identity(own: Option<&Identity>) -> Value {
+    let message = |own: &Identity| {
+        let fields = json!({
+            "cluster": own.cluster,
+            "spiffe_id": own.id.as_str(),
+            "token_file": own.token,
+            "secret_name": own.secret,
+        });
+        extension("fairlead.identity", IDENTITY, fields)
+    };
+    own.map(message).into_iter().collect()
 }
 
 /// What is given up for want of memory, where the file says so.

@@ -26,7 +26,7 @@ use super::families::{
 use super::{Family, Figures};
 use crate::Shared;
 use crate::config::connect::{ConnectError, PAUSE, connect, deepest, with_metadata};
-use crate::config::raw::Raw;
+use fairlead_xds::raw::Raw;
 use sent::{Form, Sent};
 use wire::{Identifier, MetricFamily, STREAM, StreamMessage};
 

@@ -19,7 +19,8 @@ use fairlead_model::budget::RetryBudget;
 use fairlead_model::class::{Class, ClassRule, Classes};
 use fairlead_model::cluster::{
     Address, AddressFamily, CheckAt, Checked, Cluster, Discovery, Endpoint, Endpoints, Health,
-    HealthCheck, Locality, NameLookup, Original, Probe, ProxyVersion, UpstreamProtocol,
+    HealthCheck, Locality, NameLookup, Original, Probe, ProxyVersion, SocketMatch,
+    UpstreamProtocol,
 };
 use fairlead_model::egress::{Egress, NameCache};
 use fairlead_model::format::Format;
@@ -111,7 +112,7 @@ fn endpoints(
         prop_oneof![Just(String::new()), name()],
         1u32..1000,
         health,
-        labels(),
+        (labels(), labels()),
         (
             of(1u16..),
             prop_oneof![Just(String::new()), name()],
@@ -119,18 +120,21 @@ fn endpoints(
         ),
     )
         .prop_map(
-            |(address, hostname, weight, health, labels, (port, at, is_off))| Endpoint {
-                address,
-                hostname,
-                weight,
-                health,
-                labels,
-                check: CheckAt {
-                    port,
-                    hostname: at,
-                    is_off,
-                },
-                checked: Checked::Not,
+            |(address, hostname, weight, health, (labels, socket_labels), (port, at, is_off))| {
+                Endpoint {
+                    address,
+                    hostname,
+                    weight,
+                    health,
+                    labels,
+                    socket_labels,
+                    check: CheckAt {
+                        port,
+                        hostname: at,
+                        is_off,
+                    },
+                    checked: Checked::Not,
+                }
             },
         );
     let locality = (name(), name(), 0u32..3, of(1u32..100), vec(endpoint, 0..4)).prop_map(
@@ -279,6 +283,11 @@ static_resources:
   clusters:
   - name: control
     load_assignment: {endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: /run/control}}}}]}]}
+    transport_socket:
+      name: tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        common_tls_context: {validation_context: {trusted_ca: {inline_string: roots}}}
   secrets:
   - {name: roots, validation_context: {trusted_ca: {inline_string: roots}}}
 stats_flush_interval: 1s
@@ -289,6 +298,13 @@ stats_sinks:
     grpc_service: {envoy_grpc: {cluster_name: control}, initial_metadata: [{key: token, value: secret}]}
     report_counters_as_deltas: true
     emit_tags_as_labels: true
+bootstrap_extensions:
+- name: identity
+  typed_config:
+    "@type": type.googleapis.com/fairlead.mesh.v1.Identity
+    cluster: control
+    spiffe_id: spiffe://cluster.local/ns/shop/sa/cart
+    token_file: /var/run/token
 dynamic_resources:
   cds_config: {ads: {}}
   lds_config: {ads: {}}

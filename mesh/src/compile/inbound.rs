@@ -1,0 +1,147 @@
+//! Connections to a pod: from proxies of the mesh over mutual TLS, and in plain text from everybody else.
+
+use std::sync::Arc;
+
+use fairlead_model::cluster::{Address, Cluster, Discovery, Endpoints, Original, UpstreamProtocol};
+use fairlead_model::filter::Overrides;
+use fairlead_model::listener::{
+    Chain, ChainMatch, Detect, Handler, Http, Listener, Routes, Tcp, Transport,
+};
+use fairlead_model::route::{
+    Action, Forward, HeaderChanges, Route, RouteMatch, RouteTable, VirtualHost,
+};
+use fairlead_model::tls::ServerTls;
+use fairlead_xds::{Kind, write};
+
+use super::names::{
+    APPLICATION_HTTP1, APPLICATION_HTTP2, APPLICATION_TCP, INBOUND_PORT, SNI_HTTP1, SNI_HTTP2,
+    SNI_TCP,
+};
+use super::{CompileError, Gathered, mutual};
+
+/// The name of the listener, and of its figures.
+const NAME: &str = "inbound";
+/// How many bytes of a connection may wait.
+const BUFFER: u32 = 1 << 20;
+
+/// Adds the listener, and the clusters of the application.
+pub(super) fn compile(gathered: &mut Gathered<'_>) -> Result<(), CompileError> {
+    for (name, protocol) in [
+        (APPLICATION_HTTP1, UpstreamProtocol::Http1),
+        (APPLICATION_HTTP2, UpstreamProtocol::Http2),
+        (APPLICATION_TCP, UpstreamProtocol::Http1),
+    ] {
+        gathered.put(
+            Kind::Cluster,
+            name,
+            &write::cluster(&original(name, protocol)),
+        )?;
+    }
+    gathered.put(Kind::Listener, NAME, &write::listener(&listener()))
+}
+
+/// A cluster of wherever a connection was to go.
+pub(super) fn original(name: &str, protocol: UpstreamProtocol) -> Cluster {
+    Cluster {
+        discovery: Discovery::OriginalDestination(Original::default()),
+        protocol,
+        ..Cluster::of(name, Endpoints::default())
+    }
+}
+
+fn listener() -> Listener {
+    let mut chains = Vec::new();
+    for (name, cluster) in [
+        (SNI_HTTP1, APPLICATION_HTTP1),
+        (SNI_HTTP2, APPLICATION_HTTP2),
+    ] {
+        chains.push(meshed(name, http(cluster), &["h2", "http/1.1"]));
+    }
+    chains.push(meshed(SNI_TCP, tcp(APPLICATION_TCP), &[]));
+    for (protocol, cluster) in [("http/1.1", APPLICATION_HTTP1), ("h2c", APPLICATION_HTTP2)] {
+        let matches = ChainMatch {
+            transport: Some(Transport::Plain),
+            protocols: vec![protocol.to_owned()],
+            ..ChainMatch::default()
+        };
+        chains.push(chain(&format!("plain/{protocol}"), matches, http(cluster)));
+    }
+    let rest = chain("plain/tcp", ChainMatch::default(), tcp(APPLICATION_TCP));
+    Listener {
+        name: NAME.to_owned(),
+        address: Address::Socket(([0, 0, 0, 0], INBOUND_PORT).into()),
+        original_destination: true,
+        proxy_protocol: false,
+        detect: Some(Detect::default()),
+        chains,
+        default_chain: Some(rest),
+        buffer_bytes: BUFFER,
+        logs: Vec::new(),
+    }
+}
+
+/// Connections of other proxies that ask for this name.
+fn meshed(server_name: &str, handler: Handler, alpn: &[&str]) -> Chain {
+    let matches = ChainMatch {
+        server_names: vec![server_name.to_owned()],
+        transport: Some(Transport::Tls),
+        ..ChainMatch::default()
+    };
+    let mut common = mutual();
+    common.alpn = alpn.iter().map(|&name| name.to_owned()).collect();
+    Chain {
+        tls: Some(ServerTls {
+            common,
+            require_client: true,
+        }),
+        ..chain(server_name, matches, handler)
+    }
+}
+
+pub(super) fn chain(name: &str, matches: ChainMatch, handler: Handler) -> Chain {
+    Chain {
+        name: name.to_owned(),
+        matches,
+        tls: None,
+        access: Vec::new(),
+        handler,
+    }
+}
+
+fn http(cluster: &str) -> Handler {
+    let table = table(cluster, Forward::to(cluster));
+    Handler::Http(Arc::new(Http {
+        connect: true,
+        ..Http::routed(NAME, Routes::Inline(Arc::new(table)))
+    }))
+}
+
+pub(super) fn tcp(cluster: &str) -> Handler {
+    Handler::Tcp(Arc::new(Tcp {
+        name: cluster.to_owned(),
+        clusters: vec![(cluster.into(), 1)],
+        idle: None,
+        tunnel: None,
+        logs: Vec::new(),
+    }))
+}
+
+/// Routes that send everything one way.
+pub(super) fn table(name: &str, mut forward: Forward) -> RouteTable {
+    forward.upgrades = vec!["websocket".to_owned()];
+    let route = Route {
+        name: name.to_owned(),
+        matches: RouteMatch::default(),
+        action: Action::Forward(Box::new(forward)),
+        request_headers: HeaderChanges::default(),
+        response_headers: HeaderChanges::default(),
+        filters: Overrides::new(),
+    };
+    let host = VirtualHost {
+        name: name.to_owned(),
+        domains: vec!["*".to_owned()],
+        routes: vec![Arc::new(route)],
+        ..VirtualHost::default()
+    };
+    RouteTable::new(name, vec![host], false).expect("one host has no domain twice")
+}

@@ -1,0 +1,36 @@
+//! Names and ports that the parts of the mesh agree on.
+
+/// The secret with a proxy's own certificate, which never leaves it.
+pub const IDENTITY: &str = "identity";
+/// The secret with whom to trust.
+pub const TRUST: &str = "trust";
+
+/// Where a proxy takes connections that begin in its pod.
+pub const OUTBOUND_PORT: u16 = 15001;
+/// Where a proxy takes connections to its pod.
+pub const INBOUND_PORT: u16 = 15006;
+
+/// The cluster of what no service is at: where the caller wanted to go.
+pub const PASSTHROUGH: &str = "passthrough";
+/// The clusters of the application beside a proxy, by what it speaks.
+pub const APPLICATION_HTTP1: &str = "application/http1";
+/// As above.
+pub const APPLICATION_HTTP2: &str = "application/http2";
+/// As above.
+pub const APPLICATION_TCP: &str = "application/tcp";
+
+/// What is asked for in TLS between proxies by who speaks HTTP/1.1 to the application.
+pub const SNI_HTTP1: &str = "http1.mesh.fairlead.dev";
+/// By who speaks HTTP/2.
+pub const SNI_HTTP2: &str = "http2.mesh.fairlead.dev";
+/// By who speaks anything else.
+pub const SNI_TCP: &str = "tcp.mesh.fairlead.dev";
+
+/// The metadata of an endpoint that has a proxy of the mesh.
+pub const MESHED: (&str, &str) = ("fairlead.mesh", "mutual");
+
+/// The name of a port of a service, for endpoints, routes and figures.
+#[must_use]
+pub fn port(namespace: &str, service: &str, port: u16) -> String {
+    format!("{service}.{namespace}:{port}")
+}

@@ -1,0 +1,102 @@
+//! What the mesh knows of the cluster: as much of services, endpoints, pods and namespaces as traffic depends on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use fairlead_model::identity::SpiffeId;
+
+/// A namespace and a name.
+pub type Key = (Arc<str>, Arc<str>);
+
+/// What the mesh knows of the cluster.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Facts {
+    /// Services that have an address.
+    pub services: BTreeMap<Key, Arc<Service>>,
+    /// The slices of each service, by their name.
+    pub slices: BTreeMap<Key, BTreeMap<Arc<str>, Arc<Slice>>>,
+    /// Pods with a proxy of the mesh.
+    pub pods: BTreeMap<Key, Arc<Pod>>,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its addresses, of either family.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<Port>,
+}
+
+/// A port of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// The number.
+    pub number: u16,
+    /// The name; empty where it has none.
+    pub name: Arc<str>,
+    /// What is spoken.
+    pub spoken: Spoken,
+}
+
+/// What is spoken on a port of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP, of whichever version the caller speaks.
+    Http,
+    /// HTTP/2 alone, as gRPC does.
+    Http2,
+    /// Bytes.
+    Tcp,
+    /// Whatever the first bytes of a connection say.
+    Detected,
+}
+
+impl Spoken {
+    /// What `appProtocol` or else the beginning of a port's name says (KEP-1422 and Istio's names), else what is usual for its number.
+    #[must_use]
+    pub fn of(app_protocol: Option<&str>, name: &str, number: u16) -> Self {
+        let said = app_protocol.map_or_else(
+            || name.split('-').next().unwrap_or_default().to_owned(),
+            str::to_ascii_lowercase,
+        );
+        match said.as_str() {
+            "http" | "http1" | "ws" | "kubernetes.io/ws" => Self::Http,
+            "http2" | "grpc" | "h2c" | "kubernetes.io/h2c" => Self::Http2,
+            "tcp" | "tls" | "https" | "wss" | "kubernetes.io/wss" | "mongo" | "mysql"
+            | "postgres" | "postgresql" | "redis" | "kafka" | "amqp" => Self::Tcp,
+            _ if fairlead_model::listener::SERVER_FIRST_PORTS.contains(&number) => Self::Tcp,
+            _ => Self::Detected,
+        }
+    }
+}
+
+/// A slice of a service's endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// Its ports: the name, and the number.
+    pub ports: Vec<(Arc<str>, u16)>,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// An endpoint of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether it takes new requests.
+    pub is_ready: bool,
+    /// The zone it is in; empty where nobody says.
+    pub zone: Arc<str>,
+    /// The pod.
+    pub pod: Option<Key>,
+}
+
+/// A pod with a proxy of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Who it is.
+    pub id: SpiffeId,
+}

@@ -1,0 +1,9 @@
+//! The mesh control plane: who everybody is, and where everything goes.
+//!
+//! What comes in: services, endpoints and pods of the cluster, and requests of proxies for certificates. What goes out: Envoy's
+//! resources over the aggregated discovery service, and certificates. Every replica serves all of it from its own watches;
+//! nothing is kept but the authority's keys, in a Secret. Proxies keep what they were told for as long as no replica is there.
+
+pub mod authority;
+pub mod compile;
+pub mod facts;
