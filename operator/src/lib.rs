@@ -13,6 +13,7 @@ pub mod client;
 mod config;
 pub mod feed;
 mod harness;
+pub mod https;
 pub mod lease;
 pub mod metrics;
 mod queue;

@@ -2,21 +2,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
 use axum::{Json, Router};
+use fairlead_operator::https;
 use fairlead_plan::Cache;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use kube::core::DynamicObject;
 use kube::core::admission::AdmissionReview;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
 use crate::review::answer;
@@ -24,12 +20,6 @@ use crate::tls::Certificates;
 
 /// The largest request: two objects of the API server's own limit.
 const BODY_MAX: usize = 8 << 20;
-/// How long a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long connections are still accepted when the process is to end: it takes a moment until the cluster sends none here any more.
-const DRAIN: Duration = Duration::from_secs(3);
-/// How long requests may take to end after that.
-const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 struct Shared {
@@ -49,20 +39,14 @@ pub(crate) async fn serve(
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    accept(
-        TcpListener::bind(address).await?,
-        acceptor,
-        Shared { cache, metrics },
-        stop,
-    )
-    .await;
+    let listener = TcpListener::bind(address).await?;
+    answer_all(listener, Arc::new(config), Shared { cache, metrics }, stop).await;
     Ok(())
 }
 
-async fn accept(
+async fn answer_all(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    tls: Arc<rustls::ServerConfig>,
     shared: Shared,
     stop: CancellationToken,
 ) {
@@ -70,73 +54,8 @@ async fn accept(
         .route("/validate", post(validate))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(shared);
-    let connections = TaskTracker::new();
-    let ending = CancellationToken::new();
-    let drained = async {
-        stop.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    let mut drained = std::pin::pin!(drained);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = drained.as_mut() => break,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(connection(
-                    stream,
-                    acceptor.clone(),
-                    router.clone(),
-                    ending.clone(),
-                ));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "failed to accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-    drop(listener);
-    ending.cancel();
-    connections.close();
-    if tokio::time::timeout(GRACE, connections.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!("requests did not end in time");
-    }
-}
-
-async fn connection(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
-    router: Router,
-    ending: CancellationToken,
-) {
-    // A request that waits for Nagle's algorithm would be slow; where the option fails it is only slower.
-    let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a handshake failed");
-            return;
-        }
-        Err(_) => return,
-    };
-    let builder = Builder::new(TokioExecutor::new());
-    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut serving = std::pin::pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = ending.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection failed");
-    }
+    let tls: https::Tls = Arc::new(move || Some(Arc::clone(&tls)));
+    https::serve(listener, tls, Arc::new(move |_| router.clone()), stop).await;
 }
 
 async fn validate(
@@ -158,6 +77,7 @@ mod tests {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, ServerName};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio_rustls::TlsConnector;
 
     use super::*;
@@ -204,8 +124,7 @@ mod tests {
             metrics: Arc::default(),
         };
         let stop = CancellationToken::new();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let serving = tokio::spawn(accept(listener, acceptor, shared, stop.clone()));
+        let serving = tokio::spawn(answer_all(listener, Arc::new(config), shared, stop.clone()));
         let certificate = folder.join("tls.crt");
         for _ in 0..2 {
             let answer = ask(address, &certificate).await.expect("it is answered");
