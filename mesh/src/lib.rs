@@ -7,3 +7,4 @@
 pub mod authority;
 pub mod compile;
 pub mod facts;
+pub mod serve;

@@ -1,0 +1,176 @@
+//! One stream of the discovery service.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use fairlead_model::identity::SpiffeId;
+use fairlead_xds::Kind;
+use fairlead_xds::serve::{Dialect, Stream as Told, View};
+use futures::Stream;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+use tonic::server::StreamingService;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Plane;
+use super::proxies::{Entry, Proxy};
+use crate::compile::names::TRUST;
+
+/// How many responses may wait to be sent; more are made once the proxy has taken those.
+const WAITING: usize = 16;
+/// The longest name of a node that is kept.
+const MOST_NODE: usize = 512;
+
+/// A call of the discovery service.
+pub(super) struct Call {
+    plane: Plane,
+    caller: Option<SpiffeId>,
+    dialect: Dialect,
+}
+
+impl Call {
+    pub(super) fn new(plane: Plane, caller: Option<SpiffeId>, dialect: Dialect) -> Self {
+        Self {
+            plane,
+            caller,
+            dialect,
+        }
+    }
+}
+
+/// The responses to a proxy.
+pub(super) struct Responses(mpsc::Receiver<Result<Bytes, Status>>);
+
+impl Stream for Responses {
+    type Item = Result<Bytes, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context)
+    }
+}
+
+impl StreamingService<Bytes> for Call {
+    type Response = Bytes;
+    type ResponseStream = Responses;
+    type Future = BoxFuture<'static, Result<Response<Responses>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
+        let (plane, dialect) = (self.plane.clone(), self.dialect);
+        let caller = self.caller.clone();
+        Box::pin(async move {
+            let Some(id) = caller.filter(|id| id.trust_domain() == plane.trust_domain) else {
+                return Err(Status::unauthenticated(format!(
+                    "a certificate of the trust domain {} is required",
+                    plane.trust_domain
+                )));
+            };
+            let (sender, receiver) = mpsc::channel(WAITING);
+            tokio::spawn(async move {
+                let stop = plane.stop.clone();
+                let stream = Conversation::new(plane, id, dialect, sender.clone());
+                let ended = tokio::select! {
+                    ended = stream.run(request.into_inner()) => ended,
+                    () = stop.cancelled() => Err(Status::unavailable("this replica ends")),
+                };
+                if let Err(status) = ended {
+                    // The proxy may have gone already.
+                    let _ = sender.try_send(Err(status));
+                }
+            });
+            Ok(Response::new(Responses(receiver)))
+        })
+    }
+}
+
+/// What is said on a stream.
+struct Conversation {
+    plane: Plane,
+    told: Told,
+    entry: Entry,
+    id: SpiffeId,
+    sender: mpsc::Sender<Result<Bytes, Status>>,
+}
+
+impl Conversation {
+    fn new(
+        plane: Plane,
+        id: SpiffeId,
+        dialect: Dialect,
+        sender: mpsc::Sender<Result<Bytes, Status>>,
+    ) -> Self {
+        let entry = plane.proxies.enter(Proxy {
+            id: id.clone(),
+            node: String::new(),
+            trust: None,
+            refusals: BTreeMap::new(),
+        });
+        Self {
+            plane,
+            told: Told::new(dialect),
+            entry,
+            id,
+            sender,
+        }
+    }
+
+    async fn run(mut self, mut requests: Streaming<Bytes>) -> Result<(), Status> {
+        let mut views = self.plane.view.clone();
+        loop {
+            let view = views.borrow_and_update().clone();
+            if let Some(view) = view {
+                self.tell(&view).await?;
+            }
+            tokio::select! {
+                request = requests.message() => match request? {
+                    Some(request) => self.take(&request)?,
+                    None => return Ok(()),
+                },
+                changed = views.changed() => if changed.is_err() {
+                    return Err(Status::unavailable("this replica ends"));
+                },
+            }
+        }
+    }
+
+    fn take(&mut self, request: &[u8]) -> Result<(), Status> {
+        let heard = self.told.take(request);
+        let heard = heard.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if let Some(mut node) = heard.node {
+            node.truncate(node.floor_char_boundary(MOST_NODE));
+            tracing::info!(id = %self.id, node, "a proxy is there");
+            self.entry.change(|own| own.node = node);
+        }
+        if let Some((kind, reason)) = heard.refused {
+            tracing::warn!(id = %self.id, ?kind, reason, "a proxy refused a part of its configuration");
+            self.entry
+                .change(|own| drop(own.refusals.insert(kind, reason)));
+        }
+        if let Some(kind) = heard.accepted {
+            let trust = self.trust();
+            self.entry.change(|own| {
+                own.refusals.remove(&kind);
+                own.trust = trust;
+            });
+        }
+        Ok(())
+    }
+
+    /// The version of the bundle that the proxy has taken.
+    fn trust(&self) -> Option<Arc<str>> {
+        let view = self.plane.view.borrow();
+        let version = view.as_ref()?.get(Kind::Secret, TRUST)?.version();
+        let has = self.told.has(Kind::Secret, TRUST, version);
+        has.then(|| Arc::clone(version))
+    }
+
+    async fn tell(&mut self, view: &View) -> Result<(), Status> {
+        for response in self.told.tell(view) {
+            let sent = self.sender.send(Ok(response.into())).await;
+            sent.map_err(|_| Status::cancelled("the proxy went away"))?;
+        }
+        Ok(())
+    }
+}

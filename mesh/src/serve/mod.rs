@@ -1,0 +1,113 @@
+//! What proxies reach: the discovery service, for those that have a certificate, and the authority, for those that have a token.
+//!
+//! Both are on one port, over TLS under the mesh's own authority. Whoever shows a certificate has to have one of this authority;
+//! only the call that signs is answered without.
+
+mod discovery;
+mod proxies;
+mod review;
+mod sign;
+mod tls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::routing::post;
+use axum::{Extension, Router};
+use fairlead_model::identity::SpiffeId;
+use fairlead_operator::https;
+use fairlead_xds::grpc::Raw;
+use fairlead_xds::identity::SIGN;
+use fairlead_xds::serve::{Dialect, View};
+use rustls::ServerConnection;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::authority::Authority;
+
+pub use proxies::{Proxies, Proxy};
+pub use review::{Review, ReviewError, TokenReviews};
+pub use tls::Names;
+
+const DELTA: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+const STATE: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+/// The largest request, in bytes.
+const LARGEST: usize = 4 << 20;
+
+/// What is served.
+#[derive(Clone)]
+pub struct Plane {
+    /// Who signs; nothing until it is known.
+    pub authority: watch::Receiver<Option<Arc<Authority>>>,
+    /// What proxies are told; nothing until the cluster was read.
+    pub view: watch::Receiver<Option<View>>,
+    /// Who says to whom a token belongs.
+    pub review: Arc<dyn Review>,
+    /// The trust domain.
+    pub trust_domain: String,
+    /// How long certificates live.
+    pub leaf_life: Duration,
+    /// The proxies that are connected.
+    pub proxies: Arc<Proxies>,
+    /// Ends every stream.
+    pub stop: CancellationToken,
+}
+
+/// Serves until the plane is stopped.
+pub async fn serve(listener: TcpListener, names: Names, plane: Plane) {
+    let current = watch::Sender::new(None);
+    let tls: https::Tls = {
+        let current = current.subscribe();
+        Arc::new(move || current.borrow().clone())
+    };
+    let stop = plane.stop.clone();
+    let keeping = tls::keep(names, plane.authority.clone(), current);
+    let answers: https::Answers = Arc::new(move |connection| router(&plane, connection));
+    tokio::select! {
+        () = https::serve(listener, tls, answers, stop) => {}
+        () = keeping => {}
+    }
+}
+
+/// What answers on a connection.
+fn router(plane: &Plane, connection: &ServerConnection) -> Router {
+    Router::new()
+        .route(DELTA, post(delta))
+        .route(STATE, post(state))
+        .route(SIGN, post(sign))
+        .layer(Extension(tls::caller(connection)))
+        .with_state(plane.clone())
+}
+
+type Answer = http::Response<tonic::body::Body>;
+
+fn grpc() -> tonic::server::Grpc<Raw> {
+    tonic::server::Grpc::new(Raw).max_decoding_message_size(LARGEST)
+}
+
+async fn delta(
+    State(plane): State<Plane>,
+    Extension(caller): Extension<Option<SpiffeId>>,
+    request: http::Request<Body>,
+) -> Answer {
+    let call = discovery::Call::new(plane, caller, Dialect::Delta);
+    grpc().streaming(call, request).await
+}
+
+async fn state(
+    State(plane): State<Plane>,
+    Extension(caller): Extension<Option<SpiffeId>>,
+    request: http::Request<Body>,
+) -> Answer {
+    let call = discovery::Call::new(plane, caller, Dialect::State);
+    grpc().streaming(call, request).await
+}
+
+async fn sign(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {
+    grpc().unary(sign::Call(plane), request).await
+}

@@ -1,0 +1,73 @@
+//! The call that signs certificates.
+
+use bytes::Bytes;
+use fairlead_model::identity::SpiffeId;
+use fairlead_xds::identity::{SignRequest, SignResponse};
+use futures::future::BoxFuture;
+use prost::Message as _;
+use time::OffsetDateTime;
+use tonic::server::UnaryService;
+use tonic::{Request, Response, Status};
+
+use super::{Plane, ReviewError};
+use crate::authority::SignError;
+
+/// The largest token.
+const MOST_TOKEN: usize = 16 << 10;
+
+/// A call.
+pub(super) struct Call(pub(super) Plane);
+
+impl UnaryService<Bytes> for Call {
+    type Response = Bytes;
+    type Future = BoxFuture<'static, Result<Response<Bytes>, Status>>;
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let plane = self.0.clone();
+        Box::pin(async move {
+            let id = who(&plane, &request).await?;
+            let message = SignRequest::decode(request.into_inner());
+            let message = message.map_err(|error| Status::invalid_argument(error.to_string()))?;
+            let Some(authority) = plane.authority.borrow().clone() else {
+                return Err(Status::unavailable("the authority is being made"));
+            };
+            let now = OffsetDateTime::now_utc();
+            let signed = authority.sign(&message.request, &id, plane.leaf_life, now);
+            match signed {
+                Ok(chain) => {
+                    tracing::info!(%id, "signed a certificate");
+                    Ok(Response::new(SignResponse { chain }.encode_to_vec().into()))
+                }
+                Err(error @ SignError::Failed) => Err(Status::internal(error.to_string())),
+                Err(error @ SignError::Name { .. }) => {
+                    tracing::warn!(%id, %error, "refused to sign a certificate");
+                    Err(Status::permission_denied(error.to_string()))
+                }
+                Err(error) => Err(Status::invalid_argument(error.to_string())),
+            }
+        })
+    }
+}
+
+/// Whose token came with the request.
+async fn who(plane: &Plane, request: &Request<Bytes>) -> Result<SpiffeId, Status> {
+    let token = request
+        .metadata()
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .filter(|token| !token.is_empty() && token.len() <= MOST_TOKEN)
+        .ok_or_else(|| Status::unauthenticated("authorization: a bearer token is required"))?;
+    let account = plane.review.review(token.to_owned()).await;
+    let account = account.map_err(|error| match error {
+        ReviewError::Refused => Status::unauthenticated(error.to_string()),
+        ReviewError::Failed { .. } => {
+            tracing::warn!(%error, "a token was not reviewed");
+            Status::unavailable("the token cannot be reviewed now")
+        }
+    })?;
+    let (namespace, name) = account;
+    format!("spiffe://{}/ns/{namespace}/sa/{name}", plane.trust_domain)
+        .parse()
+        .map_err(|_| Status::internal("the service account has no SPIFFE id"))
+}
