@@ -25,6 +25,8 @@ enum Component {
     Operator(OperatorArguments),
     /// Answers the API server's admission requests.
     Webhook(WebhookArguments),
+    /// Tells the mesh's proxies who they are and where everything goes.
+    Mesh(MeshArguments),
 }
 
 #[derive(clap::Args)]
@@ -68,6 +70,22 @@ struct WebhookArguments {
     tls: std::path::PathBuf,
 }
 
+#[derive(clap::Args)]
+struct MeshArguments {
+    /// The namespace that the control plane of the mesh runs in.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "fairlead-system")]
+    namespace: String,
+    /// The SPIFFE trust domain of the identities that it gives.
+    #[arg(long, env = "FAIRLEAD_TRUST_DOMAIN", default_value = "cluster.local")]
+    trust_domain: String,
+    /// Where proxies are answered.
+    #[arg(long, env = "FAIRLEAD_MESH", default_value = "0.0.0.0:15012")]
+    listen: SocketAddr,
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "0.0.0.0:8080")]
+    admin: SocketAddr,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -94,6 +112,18 @@ async fn main() -> anyhow::Result<()> {
             fairlead_operator::run(config, stop)
                 .await
                 .context("the operator ended")
+        }
+        Component::Mesh(arguments) => {
+            let _telemetry = telemetry::start("fairlead-mesh")?;
+            let config = fairlead_mesh::Config {
+                namespace: arguments.namespace,
+                trust_domain: arguments.trust_domain,
+                listen: arguments.listen,
+                admin: arguments.admin,
+            };
+            fairlead_mesh::run(config, stop)
+                .await
+                .context("the control plane of the mesh ended")
         }
         Component::Webhook(arguments) => {
             let _telemetry = telemetry::start("fairlead-webhook")?;

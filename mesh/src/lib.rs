@@ -7,4 +7,9 @@
 pub mod authority;
 pub mod compile;
 pub mod facts;
+mod feed;
+mod run;
 pub mod serve;
+mod trust;
+
+pub use run::{Config, RunError, run};

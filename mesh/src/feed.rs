@@ -1,0 +1,308 @@
+//! Watches of the cluster, and the facts that they come to.
+//!
+//! Objects are kept with no more than traffic depends on. Facts are gathered anew when something changed, at most every
+//! [`GATHER`]: a rollout changes hundreds of objects in a second, and proxies are told once.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_operator::metrics::Metrics;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::reflector::{Store, reflector, store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::facts::{self, Facts, Key, Port, Slice, Spoken};
+
+/// The label of pods with a proxy of the mesh.
+pub const PROXIED: &str = "mesh.fairlead.dev/proxied";
+/// The label by which a slice says of which service it is.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// How long changes are gathered.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// The cluster as it is watched.
+pub struct Feed {
+    services: Store<Service>,
+    slices: Store<EndpointSlice>,
+    pods: Store<Pod>,
+    changed: Arc<Notify>,
+}
+
+/// What a watch needs.
+struct Watch {
+    client: Client,
+    metrics: Arc<Metrics>,
+    changed: Arc<Notify>,
+    stop: CancellationToken,
+}
+
+impl Watch {
+    /// Watches a kind; `strip` leaves of each object what is needed.
+    fn start<K>(&self, labels: Option<String>, strip: fn(&mut K)) -> Store<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K::DynamicType: Hash + Eq + Clone + Default,
+    {
+        let mut config = watcher::Config::default().page_size(500);
+        if let Some(labels) = &labels {
+            config = config.labels(labels);
+        }
+        let api: Api<K> = Api::all(self.client.clone());
+        let (reader, writer) = store();
+        let stream = watcher(api, config).default_backoff().modify(strip);
+        let stream = reflector(writer, stream);
+        let (metrics, changed) = (Arc::clone(&self.metrics), Arc::clone(&self.changed));
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            let mut stream = std::pin::pin!(stream);
+            loop {
+                let next = tokio::select! {
+                    next = stream.next() => next,
+                    () = stop.cancelled() => return,
+                };
+                match next {
+                    None => return,
+                    Some(Ok(_)) => changed.notify_one(),
+                    Some(Err(error)) => {
+                        let kind = K::kind(&());
+                        metrics.watch_error(&kind);
+                        tracing::warn!(%kind, %error, "watch failed and is tried again");
+                    }
+                }
+            }
+        });
+        reader
+    }
+}
+
+impl Feed {
+    /// Starts the watches; they end with `stop`.
+    #[must_use]
+    pub fn start(client: Client, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
+        let changed = Arc::new(Notify::new());
+        let watch = Watch {
+            client,
+            metrics,
+            changed: Arc::clone(&changed),
+            stop,
+        };
+        Self {
+            services: watch.start(None, |own: &mut Service| {
+                strip(own);
+                own.status = None;
+            }),
+            slices: watch.start(Some(SERVICE_NAME.to_owned()), |own: &mut EndpointSlice| {
+                let name = own.labels().get(SERVICE_NAME).cloned();
+                strip(own);
+                let labels = name.map(|name| (SERVICE_NAME.to_owned(), name));
+                own.metadata.labels = Some(labels.into_iter().collect());
+            }),
+            pods: watch.start(Some(PROXIED.to_owned()), |own: &mut Pod| {
+                strip(own);
+                own.status = None;
+                if let Some(spec) = &mut own.spec {
+                    let account = spec.service_account_name.take();
+                    *spec = k8s_openapi::api::core::v1::PodSpec {
+                        service_account_name: account,
+                        ..k8s_openapi::api::core::v1::PodSpec::default()
+                    };
+                }
+            }),
+            changed,
+        }
+    }
+
+    /// Gathers facts for as long as it is polled, from when everything was read once.
+    pub async fn follow(&self, trust_domain: &str, facts: watch::Sender<Option<Arc<Facts>>>) {
+        let ready = async {
+            self.services.wait_until_ready().await?;
+            self.slices.wait_until_ready().await?;
+            self.pods.wait_until_ready().await
+        };
+        if ready.await.is_err() {
+            // The watches ended, as the process does.
+            return std::future::pending().await;
+        }
+        loop {
+            let next = self.gather(trust_domain);
+            facts.send_if_modified(|own| {
+                let is_new = own.as_deref() != Some(&next);
+                if is_new {
+                    *own = Some(Arc::new(next));
+                }
+                is_new
+            });
+            self.changed.notified().await;
+            tokio::time::sleep(GATHER).await;
+        }
+    }
+
+    fn gather(&self, trust_domain: &str) -> Facts {
+        let mut facts = Facts::default();
+        for own in self.services.state() {
+            if let Some(service) = service(&own) {
+                facts.services.insert(key(&*own), Arc::new(service));
+            }
+        }
+        for own in self.slices.state() {
+            let Some(name) = own.labels().get(SERVICE_NAME) else {
+                continue;
+            };
+            let of: Key = (
+                own.namespace().unwrap_or_default().into(),
+                name.as_str().into(),
+            );
+            let slices = facts.slices.entry(of).or_default();
+            slices.insert(own.name_any().into(), Arc::new(slice(&own)));
+        }
+        for own in self.pods.state() {
+            let account = own
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.service_account_name.clone())
+                .unwrap_or_else(|| "default".to_owned());
+            let namespace = own.namespace().unwrap_or_default();
+            let id = format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}").parse();
+            if let Ok(id) = id {
+                facts.pods.insert(key(&*own), Arc::new(facts::Pod { id }));
+            }
+        }
+        facts
+    }
+}
+
+fn key<K: ResourceExt>(object: &K) -> Key {
+    (
+        object.namespace().unwrap_or_default().into(),
+        object.name_any().into(),
+    )
+}
+
+/// Leaves of an object's metadata what tells it from others.
+fn strip<K: ResourceExt>(object: &mut K) {
+    object.managed_fields_mut().clear();
+    object.annotations_mut().clear();
+    object.labels_mut().clear();
+}
+
+/// A service with an address of its own.
+fn service(own: &Service) -> Option<facts::Service> {
+    let spec = own.spec.as_ref()?;
+    let all = spec.cluster_ips.iter().flatten();
+    let addresses: std::collections::BTreeSet<IpAddr> =
+        all.filter_map(|address| address.parse().ok()).collect();
+    if addresses.is_empty() || spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    let ports = spec.ports.iter().flatten();
+    let ports = ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP");
+    let ports = ports.filter_map(|port| {
+        let number = u16::try_from(port.port).ok()?;
+        let name = port.name.as_deref().unwrap_or_default();
+        Some(Port {
+            number,
+            name: name.into(),
+            spoken: Spoken::of(port.app_protocol.as_deref(), name, number),
+        })
+    });
+    Some(facts::Service {
+        addresses,
+        ports: ports.collect(),
+    })
+}
+
+fn slice(own: &EndpointSlice) -> Slice {
+    let ports = own.ports.iter().flatten().filter_map(|port| {
+        let number = u16::try_from(port.port?).ok()?;
+        Some((port.name.as_deref().unwrap_or_default().into(), number))
+    });
+    let namespace: Arc<str> = own.namespace().unwrap_or_default().into();
+    let endpoints = own.endpoints.iter().flatten().flat_map(|endpoint| {
+        let conditions = endpoint.conditions.as_ref();
+        let is_ready = conditions.and_then(|own| own.ready).unwrap_or(true);
+        let zone: Arc<str> = endpoint.zone.as_deref().unwrap_or_default().into();
+        let pod = endpoint
+            .target_ref
+            .as_ref()
+            .filter(|own| own.kind.as_deref() == Some("Pod"));
+        let pod = pod
+            .and_then(|own| own.name.as_deref())
+            .map(|name| (Arc::clone(&namespace), name.into()));
+        let addresses = endpoint.addresses.iter();
+        addresses.filter_map(move |address| {
+            Some(facts::Endpoint {
+                address: address.parse().ok()?,
+                is_ready,
+                zone: Arc::clone(&zone),
+                pod: pod.clone(),
+            })
+        })
+    });
+    Slice {
+        ports: ports.collect(),
+        endpoints: endpoints.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_service_without_an_address_of_its_own_is_left_out() {
+        let read = |spec| {
+            let own = json!({"metadata": {"name": "cart", "namespace": "shop"}, "spec": spec});
+            service(&serde_json::from_value(own).expect("a service"))
+        };
+        let ports = json!([
+            {"name": "http", "port": 80, "protocol": "TCP"},
+            {"name": "dns", "port": 53, "protocol": "UDP"},
+        ]);
+        let own = read(json!({"clusterIPs": ["10.0.0.1", "fd00::1"], "ports": ports}));
+        let own = own.expect("it has addresses");
+        assert_eq!(own.addresses.len(), 2);
+        assert_eq!(own.ports.len(), 1);
+        assert_eq!(
+            (own.ports[0].number, own.ports[0].spoken),
+            (80, Spoken::Http)
+        );
+        assert_eq!(read(json!({"clusterIPs": ["None"], "ports": ports})), None);
+        assert_eq!(
+            read(json!({"type": "ExternalName", "externalName": "shop.example"})),
+            None
+        );
+    }
+
+    #[test]
+    fn endpoints_are_those_of_slices() {
+        let own = json!({
+            "metadata": {"name": "cart-1", "namespace": "shop"},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080}],
+            "endpoints": [
+                {"addresses": ["10.1.0.1"], "conditions": {"ready": true}, "zone": "a",
+                 "targetRef": {"kind": "Pod", "name": "cart-x", "namespace": "shop"}},
+                {"addresses": ["10.1.0.2"], "conditions": {"ready": false}},
+            ],
+        });
+        let read = slice(&serde_json::from_value(own).expect("a slice"));
+        assert_eq!(read.ports, [("http".into(), 8080)]);
+        assert_eq!(
+            read.endpoints[0].pod,
+            Some(("shop".into(), "cart-x".into()))
+        );
+        assert!(read.endpoints[0].is_ready && !read.endpoints[1].is_ready);
+        assert_eq!(&*read.endpoints[0].zone, "a");
+    }
+}
