@@ -122,6 +122,7 @@ pub(super) fn tcp(cluster: &str) -> Handler {
         clusters: vec![(cluster.into(), 1)],
         idle: None,
         tunnel: None,
+        by_server_name: None,
         logs: Vec::new(),
     }))
 }

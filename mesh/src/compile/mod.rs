@@ -90,6 +90,7 @@ fn to_mesh(server_name: &str) -> ClientTls {
     ClientTls {
         common: mutual(),
         server_name: Some(server_name.to_owned()),
+        follows_host: false,
     }
 }
 
