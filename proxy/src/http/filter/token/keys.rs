@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fairlead_model::filter::{KeySet, KeySetError, RemoteKeys};
-use http::header::{ACCEPT, InvalidHeaderValue};
+use http::header::ACCEPT;
 use http::{HeaderValue, Request, StatusCode};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
@@ -31,8 +31,6 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// Why there are no new keys.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error("the URI has no host that could be asked for: {0}")]
-    Host(InvalidHeaderValue),
     #[error("the URI cannot be asked for: {0}")]
     Request(http::Error),
     #[error("{0}")]
@@ -159,16 +157,16 @@ impl Remote {
     }
 
     /// Fetches the keys. Says whether that went well.
-    async fn fetch(&self, core: &Rc<Core>, figures: &HttpFigures) -> bool {
+    async fn fetch(&self, core: &Rc<Core>, errand: &Errand, figures: &HttpFigures) -> bool {
         let (mut pause, most) = self.settings.backoff;
-        let mut outcome = self.fetch_once(core).await;
+        let mut outcome = self.fetch_once(core, errand).await;
         for _ in 0..self.settings.retries {
             if outcome.is_ok() {
                 break;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(most);
-            outcome = self.fetch_once(core).await;
+            outcome = self.fetch_once(core, errand).await;
         }
         let is_good = outcome.is_ok();
         match &outcome {
@@ -192,13 +190,9 @@ impl Remote {
         is_good
     }
 
-    async fn fetch_once(&self, core: &Rc<Core>) -> Result<KeySet, FetchError> {
-        let uri = &self.settings.uri;
-        let authority = uri.authority().map_or("", |own| own.as_str());
-        let authority = HeaderValue::from_str(authority).map_err(FetchError::Host)?;
-        let patience = self.settings.timeout.min(LONGEST_FETCH);
-        let errand = Errand::new("jwks", &self.settings.cluster, authority, patience);
-        let target = uri.path_and_query().map_or("/", |own| own.as_str());
+    async fn fetch_once(&self, core: &Rc<Core>, errand: &Errand) -> Result<KeySet, FetchError> {
+        let target = self.settings.uri.path_and_query();
+        let target = target.map_or("/", |own| own.as_str());
         let request = Request::get(target)
             .header(ACCEPT, "application/json")
             .body(())
@@ -216,11 +210,23 @@ impl Remote {
     }
 }
 
+/// The way to a set: one for all fetches, as what is counted of it is kept by it.
+fn errand(settings: &RemoteKeys) -> Errand {
+    let authority = settings.uri.authority().map_or("", |own| own.as_str());
+    // What stands before the path of a URI is always a value of a header.
+    let authority = HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static(""));
+    let patience = settings.timeout.min(LONGEST_FETCH);
+    Errand::new("jwks", &settings.cluster, authority, patience)
+}
+
 /// Keeps a set up to date for as long as somebody needs it.
 async fn keep(core: Rc<Core>, remote: Weak<Remote>, figures: Arc<HttpFigures>) {
+    let Some(errand) = remote.upgrade().map(|own| errand(&own.settings)) else {
+        return;
+    };
     while let Some(own) = remote.upgrade() {
         let wanted = Arc::clone(&own.wanted);
-        let pause = match own.fetch(&core, &figures).await {
+        let pause = match own.fetch(&core, &errand, &figures).await {
             true => own.settings.life,
             false => own.settings.pause,
         };
