@@ -20,10 +20,14 @@ use envoy_types::pb::envoy::service::auth::v3::{
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf::BoolValue;
 use envoy_types::pb::google::rpc;
+use fairlead_model::cluster::{Cluster, Endpoints, UpstreamProtocol};
+use fairlead_model::filter::{Check, Filter, GrpcService, HttpFilter};
+use fairlead_model::listener::Handler;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::Full;
+use support::certificates::{Authority, client, server};
 use support::features::{example, figure};
-use support::{Endpoint, Proxy, free, text_answer};
+use support::{Endpoint, Proxy, free, http_to, listener, proxy, snapshot, text_answer, to, up};
 use tokio::net::TcpListener;
 use tonic::{Response, Status};
 
@@ -402,4 +406,66 @@ async fn a_service_that_fails_hangs_or_is_gone_stalls_nobody() {
         assert_eq!(ask(&proxy, "/healthz", &[], "").await.0, StatusCode::OK);
     }
     drop(silent);
+}
+
+#[tokio::test]
+async fn the_service_is_told_who_asks() {
+    const CALLER: &str = "spiffe://cluster.local/ns/shop/sa/web";
+    const SERVICE: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+    let (endpoint, gate, authority) = (echo().await, Gate::default(), Authority::default());
+    let port = gate.start().await;
+    let tls = server(
+        authority.issue(&[SERVICE], |_| {}),
+        authority.trust(&[], &[CALLER]),
+    );
+    let mut http = http_to(to("up"));
+    http.filters.push(HttpFilter {
+        name: "gate".to_owned(),
+        is_disabled: false,
+        filter: Filter::Check(Arc::new(Check {
+            service: Arc::new(GrpcService {
+                cluster: "gate".into(),
+                authority: None,
+                timeout: Duration::from_secs(5),
+            }),
+            passes_on_error: false,
+            tells_on_error: false,
+            status_on_error: StatusCode::FORBIDDEN,
+            body: None,
+            headers: None,
+            not_headers: Vec::new(),
+            certificate: true,
+            server_name: true,
+            enabled: 1_000_000,
+            denies_others: false,
+        })),
+    });
+    let inner = Proxy::start(|address| {
+        let mut own = Cluster::of("gate", Endpoints::at([([127, 0, 0, 1], port).into()]));
+        own.protocol = UpstreamProtocol::Http2;
+        let listener = listener(address, Handler::Http(Arc::new(http)), Some(tls));
+        snapshot(listener, vec![up(&[endpoint.address]), own])
+    })
+    .await;
+    let mut cluster = up(&[inner.address]);
+    cluster.protocol = UpstreamProtocol::Http2;
+    cluster.tls = Some(client(
+        authority.issue(&[CALLER], |_| {}),
+        authority.trust(&[], &[SERVICE]),
+    ));
+    let outer = proxy(http_to(to("up")), cluster).await;
+    assert_eq!(outer.get("/a").await.0.status, StatusCode::OK);
+    let asked = gate.last();
+    let (source, destination) = (asked.source.clone(), asked.destination.clone());
+    let source = source.expect("a source");
+    assert_eq!(source.principal, CALLER);
+    assert!(
+        source
+            .certificate
+            .starts_with("-----BEGIN%20CERTIFICATE-----%0A"),
+        "{}",
+        source.certificate
+    );
+    assert_eq!(destination.expect("a destination").principal, SERVICE);
+    assert_eq!(http_of(&asked).protocol, "HTTP/2");
 }

@@ -49,10 +49,25 @@ async fn proxy(name: &str) -> (Program, SocketAddr) {
     let types = "type.googleapis.com/envoy.extensions.filters";
     let socket = |address: SocketAddr| json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
     let address = free();
+    // A token is used where it is good, and never shown.
+    let key =
+        json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+    let tokens = json!({
+        "@type": format!("{types}.http.jwt_authn.v3.JwtAuthentication"),
+        "providers": {"one": {
+            "local_jwks": {"inline_string": json!({"keys": [key]}).to_string()},
+            "from_headers": [{"name": "x-jwt"}],
+            "from_params": ["jwt"],
+        }},
+        "rules": [{"match": {"prefix": "/"}, "requires": {"allow_missing_or_failed": {}}}],
+    });
     let manager = json!({
         "@type": format!("{types}.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": "shop",
-        "http_filters": [{"name": "router", "typed_config": {"@type": format!("{types}.http.router.v3.Router")}}],
+        "http_filters": [
+            {"name": "tokens", "typed_config": tokens},
+            {"name": "router", "typed_config": {"@type": format!("{types}.http.router.v3.Router")}},
+        ],
         "route_config": {"name": "shop", "virtual_hosts": [{"name": "shop", "domains": ["*"], "routes": [
             {"name": "all", "match": {"prefix": "/"}, "route": {"cluster": "tea"}},
         ]}]},
@@ -110,6 +125,7 @@ fn request(path: &str, body: &str) -> Request<Full<Bytes>> {
         .header("host", "shop.example")
         .header("authorization", format!("Bearer {SECRET}"))
         .header("x-token", SECRET)
+        .header("x-jwt", SECRET)
         .header("x-plain", "seen")
         .body(Full::from(body.to_owned()))
         .expect("a request")
@@ -140,14 +156,16 @@ async fn a_viewer_sees_what_it_asked_for_and_no_secret() {
     assert_eq!(view.status(), StatusCode::OK);
     read(send(address, request("/other", "body")).await).await;
     read(send(address, request("/watched", "")).await).await;
-    read(send(address, request("/watched?a=1", "a body")).await).await;
+    let target = format!("/watched?a=1&jwt={SECRET}");
+    read(send(address, request(&target, "a body")).await).await;
     let seen = next(&mut view).await;
     let trace = &seen["http_buffered_trace"];
     let (asked, answer) = (&trace["request"], &trace["response"]);
-    assert_eq!(header(asked, ":path"), Some("/watched?a=1"));
+    assert_eq!(header(asked, ":path"), Some("/watched?a=1&jwt=[redacted]"));
     assert_eq!(header(asked, ":method"), Some("POST"));
     assert_eq!(header(asked, "x-plain"), Some("seen"));
     assert_eq!(header(asked, "authorization"), Some("[redacted]"));
+    assert_eq!(header(asked, "x-jwt"), Some("[redacted]"));
     assert_eq!(
         asked["body"],
         json!({"truncated": true, "as_string": "a bo"})

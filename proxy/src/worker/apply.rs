@@ -9,6 +9,7 @@ use std::time::Duration;
 use fairlead_model::Snapshot;
 use fairlead_model::chains::ChainIndex;
 use fairlead_model::edge::CertificateMode;
+use fairlead_model::filter::{Filter, HttpFilter};
 use fairlead_model::listener::{Handler, Http, Listener, Routes};
 use fairlead_model::tls::Secret;
 use tokio_util::sync::CancellationToken;
@@ -285,8 +286,12 @@ fn make_chains(
     })
 }
 
-/// Whether endpoints are told which name a caller reached.
+/// Whether endpoints, or services that are asked of requests, are told which name a caller reached.
 fn tells_own_name(http: &Http) -> bool {
+    let is_check = |own: &HttpFilter| matches!(own.filter, Filter::Check(_));
+    if http.filters.iter().any(is_check) {
+        return true;
+    }
     let mode = http.edge.as_ref().map(|edge| edge.certificate.mode);
     matches!(
         mode,
