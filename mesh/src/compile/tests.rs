@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use fairlead_model::Moment;
+use fairlead_model::chains::ChainIndex;
 use fairlead_xds::Session;
 
 use super::*;
@@ -140,6 +141,7 @@ fn a_service_is_spoken_to_in_the_ways_of_its_ports() {
 fn connections_are_told_apart_by_where_they_go_and_what_they_speak() {
     let snapshot = told(&view(&facts()));
     let listener = &snapshot.listeners["outbound"];
+    let chains = ChainIndex::of(listener);
     let chain = |to: &str, protocols: &[&str]| {
         let arrived = fairlead_model::listener::Arrived {
             destination: to.parse().ok(),
@@ -148,7 +150,9 @@ fn connections_are_told_apart_by_where_they_go_and_what_they_speak() {
             transport: fairlead_model::listener::Transport::Plain,
             protocols,
         };
-        listener.chain(&arrived).map(|chain| chain.name.clone())
+        let found = chains.find(listener, &arrived)?;
+        let mut all = listener.chains.iter().chain(&listener.default_chain);
+        all.nth(found).map(|chain| chain.name.clone())
     };
     for (to, protocols, expected) in [
         ("10.0.0.1:80", &["http/1.1"][..], "cart.shop:80/http1"),
