@@ -14,6 +14,7 @@ use fairlead_model::{Snapshot, share};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
+use crate::hand_over::Sockets;
 use crate::http::{DarkRoutes, Errands, Found, Hedging, KeySets, Limiters, Verifiers};
 use crate::limit::Timers;
 use crate::logs::Logs;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub taps: Arc<Taps>,
     /// Where names are asked for that requests bring along.
     pub(crate) hosts: Hosts,
+    /// The sockets that listen.
+    pub(crate) sockets: Sockets,
     /// The buckets of rate limits.
     pub(crate) limiters: Limiters,
     /// The keys of tokens.
@@ -81,6 +84,7 @@ impl Shared {
             spans: Spans::default(),
             taps: Arc::default(),
             hosts: Hosts::default(),
+            sockets: Sockets::default(),
             limiters: Limiters::default(),
             key_sets: KeySets::default(),
             active_faults: AtomicU32::new(0),

@@ -14,6 +14,7 @@
 //! - `http`, `tcp`, `detect`, `proxy_header`: what is spoken by callers.
 //! - `upstream`: clusters, pools and connections to endpoints.
 //! - [`Logs`]: access logs. [`trace`]: the spans of requests. [`overload`]: memory.
+//! - [`hand_over`]: another process takes the place of this one.
 //! - [`admin`]: what operators see. [`tls`]: both sides' handshakes. [`metrics`]: what is counted.
 
 mod access;
@@ -28,6 +29,7 @@ mod executor;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gather;
+pub mod hand_over;
 mod http;
 mod limit;
 mod logs;

@@ -1,6 +1,7 @@
 //! The program `fairlead-proxy`.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use fairlead_model::cluster::Address;
 use fairlead_proxy::admin::{self, Admin};
 use fairlead_proxy::capture::{self, Capture, Ports};
 use fairlead_proxy::config::{Origin, Sources};
-use fairlead_proxy::{Shared, config, metrics, overload, tls, trace, upkeep, worker};
+use fairlead_proxy::{Shared, config, hand_over, metrics, overload, tls, trace, upkeep, worker};
 use fairlead_xds::Bootstrap;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, UnixListener};
@@ -76,6 +77,10 @@ struct Run {
     /// How many workers, one per core
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     cores: u32,
+    /// Where sockets change hands: those of the process that runs are taken over, which then ends, and those of this one are
+    /// given to the next
+    #[arg(long, value_name = "SOCKET")]
+    take_over: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -212,6 +217,10 @@ fn start(run: &Run) -> Result<()> {
         Some(bounds) => Shared::with_bounds(run.cores, bounds),
         None => Shared::new(run.cores),
     };
+    let before = match run.take_over.as_deref().map(hand_over::take_over) {
+        Some(taken) => taken?.map(|own| own.leave_to(&shared)),
+        None => None,
+    };
     // What is told; and what workers use, with endpoints as they are now.
     let (snapshots, given) = watch::channel(Arc::new(bootstrap.snapshot.clone()));
     let (live, received) = watch::channel(Arc::<Snapshot>::default());
@@ -245,6 +254,15 @@ fn start(run: &Run) -> Result<()> {
         let overload = bootstrap.overload.clone().unwrap_or_default();
         tokio::spawn(overload::watch(Arc::clone(&shared), overload));
         tokio::spawn(trace::export(Arc::clone(&shared), given.clone()));
+        if let Some(path) = run.take_over.clone() {
+            let snapshots = state.snapshots.clone();
+            let succeeding = hand_over::succeed(Arc::clone(&shared), path, before, snapshots);
+            tokio::spawn(async move {
+                if let Err(error) = succeeding.await {
+                    tracing::error!(%error, "no other process can take over");
+                }
+            });
+        }
         let sinks = bootstrap.sinks.clone().unwrap_or_default();
         let pushed = metrics::push(
             Arc::clone(&shared),
@@ -278,13 +296,19 @@ fn start(run: &Run) -> Result<()> {
 
 /// Serves the admin interface, where there is one.
 async fn serve(address: Option<&Address>, admin: Admin) -> Result<()> {
+    let shared = Arc::clone(&admin.shared);
     let router = admin::router(admin);
     match address {
         None => std::future::pending().await,
         Some(Address::Socket(address)) => {
-            let listener = TcpListener::bind(address)
-                .await
-                .with_context(|| format!("admin.address: failed to listen on {address}"))?;
+            let place = format!("admin {address}");
+            let listener = match hand_over::inherited(&shared, &place, 1).pop() {
+                Some(socket) => adopted(socket),
+                None => TcpListener::bind(address).await,
+            }
+            .with_context(|| format!("admin.address: failed to listen on {address}"))?;
+            let _offered = hand_over::offer(&shared, &place, listener.as_fd())
+                .context("admin.address: failed to offer it to the next process")?;
             axum::serve(listener, router)
                 .await
                 .context("the admin interface ended")
@@ -300,6 +324,13 @@ async fn serve(address: Option<&Address>, admin: Admin) -> Result<()> {
         }
         Some(name @ Address::Name(..)) => anyhow::bail!("admin.address: {name} is no IP address"),
     }
+}
+
+/// A socket of the process before.
+fn adopted(socket: OwnedFd) -> std::io::Result<TcpListener> {
+    let listener = std::net::TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 /// Has access logs opened again at each SIGUSR1.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, Chains};
-use crate::core::Core;
+use crate::core::{Core, Shared};
+use crate::hand_over::{self, Offered};
 use crate::upstream::Stream;
 
 /// How many connections may wait to be taken.
@@ -27,6 +29,15 @@ const IN_USE: Duration = Duration::from_secs(1);
 enum Bound {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+impl Bound {
+    fn socket(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(tcp) => tcp.as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
+        }
+    }
 }
 
 /// A socket that listens is known to, for as long as this lives.
@@ -59,11 +70,12 @@ pub(super) fn start(
     tokio::task::spawn_local(async move {
         let accepting = async {
             loop {
-                match bind(&listener.address) {
-                    Ok(bound) => {
+                match sockets(&core.shared, &listener.address) {
+                    Ok(all) => {
                         tracing::info!(listener = listener.name, address = %listener.address, "listening");
                         let _listening = Listening::begin(&core, &listener);
-                        accept(&core, &bound, &chains).await;
+                        let accepting = all.iter().map(|(own, _)| accept(&core, own, &chains));
+                        futures::future::join_all(accepting).await;
                     }
                     Err(error) => {
                         tracing::error!(listener = listener.name, address = %listener.address, %error, "failed to listen");
@@ -77,6 +89,41 @@ pub(super) fn start(
             () = accepting => {}
         }
     });
+}
+
+/// The sockets at an address: those that another process left to this worker, or a new one. The next process may have them.
+fn sockets(shared: &Arc<Shared>, address: &Address) -> io::Result<Vec<(Bound, Offered)>> {
+    let place = address.to_string();
+    let _making = hand_over::making(shared);
+    let mut taken = hand_over::inherited(shared, &place, shared.cores);
+    if taken.is_empty() && matches!(address, Address::Path(_)) {
+        // A path leads to one socket only, which workers share.
+        taken.extend(hand_over::known(shared, &place).transpose()?);
+    }
+    let bound = match taken.is_empty() {
+        true => vec![bind(address)?],
+        false => taken
+            .into_iter()
+            .map(|own| adopt(address, own))
+            .collect::<io::Result<_>>()?,
+    };
+    let offered = bound.into_iter().map(|own| {
+        let offered = hand_over::offer(shared, &place, own.socket())?;
+        Ok((own, offered))
+    });
+    offered.collect()
+}
+
+/// A socket that listens already.
+fn adopt(address: &Address, socket: OwnedFd) -> io::Result<Bound> {
+    if matches!(address, Address::Path(_)) {
+        let unix = std::os::unix::net::UnixListener::from(socket);
+        unix.set_nonblocking(true)?;
+        return UnixListener::from_std(unix).map(Bound::Unix);
+    }
+    let tcp = std::net::TcpListener::from(socket);
+    tcp.set_nonblocking(true)?;
+    TcpListener::from_std(tcp).map(Bound::Tcp)
 }
 
 fn bind(address: &Address) -> io::Result<Bound> {

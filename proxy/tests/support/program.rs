@@ -73,6 +73,23 @@ impl Program {
         Self::start(program, &options, name, bootstrap).await
     }
 
+    /// Our own proxy, with so many workers, which takes over from the one that runs at this place.
+    pub async fn taking_over(place: &Path, cores: &str, name: &str, bootstrap: &Value) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_fairlead-proxy"));
+        let place = place.to_str().expect("UTF-8");
+        let options = ["run", "--cores", cores, "--take-over", place, "--config"];
+        Self::start(program, &options, name, bootstrap).await
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            assert!(Instant::now() < until, "it does not stop: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Envoy.
     pub async fn envoy(name: &str, bootstrap: &Value) -> Self {
         let options = [
@@ -167,11 +184,7 @@ impl Program {
             .body(Full::<Bytes>::default())
             .expect("a request");
         let _ = sender.send_request(request).await;
-        let until = Instant::now() + PATIENCE;
-        while matches!(self.child.try_wait(), Ok(None)) {
-            assert!(Instant::now() < until, "it does not stop: {}", self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        self.ended().await;
     }
 
     /// What it said to standard error.
