@@ -1,163 +1,48 @@
 //! Proxies and the control plane, over real sockets: certificates, configuration, and what becomes of both when either goes.
 
-use std::net::SocketAddr;
+mod support;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_mesh::authority::{Authority, Material};
-use fairlead_mesh::compile::{compile, names};
+use fairlead_mesh::compile::names;
 use fairlead_mesh::facts::{Facts, Key, Port, Service, Spoken};
-use fairlead_mesh::serve::{Names, Plane, Proxies, Review, ReviewError, serve};
 use fairlead_model::Snapshot;
 use fairlead_model::tls::Secret;
 use fairlead_proxy::config;
-use fairlead_xds::Shapes;
-use futures::future::BoxFuture;
-use serde_json::{Value, json};
+use serde_json::json;
+use support::Control;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const DOMAIN: &str = "cluster.local";
-const MESH: &str = "spiffe://cluster.local/ns/fairlead-system/sa/fairlead-mesh";
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 
-/// Tokens that are the names of their service accounts.
-struct Plain;
-
-impl Review for Plain {
-    fn review(&self, token: String) -> BoxFuture<'_, Result<(String, String), ReviewError>> {
-        let account = token.split_once('/');
-        let account = account.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
-        Box::pin(async move { account.ok_or(ReviewError::Refused) })
+/// Services of the namespace shop.
+fn services(names: &[&str]) -> Facts {
+    let mut facts = Facts::default();
+    for (last, name) in (1..).zip(names) {
+        let key: Key = ("shop".into(), (*name).into());
+        let port = Port {
+            number: 80,
+            name: "http".into(),
+            spoken: Spoken::Http,
+        };
+        let service = Service {
+            addresses: [std::net::Ipv4Addr::new(10, 0, 0, last).into()].into(),
+            ports: vec![port],
+        };
+        facts.services.insert(key, Arc::new(service));
     }
+    facts
 }
 
-/// A control plane.
-struct Control {
-    address: SocketAddr,
-    authority: watch::Sender<Option<Arc<Authority>>>,
-    view: watch::Sender<Option<fairlead_xds::serve::View>>,
-    proxies: Arc<Proxies>,
-    material: Material,
-    leaf_life: Duration,
-    stop: CancellationToken,
-}
-
-impl Control {
-    async fn start(leaf_life: Duration) -> Self {
-        // Another test of this process may have chosen it already.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let material = Material::make(DOMAIN, time::OffsetDateTime::now_utc());
-        let material = material.expect("an authority");
-        let authority = Authority::of(&material).expect("an authority");
-        let mut control = Self {
-            address: ([127, 0, 0, 1], 0).into(),
-            authority: watch::Sender::new(Some(Arc::new(authority))),
-            view: watch::Sender::new(None),
-            proxies: Arc::default(),
-            material,
-            leaf_life,
-            stop: CancellationToken::new(),
-        };
-        control.tell(&[]);
-        control.serve().await;
-        control
-    }
-
-    /// Serves, where it served before if it did.
-    async fn serve(&mut self) {
-        let listener = TcpListener::bind(self.address).await.expect("it is free");
-        self.address = listener.local_addr().expect("it is bound");
-        self.stop = CancellationToken::new();
-        let plane = Plane {
-            authority: self.authority.subscribe(),
-            view: self.view.subscribe(),
-            review: Arc::new(Plain),
-            trust_domain: DOMAIN.to_owned(),
-            leaf_life: self.leaf_life,
-            proxies: Arc::clone(&self.proxies),
-            stop: self.stop.clone(),
-        };
-        let names = Names {
-            id: MESH.parse().expect("an id"),
-            dns: vec!["fairlead-mesh.fairlead-system.svc".to_owned()],
-        };
-        tokio::spawn(serve(listener, names, plane));
-    }
-
-    /// Tells proxies of these services of the namespace shop.
-    fn tell(&self, services: &[&str]) {
-        let mut facts = Facts::default();
-        for (last, name) in (1..).zip(services) {
-            let key: Key = ("shop".into(), (*name).into());
-            let port = Port {
-                number: 80,
-                name: "http".into(),
-                spoken: Spoken::Http,
-            };
-            let service = Service {
-                addresses: [std::net::Ipv4Addr::new(10, 0, 0, last).into()].into(),
-                ports: vec![port],
-            };
-            facts.services.insert(key, Arc::new(service));
-        }
-        let roots = &self.material.root.certificate;
-        let view = compile(&facts, roots, &Shapes::default()).expect("it compiles");
-        self.view.send_replace(Some(view));
-    }
-
-    fn bootstrap(&self, token: &str) -> Value {
-        let tls = |certificates: Value| {
-            json!({
-                "name": "tls",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                    "common_tls_context": {
-                        "alpn_protocols": ["h2"],
-                        "tls_certificate_sds_secret_configs": certificates,
-                        "validation_context": {
-                            "trusted_ca": {"inline_string": self.material.root.certificate},
-                            "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": MESH}}],
-                        },
-                    },
-                },
-            })
-        };
-        let cluster = |name: &str, certificates: Value| {
-            let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": self.address.port()}});
-            json!({
-                "name": name,
-                "load_assignment": {"endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]},
-                "transport_socket": tls(certificates),
-            })
-        };
-        let ads = json!({"ads": {}});
-        json!({
-            "node": {"id": "cart-1.shop"},
-            "bootstrap_extensions": [{
-                "name": "identity",
-                "typed_config": {
-                    "@type": "type.googleapis.com/fairlead.mesh.v1.Identity",
-                    "cluster": "authority",
-                    "spiffe_id": CART,
-                    "token_file": token,
-                },
-            }],
-            "dynamic_resources": {
-                "lds_config": ads,
-                "cds_config": ads,
-                "ads_config": {"api_type": "DELTA_GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "control"}}]},
-            },
-            "static_resources": {"clusters": [
-                cluster("authority", json!([])),
-                cluster("control", json!([{"name": "identity"}])),
-            ]},
-        })
-    }
+fn bootstrap(control: &Control, token: &str) -> serde_json::Value {
+    let port = control.address.port();
+    let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    control.bootstrap(CART, token, &address)
 }
 
 /// A proxy's configuration, and the file with its token.
@@ -176,7 +61,7 @@ impl Follower {
     fn start(name: &str, control: &Control, token: &str) -> Self {
         let path = std::env::temp_dir().join(format!("fairlead-{name}-{}", std::process::id()));
         std::fs::write(&path, token).expect("a file");
-        let text = control.bootstrap(&path.display().to_string()).to_string();
+        let text = bootstrap(control, &path.display().to_string()).to_string();
         let origin = config::Origin::Text(text);
         let first = config::read(&origin).unwrap_or_else(|error| panic!("{error}"));
         let (sender, snapshots) = watch::channel(Arc::default());
@@ -216,7 +101,7 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
 #[tokio::test]
 async fn a_proxy_gets_its_certificate_and_then_its_configuration() {
     let mut control = Control::start(Duration::from_secs(3600)).await;
-    control.tell(&["cart"]);
+    control.tell(&services(&["cart"]));
     let mut proxy = Follower::start("whole", &control, "shop/cart");
     let whole = proxy
         .until("all came", |own| own.listeners.len() == 2)
@@ -235,7 +120,7 @@ async fn a_proxy_gets_its_certificate_and_then_its_configuration() {
     control.stop.cancel();
     until("the proxy is gone", || control.proxies.all().is_empty()).await;
     assert_eq!(proxy.snapshots.borrow().listeners.len(), 2);
-    control.tell(&["cart", "till"]);
+    control.tell(&services(&["cart", "till"]));
     let until_free = async {
         while TcpListener::bind(control.address).await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -280,7 +165,7 @@ async fn who_is_somebody_else_is_told_nothing() {
 #[tokio::test]
 async fn without_a_certificate_there_is_no_configuration() {
     let control = Control::start(Duration::from_secs(3600)).await;
-    let mut bootstrap = control.bootstrap("/dev/null");
+    let mut bootstrap = bootstrap(&control, "/dev/null");
     bootstrap["bootstrap_extensions"] = json!([]);
     bootstrap["dynamic_resources"]["ads_config"]["grpc_services"][0]["envoy_grpc"]["cluster_name"] =
         json!("authority");

@@ -184,14 +184,21 @@ async fn open(
     tls: Option<(TlsConnector, ServerName<'static>)>,
 ) -> io::Result<Box<dyn Stream>> {
     let tcp = match address {
-        Address::Path(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+        Address::Path(path) => return secure(UnixStream::connect(path).await?, tls).await,
         Address::Socket(address) => TcpStream::connect(address).await?,
         Address::Name(name, port) => TcpStream::connect((name.as_str(), *port)).await?,
     };
     tcp.set_nodelay(true)?;
+    secure(tcp, tls).await
+}
+
+async fn secure(
+    plain: impl Stream + 'static,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+) -> io::Result<Box<dyn Stream>> {
     match tls {
-        None => Ok(Box::new(tcp)),
-        Some((connector, name)) => Ok(Box::new(connector.connect(name, tcp).await?)),
+        None => Ok(Box::new(plain)),
+        Some((connector, name)) => Ok(Box::new(connector.connect(name, plain).await?)),
     }
 }
 
