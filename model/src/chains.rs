@@ -1,44 +1,61 @@
-//! Which chain of a listener takes a connection, found without a look at all of them: a gateway has one for each of its names.
+//! Which chain of a listener takes a connection, found without a look at all of them: a gateway has one for each of its names, a
+//! sidecar one for each address of a service; and whether its first bytes have to be looked at for that.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::listener::{Arrived, ChainMatch, Listener};
+use crate::listener::{Arrived, Chain, ChainMatch, Handler, Listener};
 
-/// The chains of a listener by the names that they take.
+/// The chains of a listener by the addresses and the names that they take.
 #[derive(Debug, Clone, Default)]
 pub struct ChainIndex {
+    /// By a whole address, and the port where one is asked for.
+    addresses: HashMap<(IpAddr, Option<u16>), Vec<usize>>,
     /// By a whole name.
     exact: HashMap<String, Vec<usize>>,
     /// By the end of a name, from one of its dots on: `.example` for `*.example`.
     ends: HashMap<String, Vec<usize>>,
-    /// Those that ask for no name, or not so that it can be looked up.
+    /// One chain of each kind of destination and source, where names tell the others from it.
+    named: Vec<usize>,
+    /// By the port, where it says nothing else that can be looked up.
+    ports: HashMap<u16, Vec<usize>>,
+    /// All others.
     others: Vec<usize>,
 }
+
+/// How exactly a chain says where a connection was to go: by its port, and by its address. Whatever else chains ask for, the most
+/// exact of those that take a connection is taken.
+type Reach = (usize, usize);
 
 impl ChainIndex {
     /// Looks at all chains, once.
     #[must_use]
     pub fn of(listener: &Listener) -> Self {
         let mut index = Self::default();
+        let mut kinds = HashSet::new();
         for (place, chain) in listener.chains.iter().enumerate() {
-            let names = &chain.matches.server_names;
-            if names.is_empty() {
-                index.others.push(place);
-            }
-            for name in names {
-                let places = match name.strip_prefix('*') {
-                    None => index.exact.entry(name.clone()).or_default(),
-                    Some(end) if end.starts_with('.') => {
-                        index.ends.entry(end.to_owned()).or_default()
-                    }
-                    Some(_) => &mut index.others,
-                };
-                if places.last() != Some(&place) {
-                    places.push(place);
+            let matches = &chain.matches;
+            if let Some(addresses) = whole(&matches.destinations) {
+                for address in addresses {
+                    push(&mut index.addresses, (address, matches.port), place);
                 }
+            } else if let Some(names) = names(matches) {
+                for (name, is_end) in names {
+                    let by_name = match is_end {
+                        true => &mut index.ends,
+                        false => &mut index.exact,
+                    };
+                    push(by_name, name.to_owned(), place);
+                }
+                if kinds.insert((matches.port, &matches.destinations, &matches.sources)) {
+                    index.named.push(place);
+                }
+            } else if let Some(port) = matches.port {
+                push(&mut index.ports, port, place);
+            } else {
+                index.others.push(place);
             }
         }
         index
@@ -55,12 +72,9 @@ impl ChainIndex {
             let dots = name.match_indices('.').filter(|(place, _)| *place > 0);
             dots.filter_map(|(place, _)| self.ends.get(&name[place..]))
         });
-        let candidates = exact
-            .into_iter()
-            .chain(ends)
-            .chain([&self.others])
-            .flatten();
+        let candidates = exact.into_iter().chain(ends).flatten();
         let best = candidates
+            .chain(self.to(arrived.destination))
             .filter_map(|place| {
                 let chain = listener.chains.get(*place)?;
                 let exactness = chain.matches.exactness(arrived, asked)?;
@@ -73,20 +87,114 @@ impl ChainIndex {
             .map(|_| listener.chains.len());
         best.map(|(_, place)| place.0).or(default)
     }
+
+    /// Whether a connection has to say something first: one that goes there may be taken by a chain that asks for what its first
+    /// bytes tell. Where not, a server that speaks first is reached at once.
+    #[must_use]
+    pub fn looks(
+        &self,
+        listener: &Listener,
+        destination: Option<SocketAddr>,
+        source: Option<IpAddr>,
+    ) -> bool {
+        // The most exact chain that takes whatever comes, and the most exact one that has to know more.
+        let (mut takes, mut asks) = (None, None);
+        for place in self.to(destination).chain(&self.named) {
+            let Some(chain) = listener.chains.get(*place) else {
+                continue;
+            };
+            let reach = chain.matches.reach(destination);
+            let reach = reach.filter(|_| longest(&chain.matches.sources, source).is_some());
+            let most = match chain.asks(listener) {
+                true => &mut asks,
+                false => &mut takes,
+            };
+            *most = reach.max(*most);
+        }
+        let by_default = listener.default_chain.as_ref();
+        let by_default = by_default.is_some_and(|chain| chain.asks(listener));
+        (asks.is_some() && asks >= takes) || (takes.is_none() && by_default)
+    }
+
+    /// The chains that may take what goes there, but for those that are found by a name.
+    fn to(&self, destination: Option<SocketAddr>) -> impl Iterator<Item = &usize> {
+        let found = destination.into_iter().flat_map(move |to| {
+            let ways = [Some(to.port()), None];
+            let by_address = ways
+                .into_iter()
+                .filter_map(move |port| self.addresses.get(&(to.ip(), port)));
+            by_address.chain(self.ports.get(&to.port()))
+        });
+        found.chain([&self.others]).flatten()
+    }
+}
+
+/// Adds a place to those of a key, once.
+fn push<K: Eq + std::hash::Hash>(all: &mut HashMap<K, Vec<usize>>, key: K, place: usize) {
+    let places = all.entry(key).or_default();
+    if places.last() != Some(&place) {
+        places.push(place);
+    }
+}
+
+/// The addresses, where there are any and no networks.
+fn whole(networks: &[IpNet]) -> Option<impl Iterator<Item = IpAddr>> {
+    let is_whole = |own: &IpNet| own.prefix_len() == own.max_prefix_len();
+    let all = !networks.is_empty() && networks.iter().all(is_whole);
+    all.then(|| networks.iter().map(IpNet::addr))
+}
+
+/// The names, or their ends from a dot on, where there are any and all can be looked up.
+fn names(matches: &ChainMatch) -> Option<impl Iterator<Item = (&str, bool)>> {
+    let names = &matches.server_names;
+    let all = !names.is_empty() && !names.iter().any(|own| is_odd(own));
+    all.then(|| {
+        names.iter().map(|name| match name.strip_prefix('*') {
+            None => (name.as_str(), false),
+            Some(end) => (end, true),
+        })
+    })
+}
+
+/// Whether an end of names does not begin with a dot.
+fn is_odd(name: &str) -> bool {
+    name.strip_prefix('*')
+        .is_some_and(|end| !end.starts_with('.'))
+}
+
+impl Chain {
+    /// Whether first bytes have to be known before it takes a connection.
+    fn asks(&self, listener: &Listener) -> bool {
+        let matches = &self.matches;
+        let by_name = matches!(&self.handler, Handler::Tcp(tcp) if tcp.by_server_name.is_some());
+        let is_told = match &self.handler {
+            Handler::Http(_) => true,
+            // Rules may ask for the name.
+            Handler::Tcp(_) => self.tls.is_none() && !self.access.is_empty(),
+        };
+        by_name
+            || !matches.server_names.is_empty()
+            || matches.transport.is_some()
+            || !matches.protocols.is_empty()
+            || (is_told && listener.detect.is_some())
+    }
 }
 
 impl ChainMatch {
-    /// How exactly it takes a connection that asks for this name, the first figure first; nothing when it does not.
-    fn exactness(&self, arrived: &Arrived<'_>, asked: Option<&str>) -> Option<[usize; 6]> {
-        let port = match (self.port, arrived.destination) {
+    /// How exactly it says where a connection was to go; nothing when it takes none from there.
+    fn reach(&self, destination: Option<SocketAddr>) -> Option<Reach> {
+        let port = match (self.port, destination) {
             (None, _) => 0,
             (Some(port), Some(destination)) if port == destination.port() => 1,
             _ => return None,
         };
-        let destination = longest(
-            &self.destinations,
-            arrived.destination.map(|address| address.ip()),
-        )?;
+        let address = destination.map(|address| address.ip());
+        Some((port, longest(&self.destinations, address)?))
+    }
+
+    /// How exactly it takes a connection that asks for this name, the first figure first; nothing when it does not.
+    fn exactness(&self, arrived: &Arrived<'_>, asked: Option<&str>) -> Option<(Reach, [usize; 4])> {
+        let reach = self.reach(arrived.destination)?;
         let name = self.name(asked)?;
         let transport = match self.transport {
             None => 0,
@@ -100,7 +208,7 @@ impl ChainMatch {
             false => return None,
         };
         let source = longest(&self.sources, arrived.source)?;
-        Some([port, destination, name, transport, protocol, source])
+        Some((reach, [name, transport, protocol, source]))
     }
 
     /// How exactly it takes a name in lower case.
@@ -236,25 +344,73 @@ mod tests {
         }
     }
 
+    fn network() -> impl Strategy<Value = IpNet> {
+        let all = [
+            "10.0.0.1/32",
+            "10.0.0.2/32",
+            "10.0.0.0/24",
+            "10.0.0.0/31",
+            "fd00::1/128",
+            "fd00::/64",
+        ];
+        select(all.to_vec()).prop_map(|own| own.parse().expect("a network"))
+    }
+
+    fn address() -> impl Strategy<Value = IpAddr> {
+        let all = [
+            "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.1.0.1", "fd00::1", "fd00::2",
+        ];
+        select(all.to_vec()).prop_map(|own| own.parse().expect("an address"))
+    }
+
+    fn any_match() -> impl Strategy<Value = ChainMatch> {
+        let names = [
+            "a.b.example",
+            "*.b.example",
+            "*.example",
+            "*ample",
+            "*",
+            "b.example",
+        ];
+        (
+            of(79u16..82),
+            vec(network(), 0..3),
+            vec(select(names.to_vec()), 0..3),
+            of(select(vec![Transport::Tls, Transport::Plain])),
+            vec(select(vec!["h2", "h2c"]), 0..2),
+            vec(network(), 0..2),
+        )
+            .prop_map(
+                |(port, destinations, names, transport, protocols, sources)| ChainMatch {
+                    port,
+                    destinations,
+                    server_names: names.into_iter().map(str::to_owned).collect(),
+                    transport,
+                    protocols: protocols.into_iter().map(str::to_owned).collect(),
+                    sources,
+                },
+            )
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
         #[test]
         fn no_other_chain_would_have_been_taken(
-            all in vec((vec(select(vec!["a.b.example", "*.b.example", "*.example", "*ample", "*", "b.example"]), 0..3), of(79u16..82)), 0..8),
+            all in vec(any_match(), 0..8),
             asked in of(select(vec!["a.b.example", "x.b.example", "b.example", "A.example", ".example", "ample", ""])),
-            port in 79u16..82,
+            (destination, port) in (address(), 79u16..82),
+            source in of(address()),
+            (transport, protocols) in select(vec![(Transport::Tls, &["h2"][..]), (Transport::Plain, &["h2c"]), (Transport::Plain, &[])]),
         ) {
-            let chains = all.into_iter().map(|(names, port)| chain("", ChainMatch {
-                server_names: names.into_iter().map(str::to_owned).collect(),
-                port,
-                ..ChainMatch::default()
-            }));
-            let listener = listener_of(chains.collect());
+            let listener = listener_of(all.into_iter().map(|own| chain("", own)).collect());
+            let index = ChainIndex::of(&listener);
             let arrived = Arrived {
-                destination: Some(([10, 0, 0, 1], port).into()),
-                source: None,
+                destination: Some((destination, port).into()),
+                source,
                 server_name: asked,
-                transport: Transport::Tls,
-                protocols: &[],
+                transport,
+                protocols,
             };
             let name = asked.map(str::to_ascii_lowercase);
             let mut best = None;
@@ -264,7 +420,82 @@ mod tests {
                     best = Some((own, place));
                 }
             }
-            prop_assert_eq!(ChainIndex::of(&listener).find(&listener, &arrived), best.map(|(_, place)| place));
+            let found = index.find(&listener, &arrived);
+            prop_assert_eq!(found, best.map(|(_, place)| place));
+            if !index.looks(&listener, arrived.destination, source) {
+                // Whatever it would have said, the same chain takes it.
+                let silent = Arrived { server_name: None, transport: Transport::Plain, protocols: &[], ..arrived };
+                prop_assert_eq!(index.find(&listener, &silent), found);
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_may_ask_is_looked_at() {
+        let to = |port: u16, protocols: &[&str]| ChainMatch {
+            port: Some(port),
+            destinations: vec!["10.0.0.1/32".parse().expect("a network")],
+            protocols: protocols.iter().map(|&own| own.to_owned()).collect(),
+            ..ChainMatch::default()
+        };
+        let secured = ChainMatch {
+            transport: Some(Transport::Tls),
+            ..ChainMatch::default()
+        };
+        let listener = listener_of(vec![
+            chain("http", to(80, &["http/1.1"])),
+            chain("other", to(80, &[])),
+            chain("mysql", to(3306, &[])),
+            chain("secured", secured),
+        ]);
+        let index = ChainIndex::of(&listener);
+        let looks = |to: &str| index.looks(&listener, to.parse().ok(), None);
+        assert!(looks("10.0.0.1:80"));
+        assert!(!looks("10.0.0.1:3306"), "another chain is less exact");
+        assert!(looks("10.0.0.2:3306"));
+    }
+
+    /// `cargo test --release -p fairlead-model chains -- --ignored --nocapture`
+    #[test]
+    #[ignore = "a measurement"]
+    fn finding_among_thirty_thousand() {
+        for services in [10u32, 10_000] {
+            let chains = (0..services).flat_map(|number| {
+                let address = std::net::Ipv4Addr::from(0x0a00_0000 + number);
+                ["http/1.1", "h2c", ""].map(|protocol| {
+                    let matches = ChainMatch {
+                        port: Some(80),
+                        destinations: vec![IpNet::from(IpAddr::from(address))],
+                        protocols: Some(protocol.to_owned())
+                            .into_iter()
+                            .filter(|own| !own.is_empty())
+                            .collect(),
+                        ..ChainMatch::default()
+                    };
+                    chain("", matches)
+                })
+            });
+            let listener = listener_of(chains.collect());
+            let index = ChainIndex::of(&listener);
+            let begun = std::time::Instant::now();
+            const TIMES: u32 = 1_000_000;
+            for number in 0..TIMES {
+                let address = std::net::Ipv4Addr::from(0x0a00_0000 + number % services);
+                let arrived = Arrived {
+                    destination: Some((address, 80).into()),
+                    source: None,
+                    server_name: None,
+                    transport: Transport::Plain,
+                    protocols: &["h2c"],
+                };
+                let found = index.find(&listener, &arrived);
+                assert_eq!(found, Some((number % services * 3 + 1) as usize));
+            }
+            eprintln!(
+                "{} chains: {:?} each",
+                services * 3,
+                begun.elapsed() / TIMES
+            );
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fairlead_model::chains::ChainIndex;
 use fairlead_model::filter::Authorization;
-use fairlead_model::listener::{Arrived, Codec, Handler, Listener, Tcp, Transport};
+use fairlead_model::listener::{Arrived, Codec, Detect, Listener, Tcp, Transport};
 use fairlead_model::tls::Peer;
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
@@ -287,9 +287,11 @@ async fn arrive(
             }
         }
     }
-    let spoken = match looks(listener) {
-        None => None,
-        Some((bytes, timeout)) => {
+    let source = connection.source.map(|source| source.ip());
+    let spoken = match chains.index.looks(listener, connection.destination, source) {
+        false => None,
+        true => {
+            let Detect { bytes, timeout } = listener.detect.unwrap_or_default();
             let (looked, spoken, late) = detect(stream, bytes, timeout).await.ok()?;
             if late {
                 chains.figures.downstream_pre_cx_timeout.increment();
@@ -306,7 +308,7 @@ async fn arrive(
     };
     let arrived = Arrived {
         destination: connection.destination,
-        source: connection.source.map(|source| source.ip()),
+        source,
         server_name: match &spoken {
             Some(Spoken::Tls { server_name, .. }) => server_name.as_deref(),
             _ => None,
@@ -359,22 +361,6 @@ fn denied<'a>(
         let verdict = verdict.filter(|verdict| !verdict.is_allowed);
         verdict.map(|verdict| verdict.policy.unwrap_or("none"))
     })
-}
-
-/// Whether first bytes have to be looked at, how many, and for how long.
-fn looks(listener: &Listener) -> Option<(usize, Duration)> {
-    if let Some(detect) = listener.detect {
-        return Some((detect.bytes, detect.timeout));
-    }
-    let needs = listener.chains.iter().any(|chain| {
-        let matches = &chain.matches;
-        let by_name = matches!(&chain.handler, Handler::Tcp(tcp) if tcp.by_server_name.is_some());
-        by_name
-            || !matches.server_names.is_empty()
-            || matches.transport.is_some()
-            || !matches.protocols.is_empty()
-    });
-    needs.then_some((1024, FIRST_BYTES))
 }
 
 impl Chains {
