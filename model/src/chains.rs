@@ -171,6 +171,7 @@ impl Chain {
             Handler::Http(_) => true,
             // Rules may ask for the name.
             Handler::Tcp(_) => self.tls.is_none() && !self.access.is_empty(),
+            Handler::Udp(_) => false,
         };
         by_name
             || !matches.server_names.is_empty()

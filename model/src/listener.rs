@@ -80,23 +80,24 @@ pub struct Chain {
 impl Chain {
     /// The clusters that it sends to itself; those of a route table that it names are not among them.
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<str>> {
-        let (table, tcp) = match &self.handler {
+        let (table, tcp, udp) = match &self.handler {
             Handler::Http(http) => match &http.routes {
-                Routes::Inline(table) => (Some(table), None),
-                Routes::Named(_) => (None, None),
+                Routes::Inline(table) => (Some(table), None, None),
+                Routes::Named(_) => (None, None, None),
             },
-            Handler::Tcp(tcp) => (None, Some(tcp)),
+            Handler::Tcp(tcp) => (None, Some(tcp), None),
+            Handler::Udp(udp) => (None, None, Some(&udp.cluster)),
         };
         let routed = table.into_iter().flat_map(|table| table.clusters());
         let straight = tcp.into_iter().flat_map(|tcp| &tcp.clusters);
-        routed.chain(straight.map(|(name, _)| name))
+        routed.chain(straight.map(|(name, _)| name)).chain(udp)
     }
 
     /// The clusters that its filters ask themselves.
     pub fn asked(&self) -> impl Iterator<Item = &Arc<str>> {
         let filters = match &self.handler {
             Handler::Http(http) => http.filters.as_slice(),
-            Handler::Tcp(_) => &[],
+            Handler::Tcp(_) | Handler::Udp(_) => &[],
         };
         filters.iter().flat_map(HttpFilter::clusters)
     }
@@ -106,7 +107,18 @@ impl Chain {
     pub fn traced(&self) -> Option<&Arc<str>> {
         match &self.handler {
             Handler::Http(http) => http.tracing.as_ref().map(|tracing| &tracing.cluster),
-            Handler::Tcp(_) => None,
+            Handler::Tcp(_) | Handler::Udp(_) => None,
+        }
+    }
+}
+
+impl Listener {
+    /// What becomes of its datagrams, where it takes these and no connections.
+    #[must_use]
+    pub fn udp(&self) -> Option<&Arc<Udp>> {
+        match &self.default_chain.as_ref()?.handler {
+            Handler::Udp(udp) => Some(udp),
+            Handler::Http(_) | Handler::Tcp(_) => None,
         }
     }
 }
@@ -144,6 +156,8 @@ pub enum Handler {
     Http(Arc<Http>),
     /// Bytes.
     Tcp(Arc<Tcp>),
+    /// Datagrams; the only chain of its listener, which takes nothing else.
+    Udp(Arc<Udp>),
 }
 
 /// HTTP of a listener.
@@ -285,6 +299,33 @@ pub struct Tcp {
     pub tunnel: Option<Box<Tunnel>>,
     /// Logs of its connections.
     pub logs: Vec<AccessLog>,
+}
+
+/// Datagrams of a listener: who sends them has a session with one endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Udp {
+    /// The prefix of its figures.
+    pub name: String,
+    /// The cluster.
+    pub cluster: Arc<str>,
+    /// How long a session lasts without a datagram.
+    pub idle: Duration,
+    /// Whether the caller's address, without its port, says which endpoint it gets.
+    pub by_source: bool,
+}
+
+impl Udp {
+    /// The chain of a listener of datagrams.
+    #[must_use]
+    pub fn chain(self) -> Chain {
+        Chain {
+            name: self.name.clone(),
+            matches: ChainMatch::default(),
+            tls: None,
+            access: Vec::new(),
+            handler: Handler::Udp(Arc::new(self)),
+        }
+    }
 }
 
 /// Bytes inside HTTP/2 CONNECT ([RFC 9113](https://www.rfc-editor.org/rfc/rfc9113) 8.5); many share a connection.

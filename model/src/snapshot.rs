@@ -77,7 +77,7 @@ impl Snapshot {
                     Routes::Named(name) => Some(name.as_str()),
                     Routes::Inline(_) => None,
                 },
-                Handler::Tcp(_) => None,
+                Handler::Tcp(_) | Handler::Udp(_) => None,
             })
             .collect()
     }
@@ -154,7 +154,9 @@ impl Snapshot {
                         Routes::Inline(table) => of_routes(table),
                         Routes::Named(_) => String::new(),
                     },
-                    Handler::Tcp(_) => format!("the listener {:?} sends", listener.name),
+                    Handler::Tcp(_) | Handler::Udp(_) => {
+                        format!("the listener {:?} sends", listener.name)
+                    }
                 };
                 let traced = chain.traced().map(|cluster| {
                     let sends = format!("the tracing of the listener {:?} sends", listener.name);
@@ -182,7 +184,7 @@ impl Snapshot {
     pub fn http(&self) -> impl Iterator<Item = &Arc<Http>> {
         self.chains().filter_map(|chain| match &chain.handler {
             Handler::Http(http) => Some(http),
-            Handler::Tcp(_) => None,
+            Handler::Tcp(_) | Handler::Udp(_) => None,
         })
     }
 

@@ -212,6 +212,68 @@ async fn one_that_dies_before_it_is_ready_leaves_the_old_one_serving() {
 }
 
 #[tokio::test]
+async fn datagrams_go_on() {
+    let server = tokio::net::UdpSocket::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
+    let endpoint = server.local_addr().expect("its address");
+    tokio::spawn(async move {
+        let mut buffer = [0; 64];
+        while let Ok((length, from)) = server.recv_from(&mut buffer).await {
+            // A server that takes its time: answers are on their way while one process follows the other.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let _ = server.send_to(&buffer[..length], from).await;
+        }
+    });
+    let (admin, listen) = (free(), free());
+    let place = std::env::temp_dir().join(format!("fairlead-hand-over-udp-{}", std::process::id()));
+    let mut own = bootstrap(admin, listen, endpoint);
+    let mut address = socket(listen);
+    address["socket_address"]["protocol"] = json!("UDP");
+    own["static_resources"]["listeners"] = json!([{
+        "name": "udp",
+        "address": address,
+        "listener_filters": [{"name": "udp", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig",
+            "stat_prefix": "udp",
+            "cluster": "up",
+        }}],
+    }]);
+    let mut running = Program::taking_over(&place, "1", "hand-udp-0", &own).await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let caller = tokio::spawn({
+        let is_over = Arc::clone(&is_over);
+        async move {
+            let own = tokio::net::UdpSocket::bind("127.0.0.1:0").await;
+            let own = own.expect("a free port");
+            own.connect(listen).await.expect("a way");
+            let mut count = 0u32;
+            while !is_over.load(SeqCst) {
+                count += 1;
+                let sent = count.to_be_bytes();
+                own.send(&sent).await.expect("to send");
+                let mut answer = [0; 64];
+                let received = tokio::time::timeout(Duration::from_secs(5), own.recv(&mut answer));
+                let length = received.await.expect("no answer").expect("to receive");
+                assert_eq!(answer[..length], sent);
+            }
+            count
+        }
+    });
+    for number in 1..3 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let name = format!("hand-udp-{number}");
+        let next = Program::taking_over(&place, "1", &name, &own).await;
+        let mut old = std::mem::replace(&mut running, next);
+        old.ended().await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    is_over.store(true, SeqCst);
+    assert!(caller.await.expect("every answer") > 10);
+    let _ = std::fs::remove_file(&place);
+}
+
+#[tokio::test]
 async fn a_socket_in_the_file_system_goes_over_whatever_the_number_of_cores() {
     let endpoint = Endpoint::echo().await;
     let (admin, folder) = (free(), std::env::temp_dir());

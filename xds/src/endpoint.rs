@@ -13,7 +13,23 @@ pub(crate) const SOCKET: &str = "envoy.transport_socket_match";
 
 /// An IP address with a port, or a pipe.
 pub(crate) fn address(field: &Field<'_>) -> Result<Address> {
-    match address_or_name(field)? {
+    literal(field, "TCP")
+}
+
+/// An IP address with a port for datagrams.
+pub(crate) fn datagrams(field: &Field<'_>) -> Result<Address> {
+    literal(field, "UDP")
+}
+
+/// Whether an address says that it is of datagrams.
+pub(crate) fn is_of_datagrams(field: &Field<'_>) -> bool {
+    let socket = ["socket_address", "socketAddress"].map(|name| field.value.get(name));
+    let mut socket = socket.into_iter().flatten();
+    socket.any(|own| own.get("protocol").is_some_and(|own| own == "UDP"))
+}
+
+fn literal(field: &Field<'_>, protocol: &str) -> Result<Address> {
+    match address_or_name(field, protocol)? {
         Address::Name(name, _) => Err(field.error(format!(
             "socket_address.address: {name:?} is no IP address, and names are looked up for clusters of the types STRICT_DNS and LOGICAL_DNS alone"
         ))),
@@ -22,7 +38,7 @@ pub(crate) fn address(field: &Field<'_>) -> Result<Address> {
 }
 
 /// An address, or a name that is to be looked up.
-fn address_or_name(field: &Field<'_>) -> Result<Address> {
+fn address_or_name(field: &Field<'_>, protocol: &str) -> Result<Address> {
     let fields = field.fields()?;
     if let Some(pipe) = fields.get("pipe") {
         let pipe = pipe.fields()?;
@@ -37,8 +53,8 @@ fn address_or_name(field: &Field<'_>) -> Result<Address> {
     let host = socket.need("address")?.text()?;
     let port = socket.need("port_value")?.number(0, 65535)?;
     let port = u16::try_from(port).unwrap_or(0);
-    if let Some(protocol) = socket.get("protocol") {
-        protocol.one_of(&[("TCP", ())])?;
+    if let Some(given) = socket.get("protocol") {
+        given.one_of(&[(protocol, ())])?;
     }
     socket.ignore(&["ipv4_compat"]);
     socket.finish()?;
@@ -108,7 +124,7 @@ fn endpoint(field: &Field<'_>, looks_up: bool) -> Result<Endpoint> {
     let fields = field.fields()?;
     let own = fields.need("endpoint")?.fields()?;
     let address = match looks_up {
-        true => address_or_name(&own.need("address")?)?,
+        true => address_or_name(&own.need("address")?, "TCP")?,
         false => address(&own.need("address")?)?,
     };
     let hostname = own.text("hostname")?.to_owned();

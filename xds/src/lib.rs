@@ -12,6 +12,7 @@ mod access_log;
 mod balancing;
 mod bootstrap;
 mod cluster;
+mod datagrams;
 mod dynamic;
 mod edge;
 mod egress;

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::field::{Field, Fields, Result};
 use crate::filter::{self, NETWORK_RBAC};
-use crate::{ReadFile, access_log, egress, endpoint, headers, http_manager, tls};
+use crate::{ReadFile, access_log, datagrams, egress, endpoint, headers, http_manager, tls};
 
 /// The HTTP connection manager.
 pub(crate) const MANAGER: &str =
@@ -34,6 +34,9 @@ const LISTENER_FILTERS: [&str; 4] = [TLS_INSPECTOR, HTTP_INSPECTOR, ORIGINAL, PR
 /// A listener.
 pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
     let fields = field.fields()?;
+    if endpoint::is_of_datagrams(&fields.need("address")?) {
+        return datagrams::listener(&fields);
+    }
     let address = endpoint::address(&fields.need("address")?)?;
     let name = fields.text("name")?;
     let mut listener = Listener {

@@ -264,7 +264,7 @@ impl Dump {
                     Routes::Inline(table) => Some(table),
                     Routes::Named(_) => None,
                 },
-                Handler::Tcp(_) => None,
+                Handler::Tcp(_) | Handler::Udp(_) => None,
             })
         });
         let fixed: Vec<Value> = inline

@@ -364,6 +364,42 @@ figures! {
 }
 
 figures! {
+    /// Of the datagrams of a listener.
+    UdpFigures "envoy_udp" ["envoy_udp_prefix"] {
+        counters {
+            /// Sessions begun.
+            downstream_sess_total,
+            /// Datagrams of callers.
+            downstream_sess_rx_datagrams,
+            /// Bytes of callers' datagrams.
+            downstream_sess_rx_bytes,
+            /// Datagrams of callers that could not be received.
+            downstream_sess_rx_errors,
+            /// Datagrams of callers that were dropped: there was no endpoint or no room.
+            downstream_sess_rx_datagrams_dropped,
+            /// Datagrams to an unknown cluster.
+            downstream_sess_no_route,
+            /// Answers passed on.
+            downstream_sess_tx_datagrams,
+            /// Bytes of answers.
+            downstream_sess_tx_bytes,
+            /// Answers that could not be sent at once, and were dropped.
+            downstream_sess_tx_errors,
+            /// Sessions that ended since nobody was at their endpoint.
+            upstream_sess_errors,
+            /// Sessions that ended since nothing came.
+            idle_timeout,
+        }
+        gauges {
+            /// Sessions.
+            downstream_sess_active,
+        }
+        statuses {}
+        histograms {}
+    }
+}
+
+figures! {
     /// Of what a route sends to a cluster.
     RouteFigures "fairlead_route" ["route", "cluster"] {
         counters {

@@ -13,7 +13,7 @@ mod text;
 pub use cell::{Counter, Gauge, Histogram};
 pub use families::{
     ClusterFigures, DestinationFigures, HttpFigures, ListenerFigures, NameFigures, ProcessFigures,
-    RouteFigures, StatusCounters,
+    RouteFigures, StatusCounters, UdpFigures,
 };
 pub use prometheus::prometheus;
 pub use push::push;
@@ -59,6 +59,7 @@ pub struct Figures {
     listeners: Family<ListenerFigures>,
     routes: Family<RouteFigures>,
     names: Family<NameFigures>,
+    udps: Family<UdpFigures>,
     destinations: Family<DestinationFigures>,
     process: Family<ProcessFigures>,
 }
@@ -89,6 +90,7 @@ impl Figures {
             listeners: Mutex::default(),
             routes: Mutex::default(),
             names: Mutex::default(),
+            udps: Mutex::default(),
             destinations: Mutex::default(),
             process: Mutex::default(),
         }
@@ -120,6 +122,11 @@ impl Figures {
     /// A shard for what a route sends to a cluster.
     pub fn route(&self, route: &str, cluster: &str) -> Arc<RouteFigures> {
         self.shard(&self.routes, &format!("{route}\n{cluster}"))
+    }
+
+    /// A shard for the datagrams of a listener, by its prefix.
+    pub fn udp(&self, prefix: &str) -> Arc<UdpFigures> {
+        self.shard(&self.udps, prefix)
     }
 
     /// A shard for a cache of names.

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::Figures;
 use super::families::{
     ClusterFigures, Contract, DestinationFigures, HttpFigures, ListenerFigures, NameFigures,
-    ProcessFigures, RouteFigures,
+    ProcessFigures, RouteFigures, UdpFigures,
 };
 use super::text::{Stat, spread};
 
@@ -62,6 +62,7 @@ pub fn prometheus(figures: &Figures) -> String {
     family!(out, ClusterFigures, &figures.clusters);
     family!(out, HttpFigures, &figures.https);
     family!(out, ListenerFigures, &figures.listeners);
+    family!(out, UdpFigures, &figures.udps);
     family!(out, RouteFigures, &figures.routes);
     family!(out, NameFigures, &figures.names);
     family!(out, DestinationFigures, &figures.destinations);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::families::{
-    ClusterFigures, Contract, HttpFigures, ListenerFigures, NameFigures, ProcessFigures,
+    ClusterFigures, Contract, HttpFigures, ListenerFigures, NameFigures, ProcessFigures, UdpFigures,
 };
 use super::{Figures, Histogram};
 
@@ -69,6 +69,9 @@ pub fn stats(figures: &Figures) -> BTreeMap<String, Stat> {
     });
     Figures::each(&figures.listeners, |name, shards| {
         sum_up!(all, ListenerFigures, format!("listener.{name}"), shards)
+    });
+    Figures::each(&figures.udps, |name, shards| {
+        sum_up!(all, UdpFigures, format!("udp.{name}"), shards)
     });
     Figures::each(&figures.names, |name, shards| {
         sum_up!(all, NameFigures, format!("dns_cache.{name}"), shards)

@@ -211,6 +211,32 @@ impl Upstream {
         )
     }
 
+    /// Room for one more session of datagrams; nothing where as many connections and sessions are open as may be.
+    pub(crate) fn session(&self) -> Option<Held> {
+        let most = self.limits().connections;
+        let held = Held::take(&self.counts, |counts| &counts.connections, most);
+        if held.is_none() {
+            self.figures.upstream_cx_overflow.increment();
+        }
+        held
+    }
+
+    /// Chooses an endpoint where there is one now.
+    pub(crate) fn choose(
+        &self,
+        wanted: &Wanted<'_>,
+        now: Moment,
+        random: &RefCell<fastrand::Rng>,
+    ) -> Option<(EndpointKey, Address)> {
+        let mut balancer = self.balancer.borrow_mut();
+        let key = balancer.pick(wanted, now, &mut random.borrow_mut()).ok();
+        let chosen = key.and_then(|key| Some((key, balancer.endpoint(key)?.address.clone())));
+        if chosen.is_none() {
+            self.figures.upstream_cx_none_healthy.increment();
+        }
+        chosen
+    }
+
     /// Chooses an endpoint, waiting a little for a cluster that has none. The clock has to have been read since the caller
     /// last waited.
     pub(crate) async fn pick(

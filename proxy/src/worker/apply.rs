@@ -106,7 +106,7 @@ impl Applied {
             })
             .map(|chain| match &chain.handler {
                 Handler::Http(http) => http.timeouts.drain,
-                Handler::Tcp(_) => Duration::from_secs(5),
+                Handler::Tcp(_) | Handler::Udp(_) => Duration::from_secs(5),
             })
             .max()
             .unwrap_or_default()
@@ -266,6 +266,8 @@ fn make_chains(
                         }),
                     }),
                 },
+                // Its socket takes no connections.
+                Handler::Udp(_) => Served::Broken,
                 Handler::Tcp(tcp) => Served::Tcp {
                     tls: server,
                     access,

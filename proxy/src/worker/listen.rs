@@ -1,4 +1,4 @@
-//! Takes connections of a listener. Each worker has a socket of its own at the same address; the kernel shares connections out.
+//! Takes connections, or datagrams, of a listener. Each worker has a socket of its own at the same address; the kernel shares connections out.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,10 +10,11 @@ use std::time::Duration;
 use fairlead_model::cluster::Address;
 use fairlead_model::listener::Listener;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UdpSocket, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, Chains};
+use super::datagrams;
 use crate::core::{Core, Shared};
 use crate::hand_over::{self, Offered};
 use crate::upstream::Stream;
@@ -29,6 +30,7 @@ const IN_USE: Duration = Duration::from_secs(1);
 enum Bound {
     Tcp(TcpListener),
     Unix(UnixListener),
+    Udp(Rc<UdpSocket>),
 }
 
 impl Bound {
@@ -36,6 +38,7 @@ impl Bound {
         match self {
             Self::Tcp(tcp) => tcp.as_fd(),
             Self::Unix(unix) => unix.as_fd(),
+            Self::Udp(udp) => udp.as_fd(),
         }
     }
 }
@@ -70,7 +73,7 @@ pub(super) fn start(
     tokio::task::spawn_local(async move {
         let accepting = async {
             loop {
-                match sockets(&core.shared, &listener.address) {
+                match sockets(&core.shared, &listener) {
                     Ok(all) => {
                         tracing::info!(listener = listener.name, address = %listener.address, "listening");
                         let _listening = Listening::begin(&core, &listener);
@@ -91,9 +94,13 @@ pub(super) fn start(
     });
 }
 
-/// The sockets at an address: those that another process left to this worker, or a new one. The next process may have them.
-fn sockets(shared: &Arc<Shared>, address: &Address) -> io::Result<Vec<(Bound, Offered)>> {
-    let place = address.to_string();
+/// The sockets of a listener: those that another process left to this worker, or a new one. The next process may have them.
+fn sockets(shared: &Arc<Shared>, listener: &Listener) -> io::Result<Vec<(Bound, Offered)>> {
+    let address = &listener.address;
+    let place = match listener.udp() {
+        Some(_) => format!("udp {address}"),
+        None => address.to_string(),
+    };
     let _making = hand_over::making(shared);
     let mut taken = hand_over::inherited(shared, &place, shared.cores);
     if taken.is_empty() && matches!(address, Address::Path(_)) {
@@ -101,10 +108,10 @@ fn sockets(shared: &Arc<Shared>, address: &Address) -> io::Result<Vec<(Bound, Of
         taken.extend(hand_over::known(shared, &place).transpose()?);
     }
     let bound = match taken.is_empty() {
-        true => vec![bind(address)?],
+        true => vec![bind(listener)?],
         false => taken
             .into_iter()
-            .map(|own| adopt(address, own))
+            .map(|own| adopt(listener, own))
             .collect::<io::Result<_>>()?,
     };
     let offered = bound.into_iter().map(|own| {
@@ -115,8 +122,13 @@ fn sockets(shared: &Arc<Shared>, address: &Address) -> io::Result<Vec<(Bound, Of
 }
 
 /// A socket that listens already.
-fn adopt(address: &Address, socket: OwnedFd) -> io::Result<Bound> {
-    if matches!(address, Address::Path(_)) {
+fn adopt(listener: &Listener, socket: OwnedFd) -> io::Result<Bound> {
+    if listener.udp().is_some() {
+        let udp = std::net::UdpSocket::from(socket);
+        udp.set_nonblocking(true)?;
+        return UdpSocket::from_std(udp).map(|own| Bound::Udp(Rc::new(own)));
+    }
+    if matches!(listener.address, Address::Path(_)) {
         let unix = std::os::unix::net::UnixListener::from(socket);
         unix.set_nonblocking(true)?;
         return UnixListener::from_std(unix).map(Bound::Unix);
@@ -126,8 +138,8 @@ fn adopt(address: &Address, socket: OwnedFd) -> io::Result<Bound> {
     TcpListener::from_std(tcp).map(Bound::Tcp)
 }
 
-fn bind(address: &Address) -> io::Result<Bound> {
-    let address = match address {
+fn bind(listener: &Listener) -> io::Result<Bound> {
+    let address = match &listener.address {
         Address::Socket(address) => *address,
         Address::Path(path) => {
             // A socket that a killed process left behind.
@@ -136,23 +148,32 @@ fn bind(address: &Address) -> io::Result<Bound> {
         }
         Address::Name(..) => return Err(io::Error::other("a listener needs an IP address")),
     };
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
+    let is_udp = listener.udp().is_some();
+    let (kind, protocol) = match is_udp {
+        true => (Type::DGRAM, Protocol::UDP),
+        false => (Type::STREAM, Protocol::TCP),
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if !is_udp {
+        socket.set_reuse_address(true)?;
+    }
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    if is_udp {
+        return UdpSocket::from_std(socket.into()).map(|own| Bound::Udp(Rc::new(own)));
+    }
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into()).map(Bound::Tcp)
 }
 
 async fn accept(core: &Rc<Core>, bound: &Bound, chains: &RefCell<Rc<Chains>>) {
+    if let Bound::Udp(udp) = bound {
+        return datagrams::serve(core, udp, chains).await;
+    }
     loop {
         let accepted = match bound {
             Bound::Tcp(tcp) => tcp
@@ -163,6 +184,7 @@ async fn accept(core: &Rc<Core>, bound: &Bound, chains: &RefCell<Rc<Chains>>) {
                 .accept()
                 .await
                 .map(|(stream, _)| (Stream::Unix(stream), None)),
+            Bound::Udp(_) => return,
         };
         match accepted {
             Ok((stream, source)) => {

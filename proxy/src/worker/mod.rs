@@ -4,6 +4,7 @@ mod apply;
 mod ask;
 mod bytes;
 mod connection;
+mod datagrams;
 mod drain;
 mod http;
 mod later;

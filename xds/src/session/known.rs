@@ -289,7 +289,7 @@ impl Known {
                                 && self.is_there(Kind::Routes, name, now)
                     }
                 },
-                Handler::Tcp(_) => true,
+                Handler::Tcp(_) | Handler::Udp(_) => true,
             };
             has_routes
                 && chain

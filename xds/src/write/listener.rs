@@ -1,7 +1,8 @@
 //! Listeners.
 
 use fairlead_model::listener::{
-    Chain, ChainMatch, Codec, Handler, Http, Listener, Routes, ServerHeader, Tcp, Transport, Tunnel,
+    Chain, ChainMatch, Codec, Handler, Http, Listener, Routes, ServerHeader, Tcp, Transport,
+    Tunnel, Udp,
 };
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -11,16 +12,51 @@ use super::{
     Message, access_log, duration, egress, endpoint, extension, headers, limit, manager, route,
     source, tls,
 };
+use crate::datagrams::{UDP, UDP_ROUTE};
 use crate::filter::NETWORK_RBAC;
 use crate::listener::{HTTP_INSPECTOR, MANAGER, ORIGINAL, PROXY_HEADER, TCP, TLS_INSPECTOR};
 
 /// A `Listener`.
 #[must_use]
 pub fn listener(listener: &Listener) -> Value {
+    match listener.udp() {
+        Some(udp) => datagrams(listener, udp),
+        None => connections(listener),
+    }
+}
+
+/// One of datagrams.
+fn datagrams(listener: &Listener, udp: &Udp) -> Value {
+    let route = extension("route", UDP_ROUTE, json!({"cluster": &*udp.cluster}));
+    let hash = udp.by_source.then(|| json!([{"source_ip": true}]));
+    let config = Message::default()
+        .with("stat_prefix", json!(udp.name))
+        .with("matcher", json!({"on_no_match": {"action": route}}))
+        .with("idle_timeout", duration(udp.idle))
+        .with("hash_policies", json!(hash))
+        .done();
+    let mut address = endpoint::address(&listener.address);
+    address["socket_address"]["protocol"] = json!("UDP");
+    Message::default()
+        .with("name", json!(listener.name))
+        .with("address", address)
+        .with(
+            "listener_filters",
+            json!([extension(
+                "envoy.filters.udp_listener.udp_proxy",
+                UDP,
+                config
+            )]),
+        )
+        .done()
+}
+
+/// One of connections.
+fn connections(listener: &Listener) -> Value {
     let chains: Vec<Value> = listener.chains.iter().map(chain).collect();
     let is_outbound = |own: &Chain| match &own.handler {
         Handler::Http(http) => http.tracing.as_ref().is_some_and(|own| own.is_client),
-        Handler::Tcp(_) => false,
+        Handler::Tcp(_) | Handler::Udp(_) => false,
     };
     let mut all = listener.chains.iter().chain(&listener.default_chain);
     let direction = all.any(is_outbound).then_some("OUTBOUND");
@@ -67,6 +103,8 @@ fn chain(chain: &Chain) -> Value {
             http(own),
         ),
         Handler::Tcp(own) => extension("envoy.filters.network.tcp_proxy", TCP, tcp(own)),
+        // Such a listener has no chains as Envoy writes it.
+        Handler::Udp(_) => Value::Null,
     };
     let access = chain.access.iter().map(|own| {
         let mut config = http_filter::authorization(own);
@@ -75,7 +113,7 @@ fn chain(chain: &Chain) -> Value {
     });
     let named = match &chain.handler {
         Handler::Tcp(own) => own.by_server_name.as_deref().map(egress::by_server_name),
-        Handler::Http(_) => None,
+        Handler::Http(_) | Handler::Udp(_) => None,
     };
     let filters: Vec<Value> = access.chain(named).chain([filter]).collect();
     let matches = (chain.matches != ChainMatch::default()).then(|| chain_match(&chain.matches));

@@ -209,6 +209,7 @@ pub(crate) const KEPT: &[(&str, &[&str])] = &[
             "FilterChainMatch",
             "Listener",
             "ListenerFilter",
+            "UdpListenerConfig",
         ],
     ),
     (
@@ -301,6 +302,10 @@ pub(crate) const KEPT: &[(&str, &[&str])] = &[
             "TcpProxy.WeightedCluster",
             "TcpProxy.WeightedCluster.ClusterWeight",
         ],
+    ),
+    (
+        "envoy.extensions.filters.udp.udp_proxy.v3",
+        &["Route", "UdpProxyConfig", "UdpProxyConfig.HashPolicy"],
     ),
     (
         "envoy.extensions.load_balancing_policies.common.v3",
@@ -430,6 +435,7 @@ pub(crate) const KEPT: &[(&str, &[&str])] = &[
         ],
     ),
     ("xds.core.v3", &["TypedExtensionConfig"]),
+    ("xds.type.matcher.v3", &["Matcher", "Matcher.OnMatch"]),
     ("xds.type.v3", &["TypedStruct"]),
     ("envoy.config.bootstrap.v3", &["Admin"]),
 ];

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use super::families::{
     ClusterFigures, Contract, DestinationFigures, HttpFigures, ListenerFigures, NameFigures,
-    ProcessFigures, RouteFigures,
+    ProcessFigures, RouteFigures, UdpFigures,
 };
 use super::{Family, Figures};
 use crate::Shared;
@@ -183,6 +183,8 @@ impl Service<'_> {
         self.family::<HttpFigures>(&figures.https, &mut next, is_new)
             .await;
         self.family::<ListenerFigures>(&figures.listeners, &mut next, is_new)
+            .await;
+        self.family::<UdpFigures>(&figures.udps, &mut next, is_new)
             .await;
         self.family::<RouteFigures>(&figures.routes, &mut next, is_new)
             .await;

@@ -151,6 +151,31 @@ fn chain() -> impl Strategy<Value = Chain> {
     )
 }
 
+/// One of datagrams.
+pub(super) fn of_datagrams() -> impl Strategy<Value = Listener> {
+    (name(), socket(), name(), time(), any::<bool>()).prop_map(
+        |(name, address, cluster, idle, by_source)| {
+            let udp = Udp {
+                name: name.clone(),
+                cluster: cluster.as_str().into(),
+                idle,
+                by_source,
+            };
+            Listener {
+                name,
+                address: Address::Socket(address),
+                chains: Vec::new(),
+                default_chain: Some(udp.chain()),
+                buffer_bytes: 1 << 20,
+                ..plain(Handler::Http(Arc::new(Http::routed(
+                    "a",
+                    Routes::Named("a".to_owned()),
+                ))))
+            }
+        },
+    )
+}
+
 pub(super) fn listener_of() -> impl Strategy<Value = Listener> {
     let detect = time().prop_map(|timeout| Detect {
         timeout,

@@ -53,7 +53,7 @@ use super::tls::REDACTED;
 use super::{cluster, listener, secret, secret_with_key};
 use crate::{Kind, Shapes, resource};
 use clusters::cluster_of;
-use listeners::listener_of;
+use listeners::{listener_of, of_datagrams};
 use routes::table;
 use tls::{certificate, trust};
 
@@ -194,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn a_listener_comes_back(own in listener_of()) {
+    fn a_listener_comes_back(own in prop_oneof![4 => listener_of(), 1 => of_datagrams()]) {
         let read = read_again(Kind::Listener, &listener(&own))?;
         prop_assert_eq!(read.listeners.values().next().map(|own| &**own), Some(&own));
     }
