@@ -455,48 +455,4 @@ mod tests {
         assert!(!looks("10.0.0.1:3306"), "another chain is less exact");
         assert!(looks("10.0.0.2:3306"));
     }
-
-    /// `cargo test --release -p fairlead-model chains -- --ignored --nocapture`
-    #[test]
-    #[ignore = "a measurement"]
-    fn finding_among_thirty_thousand() {
-        for services in [10u32, 10_000] {
-            let chains = (0..services).flat_map(|number| {
-                let address = std::net::Ipv4Addr::from(0x0a00_0000 + number);
-                ["http/1.1", "h2c", ""].map(|protocol| {
-                    let matches = ChainMatch {
-                        port: Some(80),
-                        destinations: vec![IpNet::from(IpAddr::from(address))],
-                        protocols: Some(protocol.to_owned())
-                            .into_iter()
-                            .filter(|own| !own.is_empty())
-                            .collect(),
-                        ..ChainMatch::default()
-                    };
-                    chain("", matches)
-                })
-            });
-            let listener = listener_of(chains.collect());
-            let index = ChainIndex::of(&listener);
-            let begun = std::time::Instant::now();
-            const TIMES: u32 = 1_000_000;
-            for number in 0..TIMES {
-                let address = std::net::Ipv4Addr::from(0x0a00_0000 + number % services);
-                let arrived = Arrived {
-                    destination: Some((address, 80).into()),
-                    source: None,
-                    server_name: None,
-                    transport: Transport::Plain,
-                    protocols: &["h2c"],
-                };
-                let found = index.find(&listener, &arrived);
-                assert_eq!(found, Some((number % services * 3 + 1) as usize));
-            }
-            eprintln!(
-                "{} chains: {:?} each",
-                services * 3,
-                begun.elapsed() / TIMES
-            );
-        }
-    }
 }

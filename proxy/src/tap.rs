@@ -104,6 +104,13 @@ impl Drop for View {
     }
 }
 
+impl View {
+    /// The next request that is shown.
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.receiver.poll_recv(context)
+    }
+}
+
 impl Body for View {
     type Data = Bytes;
     type Error = std::convert::Infallible;
@@ -112,8 +119,7 @@ impl Body for View {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.receiver
-            .poll_recv(context)
+        self.poll_next(context)
             .map(|text| text.map(|text| Ok(Frame::data(text))))
     }
 }

@@ -50,7 +50,7 @@ pub use kind::Kind;
 pub use session::{Entry, Ledger, Outside, Refusal, Session, SessionError, Stamp, Step};
 pub use shapes::{ShapeError, Shapes};
 pub use sinks::{Sink, Sinks};
-pub use tap::tap;
+pub use tap::{tap, watched};
 
 use std::io;
 use std::path::Path;

@@ -21,7 +21,19 @@ pub fn tap(text: &str) -> std::result::Result<Tap, ConfigError> {
         path: "tap".to_owned(),
         reason: format!("failed to read YAML: {error}"),
     })?;
-    let fields = Field::root(&value).fields()?;
+    read(&value, false)
+}
+
+/// Reads what a viewer of the stream asks for: a `fairlead.mesh.v1.WatchRequest`, which needs no sink.
+///
+/// # Errors
+/// Names the first field that is wrong, by its path.
+pub fn watched(value: &Value) -> std::result::Result<Tap, ConfigError> {
+    read(value, true)
+}
+
+fn read(value: &Value, is_stream: bool) -> Result<Tap> {
+    let fields = Field::root(value).fields()?;
     let name = fields.text("config_id")?.to_owned();
     let own = fields.need("tap_config")?.fields()?;
     let matches = match own.get("match") {
@@ -31,32 +43,23 @@ pub fn tap(text: &str) -> std::result::Result<Tap, ConfigError> {
     let share = own
         .get("tap_enabled")
         .map_or(Ok(1_000_000), |own| own.runtime_share())?;
-    let output = own.need("output_config")?.fields()?;
-    own.finish()?;
-    let most = |name| -> Result<usize> {
-        let most = output
-            .get(name)
-            .map_or(Ok(0), |own| own.number(0, MOST_BODY))?;
-        Ok(usize::try_from(most).unwrap_or(0))
-    };
     let mut tap = Tap {
         name,
         matches,
         share,
-        request_most: most("max_buffered_rx_bytes")?,
-        response_most: most("max_buffered_tx_bytes")?,
-        is_text: is_text(&output)?,
+        request_most: 0,
+        response_most: 0,
+        is_text: false,
         callers: Vec::new(),
         slower_than: None,
         redacted: Vec::new(),
     };
-    if output.flag("streaming")? {
-        return Err(output.error_at(
-            "streaming",
-            "is not supported; a request is shown once it is over",
-        ));
+    match own.get("output_config") {
+        None if is_stream => {}
+        None => return Err(own.error_at("output_config", "is required")),
+        Some(output) => read_output(&output.fields()?, is_stream, &mut tap)?,
     }
-    output.finish()?;
+    own.finish()?;
     if let Some(own) = fields.get("fairlead") {
         let own = own.fields()?;
         for caller in own.list("callers")? {
@@ -69,6 +72,28 @@ pub fn tap(text: &str) -> std::result::Result<Tap, ConfigError> {
     }
     fields.finish()?;
     Ok(tap)
+}
+
+/// How much of bodies is shown, and how.
+fn read_output(output: &Fields<'_>, is_stream: bool, tap: &mut Tap) -> Result<()> {
+    let most = |name| -> Result<usize> {
+        let most = output
+            .get(name)
+            .map_or(Ok(0), |own| own.number(0, MOST_BODY))?;
+        Ok(usize::try_from(most).unwrap_or(0))
+    };
+    tap.request_most = most("max_buffered_rx_bytes")?;
+    tap.response_most = most("max_buffered_tx_bytes")?;
+    if !is_stream {
+        tap.is_text = is_text(output)?;
+    }
+    if output.flag("streaming")? {
+        return Err(output.error_at(
+            "streaming",
+            "is not supported; a request is shown once it is over",
+        ));
+    }
+    output.finish()
 }
 
 /// Whether bodies are shown as text.

@@ -7,6 +7,7 @@ mod clusters;
 mod config_dump;
 mod select;
 mod stats;
+mod traces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -19,11 +20,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use fairlead_model::Snapshot;
+use fairlead_model::tap::Tap;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::config::Sources;
 use crate::core::Shared;
+use crate::tap::View;
 
 /// Parameters of a request.
 pub(super) type Parameters = Query<BTreeMap<String, String>>;
@@ -66,6 +69,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/runtime_modify", post(runtime_modify))
         .route("/logging", post(logging))
         .route("/tap", post(tap))
+        .route(traces::PATH, post(traces::watch))
         .route("/drain_listeners", post(drain))
         .route("/quitquitquit", post(drain))
         .route(
@@ -231,29 +235,41 @@ async fn logging(State(admin): State<Admin>, query: Parameters) -> Response {
     }
 }
 
+/// Why nobody is shown anything.
+enum Refused {
+    /// It is asked for wrongly.
+    Wrong(String),
+    /// As many watch as may.
+    Full(String),
+}
+
+impl Admin {
+    /// Has somebody watch live requests.
+    fn watch(&self, tap: Tap) -> Result<View, Refused> {
+        let snapshot = Arc::clone(&self.snapshots.borrow());
+        let known: BTreeSet<&str> = snapshot.http().map(|http| http.name.as_str()).collect();
+        if !tap.name.is_empty() && !known.contains(tap.name.as_str()) {
+            let known: Vec<&str> = known.into_iter().collect();
+            return Err(Refused::Wrong(format!(
+                "config_id: {:?} is no stat_prefix of an HTTP connection manager; {} is allowed, and nothing for all",
+                tap.name,
+                known.join(", ")
+            )));
+        }
+        self.shared.taps.watch(tap).map_err(Refused::Full)
+    }
+}
+
 /// Shows live requests for as long as the viewer reads.
 async fn tap(State(admin): State<Admin>, body: String) -> Response {
-    let refused = |text: String| (StatusCode::BAD_REQUEST, text + "\n").into_response();
-    let tap = match fairlead_xds::tap(&body) {
-        Ok(tap) => tap,
-        Err(error) => return refused(error.to_string()),
-    };
-    let snapshot = Arc::clone(&admin.snapshots.borrow());
-    let known: BTreeSet<&str> = snapshot.http().map(|http| http.name.as_str()).collect();
-    if !tap.name.is_empty() && !known.contains(tap.name.as_str()) {
-        let known: Vec<&str> = known.into_iter().collect();
-        return refused(format!(
-            "config_id: {:?} is no stat_prefix of an HTTP connection manager; {} is allowed, and nothing for all",
-            tap.name,
-            known.join(", ")
-        ));
-    }
-    match admin.shared.taps.watch(tap) {
+    let tap = fairlead_xds::tap(&body).map_err(|error| Refused::Wrong(error.to_string()));
+    match tap.and_then(|tap| admin.watch(tap)) {
         Ok(view) => {
             let kind = [(header::CONTENT_TYPE, "application/json")];
             (kind, axum::body::Body::new(view)).into_response()
         }
-        Err(error) => (StatusCode::TOO_MANY_REQUESTS, error + "\n").into_response(),
+        Err(Refused::Wrong(text)) => (StatusCode::BAD_REQUEST, text + "\n").into_response(),
+        Err(Refused::Full(text)) => (StatusCode::TOO_MANY_REQUESTS, text + "\n").into_response(),
     }
 }
 

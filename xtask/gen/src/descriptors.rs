@@ -29,10 +29,11 @@ const PEAK_EWMA: [(&str, &str); 5] = [
 ];
 
 /// The messages that are ours, below `xds/proto`.
-const OWN: [&str; 3] = [
+const OWN: [&str; 4] = [
     "fairlead/mesh/v1/egress.proto",
     "fairlead/mesh/v1/filters.proto",
     "fairlead/mesh/v1/options.proto",
+    "fairlead/mesh/v1/tap.proto",
 ];
 
 /// What stands for a message that is not kept.

@@ -255,6 +255,24 @@ pub(crate) const KEPT: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "envoy.config.common.matcher.v3",
+        &[
+            "HttpHeadersMatch",
+            "MatchPredicate",
+            "MatchPredicate.MatchSet",
+        ],
+    ),
+    (
+        "envoy.config.tap.v3",
+        &[
+            "HttpHeadersMatch",
+            "MatchPredicate",
+            "MatchPredicate.MatchSet",
+            "OutputConfig",
+            "TapConfig",
+        ],
+    ),
+    (
         "envoy.config.trace.v3",
         &["OpenTelemetryConfig", "Tracing.Http"],
     ),

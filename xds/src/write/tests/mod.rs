@@ -28,7 +28,7 @@ use fairlead_model::hedge::{Hedge, HedgeAfter};
 use fairlead_model::limits::Limits;
 use fairlead_model::listener::{
     ByServerName, Chain, ChainMatch, Codec, Detect, Handler, Http, HttpTimeouts, Listener, Routes,
-    ServerHeader, Tcp, Transport, Tunnel,
+    ServerHeader, Tcp, Transport, Tunnel, Udp,
 };
 use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::{
