@@ -44,6 +44,26 @@ pub struct Cluster {
     pub idle_timeout: Option<Duration>,
     /// How many requests a connection may carry.
     pub requests_per_connection: Option<u32>,
+    /// How large the head of an answer may be.
+    pub answer_head: AnswerHead,
+}
+
+/// How large the head of an answer may be; a larger one counts as no valid HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerHead {
+    /// In bytes.
+    pub bytes: u32,
+    /// How many headers there may be.
+    pub count: u32,
+}
+
+impl Default for AnswerHead {
+    fn default() -> Self {
+        Self {
+            bytes: 60 * 1024,
+            count: 100,
+        }
+    }
 }
 
 impl Cluster {
@@ -66,6 +86,7 @@ impl Cluster {
             proxy_protocol: None,
             idle_timeout: Some(Duration::from_secs(3600)),
             requests_per_connection: None,
+            answer_head: AnswerHead::default(),
         }
     }
 

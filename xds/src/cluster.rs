@@ -340,6 +340,14 @@ fn protocol(field: &Field<'_>, cluster: &mut Cluster) -> Result<()> {
             .map(|field| field.number32())
             .transpose()?
             .filter(|most| *most > 0);
+        if let Some(kilobytes) = common.get("max_response_headers_kb") {
+            let kilobytes = kilobytes.number(1, 8192)?;
+            cluster.answer_head.bytes = u32::try_from(kilobytes).unwrap_or(60) * 1024;
+        }
+        if let Some(count) = common.get("max_headers_count") {
+            let count = count.number(1, 10_000)?;
+            cluster.answer_head.count = u32::try_from(count).unwrap_or(100);
+        }
         common.finish()?;
     }
     if matches!(cluster.discovery, Discovery::Named(_))

@@ -75,15 +75,18 @@ impl Drop for Attempt {
 /// What a failure to send means.
 pub(super) fn failure(sent: &Sent) -> Try {
     let h2 = match &sent.error {
-        Failure::Http1(_) => None,
+        Failure::Http1(_) | Failure::Head => None,
         Failure::Http2(error) => Some(error),
     };
     let is_refused = h2.is_some_and(|error| {
-        error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away()
+        // What this side ended may have been done all the same.
+        error.is_remote()
+            && (error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away())
     });
     let is_protocol = match &sent.error {
         Failure::Http1(error) => error.is_parse(),
         Failure::Http2(error) => error.reason() == Some(h2::Reason::PROTOCOL_ERROR),
+        Failure::Head => true,
     };
     Try {
         is_refused: is_refused || sent.request.is_some(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_model::cluster::{
-    Address, Cluster, Discovery, Endpoint, ProxyVersion, UpstreamProtocol,
+    Address, AnswerHead, Cluster, Discovery, Endpoint, ProxyVersion, UpstreamProtocol,
 };
 use fairlead_model::egress::{Egress, NameCache};
 use fairlead_model::fault::Fault;
@@ -121,6 +121,7 @@ pub(crate) struct Connector {
     timeout: Duration,
     pub(crate) protocol: UpstreamProtocol,
     pub(crate) requests_per_connection: Option<u32>,
+    pub(crate) answer_head: AnswerHead,
     tls: ClusterTls,
     proxy: Option<ProxyVersion>,
     /// What endpoints are reached by that requests name.
@@ -183,6 +184,7 @@ impl Connector {
             timeout: cluster.connect_timeout,
             protocol: cluster.protocol,
             requests_per_connection: cluster.requests_per_connection,
+            answer_head: cluster.answer_head,
             tls,
             proxy: cluster.proxy_protocol,
             way_out: match &cluster.discovery {
@@ -208,6 +210,7 @@ impl Connector {
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.protocol == other.protocol
             && self.requests_per_connection == other.requests_per_connection
+            && self.answer_head == other.answer_head
             && self.proxy == other.proxy
             && self.way_out.as_ref().map(|own| &own.settings)
                 == other.way_out.as_ref().map(|own| &own.settings)

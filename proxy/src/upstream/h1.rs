@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use fairlead_model::Moment;
+use fairlead_model::cluster::AnswerHead;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -107,9 +108,19 @@ impl Http1 {
     /// # Errors
     ///
     /// When hyper refuses to begin.
-    pub(super) async fn begin(stream: Stream, open: Open) -> hyper::Result<Box<Self>> {
+    pub(super) async fn begin(
+        stream: Stream,
+        open: Open,
+        head: AnswerHead,
+    ) -> hyper::Result<Box<Self>> {
         let local = stream.local();
-        let (sender, connection) = Builder::new()
+        let mut builder = Builder::new();
+        builder.max_header_size(head.bytes as usize);
+        // hyper's own limit costs nothing.
+        if head.count != AnswerHead::default().count {
+            builder.max_headers(head.count as usize);
+        }
+        let (sender, connection) = builder
             .handshake::<_, Outgoing>(TokioIo::new(stream))
             .await?;
         Ok(Box::new(Self {

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fairlead_model::Moment;
-use fairlead_model::cluster::{Address, Endpoint, UpstreamProtocol};
+use fairlead_model::cluster::{Address, AnswerHead, Endpoint, UpstreamProtocol};
 use fairlead_model::limits::Limits;
 use h2::client::SendRequest;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 
 use super::Counts;
 use super::connect::{ConnectError, Connected, Connector};
@@ -63,6 +63,8 @@ pub(crate) struct Line {
     is_open: Cell<bool>,
     /// This side's end.
     local: Option<SocketAddr>,
+    /// How large the head of an answer may be.
+    head: AnswerHead,
 }
 
 #[derive(Debug, Clone)]
@@ -118,6 +120,9 @@ pub(crate) enum Failure {
     /// Over HTTP/2.
     #[error(transparent)]
     Http2(h2::Error),
+    /// Its head is too large.
+    #[error("the answer's head is too large")]
+    Head,
 }
 
 impl Pool {
@@ -332,7 +337,7 @@ impl Pool {
         place: Place,
     ) -> Result<Lease, ConnectError> {
         let open = Open::new(&self.figures, place);
-        let connection = Http1::begin(connected.stream, open)
+        let connection = Http1::begin(connected.stream, open, self.connector.answer_head)
             .await
             .map_err(|source| ConnectError::Http {
                 address: self.address(),
@@ -356,6 +361,8 @@ impl Pool {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
+            // Much more than may be ends the connection; a little more, its stream alone.
+            .max_header_list_size(self.connector.answer_head.bytes.saturating_mul(4))
             .enable_push(false)
             .handshake(gathered.clone())
             .await
@@ -367,6 +374,7 @@ impl Pool {
         let line = Rc::new(Line {
             is_open: Cell::new(true),
             local,
+            head: self.connector.answer_head,
         });
         let own = Rc::clone(&line);
         let counted = Open::new(&self.figures, place);
@@ -440,6 +448,14 @@ impl Multiplexed {
     }
 }
 
+/// Whether a head is larger than it may be.
+fn is_too_large(headers: &HeaderMap, most: AnswerHead) -> bool {
+    let lengths = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    headers.len() > most.count as usize || lengths.sum::<usize>() > most.bytes as usize
+}
+
 impl Lease {
     /// Whether it is HTTP/2.
     pub(crate) fn is_h2(&self) -> bool {
@@ -480,9 +496,16 @@ impl Lease {
                     Ok(sent) => own_h2::answer(sent).await,
                     Err(error) => Err(error),
                 };
+                let outcome =
+                    outcome.map_err(Failure::Http2).and_then(|response| {
+                        match is_too_large(response.headers(), line.head) {
+                            true => Err(Failure::Head),
+                            false => Ok(response),
+                        }
+                    });
                 outcome.map_err(|error| Sent {
                     request: None,
-                    error: Failure::Http2(error),
+                    error,
                 })
             }
         }

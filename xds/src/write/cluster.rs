@@ -210,7 +210,12 @@ fn protocol(cluster: &Cluster) -> Value {
         .with(
             "max_requests_per_connection",
             json!(cluster.requests_per_connection),
-        );
+        )
+        .with(
+            "max_response_headers_kb",
+            json!(cluster.answer_head.bytes / 1024),
+        )
+        .with("max_headers_count", json!(cluster.answer_head.count));
     // Envoy, too, has to be told that it verifies the host that it asks for.
     let verified = matches!(cluster.discovery, Discovery::Named(_))
         .then(|| json!({"auto_sni": true, "auto_san_validation": true}));

@@ -209,13 +209,14 @@ pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
             any::<bool>(),
             names(),
             vec(socket, 0..3),
+            (1u32..100, 1u32..1000),
         ),
     )
         .prop_map(
             |(
                 (name, discovery, connect_timeout, protocol, tls),
                 (balancing, breaker, limits, proxy_protocol, idle_timeout, requests_per_connection),
-                (health, awaits_check, names, sockets),
+                (health, awaits_check, names, sockets, (kilobytes, count)),
             )| {
                 let is_named = matches!(discovery, Discovery::Named(_));
                 let is_original =
@@ -258,6 +259,10 @@ pub(super) fn cluster_of() -> impl Strategy<Value = Cluster> {
                     proxy_protocol,
                     idle_timeout,
                     requests_per_connection,
+                    answer_head: AnswerHead {
+                        bytes: kilobytes * 1024,
+                        count,
+                    },
                     ..Cluster::of(&name, Endpoints::default())
                 }
             },

@@ -18,8 +18,8 @@ use fairlead_model::breaker::{BreakerSettings, RateSettings};
 use fairlead_model::budget::RetryBudget;
 use fairlead_model::class::{Class, ClassRule, Classes};
 use fairlead_model::cluster::{
-    Address, AddressFamily, CheckAt, Checked, Cluster, Discovery, Endpoint, Endpoints, Health,
-    HealthCheck, Locality, NameLookup, Original, Probe, ProxyVersion, SocketMatch,
+    Address, AddressFamily, AnswerHead, CheckAt, Checked, Cluster, Discovery, Endpoint, Endpoints,
+    Health, HealthCheck, Locality, NameLookup, Original, Probe, ProxyVersion, SocketMatch,
     UpstreamProtocol,
 };
 use fairlead_model::egress::{Egress, NameCache};
