@@ -21,7 +21,7 @@ use tokio_util::either::Either;
 use super::activity::{Active, Activity};
 use super::answer::Answer;
 use super::fields::{authority, remove_hop_by_hop};
-use super::filter::{Asking, Passage, Stopped, hide, prepare};
+use super::filter::{Asking, Passage, Stopped, hide, hide_addresses, prepare};
 use super::forward::{Call, Unserved, forward};
 use super::record::{Record, VIA_UPSTREAM, Watching};
 use super::tapped::Tapped;
@@ -263,7 +263,10 @@ impl HttpService {
         }
         match seen.record {
             None => response,
-            Some(record) => watch(response, record),
+            Some(record) => {
+                hide_addresses(&self.settings.filters, response.headers_mut());
+                watch(response, record)
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use fairlead_model::tls::ServerTls;
 use fairlead_proxy::{Shared, worker};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -162,10 +162,11 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Answers each request by `answer`, which is given the request and its number from 0.
-    pub async fn start<F, A>(answer: F) -> Self
+    pub async fn start<F, A, B>(answer: F) -> Self
     where
         F: Fn(Request<Incoming>, usize) -> A + Clone + Send + Sync + 'static,
-        A: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+        A: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
@@ -174,6 +175,8 @@ impl Endpoint {
         let (count, taken) = (Arc::clone(&requests), Arc::clone(&connections));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                // Else the end of an answer waits for the caller's word that its beginning came.
+                stream.set_nodelay(true).expect("a connection");
                 taken.fetch_add(1, Ordering::SeqCst);
                 let (answer, count) = (answer.clone(), Arc::clone(&count));
                 tokio::spawn(async move {

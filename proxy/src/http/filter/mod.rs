@@ -31,7 +31,7 @@ use session::Bound;
 
 pub(crate) use injection::Damaged;
 pub(super) use passage::{Demands, Passage};
-pub(super) use places::hide;
+pub(super) use places::{hide, hide_addresses};
 pub(crate) use rate_limit::{Found, Limiters};
 pub(crate) use token::{KeySets, Verifiers, prepare};
 

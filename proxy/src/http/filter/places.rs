@@ -2,7 +2,7 @@
 
 use fairlead_model::filter::{Filter, HttpFilter, Places};
 use http::uri::PathAndQuery;
-use http::{HeaderName, Request, Uri};
+use http::{HeaderMap, HeaderName, Request, Uri};
 
 use crate::http::affinity::cookie;
 
@@ -106,23 +106,17 @@ fn at(uri: &Uri, target: &str) -> Option<Uri> {
 
 /// Marks what these filters read tokens from as nothing to be shown; the path as it may be shown, where that is another one.
 pub(in crate::http) fn hide<B>(filters: &[HttpFilter], request: &mut Request<B>) -> Option<String> {
-    let mut parameters: Vec<&str> = Vec::new();
-    for filter in filters {
-        let Filter::Tokens(own) = &filter.filter else {
-            continue;
-        };
-        for provider in own.providers.values() {
-            for (name, _) in &provider.places.headers {
-                if let http::header::Entry::Occupied(mut own) = request.headers_mut().entry(name) {
-                    own.iter_mut().for_each(|value| value.set_sensitive(true));
-                }
-            }
-            parameters.extend(provider.places.parameters.iter().map(String::as_str));
+    for (name, _) in places(filters).flat_map(|own| &own.headers) {
+        if let http::header::Entry::Occupied(mut own) = request.headers_mut().entry(name) {
+            own.iter_mut().for_each(|value| value.set_sensitive(true));
         }
     }
-    if parameters.is_empty() || request.uri().query().is_none() {
+    hide_addresses(filters, request.headers_mut());
+    let mut parameters = parameters(filters).peekable();
+    if parameters.peek().is_none() || request.uri().query().is_none() {
         return None;
     }
+    let parameters: Vec<&str> = parameters.collect();
     let shown = with_query(request.uri(), |parts| {
         for part in parts {
             if let Some(name) = parameters.iter().find(|name| is_named(part, name)) {
@@ -131,6 +125,37 @@ pub(in crate::http) fn hide<B>(filters: &[HttpFilter], request: &mut Request<B>)
         }
     });
     Some(shown)
+}
+
+/// Marks the headers in which an address has a token as a parameter, such as `referer` and `location`.
+pub(in crate::http) fn hide_addresses(filters: &[HttpFilter], headers: &mut HeaderMap) {
+    for name in parameters(filters) {
+        for value in headers.values_mut() {
+            if has_parameter(value.as_bytes(), name) {
+                value.set_sensitive(true);
+            }
+        }
+    }
+}
+
+/// Where tokens stand that these filters look for.
+fn places(filters: &[HttpFilter]) -> impl Iterator<Item = &Places> {
+    let tokens = filters.iter().filter_map(|own| match &own.filter {
+        Filter::Tokens(own) => Some(own),
+        _ => None,
+    });
+    tokens.flat_map(|own| own.providers.values().map(|provider| &provider.places))
+}
+
+fn parameters(filters: &[HttpFilter]) -> impl Iterator<Item = &str> {
+    let all = places(filters).flat_map(|own| &own.parameters);
+    all.map(String::as_str)
+}
+
+/// Whether a text has an address with this parameter in its query.
+fn has_parameter(text: &[u8], name: &str) -> bool {
+    let mut parts = text.split(|byte| matches!(byte, b'?' | b'&')).skip(1);
+    parts.any(|part| matches!(part.strip_prefix(name.as_bytes()), Some([b'=', ..])))
 }
 
 #[cfg(test)]
@@ -188,5 +213,14 @@ mod tests {
         let mut request = request("/b?token=c.d.e", &[]);
         Place::Parameter("token".to_owned()).clear(&mut request);
         assert_eq!(request.uri(), "/b");
+    }
+
+    #[test]
+    fn an_address_tells_its_parameters() {
+        let has = |text: &str| has_parameter(text.as_bytes(), "jwt");
+        assert!(has("https://a/b?jwt=c"));
+        assert!(has("0; url=/b?x=1&jwt=c#d"));
+        assert!(!has("jwt=c"));
+        assert!(!has("/b?jwts=c&x=jwt=c"));
     }
 }
