@@ -69,6 +69,7 @@ async fn seen(most_exact_wins: bool) -> [(String, String); 2] {
         request_headers: says("table"),
         response_headers: says("table"),
         most_exact_wins,
+        ..TableChanges::default()
     });
     let mut http = http(Vec::new());
     http.routes = Routes::Inline(Arc::new(table));

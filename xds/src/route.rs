@@ -44,6 +44,7 @@ pub(crate) fn table(field: &Field<'_>) -> Result<RouteTable> {
         request_headers,
         response_headers,
         most_exact_wins: fields.flag("most_specific_header_mutations_wins")?,
+        filters: filter::overrides(&fields)?,
     };
     fields.ignore(&["validate_clusters", "max_direct_response_body_size_bytes"]);
     fields.finish()?;
@@ -328,6 +329,7 @@ fn clusters(fields: &Fields<'_>) -> Result<Vec<WeightedCluster>> {
                 weight,
                 request_headers,
                 response_headers,
+                filters: filter::overrides(&cluster)?,
             };
             cluster.finish()?;
             Ok(weighted)

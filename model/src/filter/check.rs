@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::LEVELS;
 use crate::TextMatch;
 
 /// A service that is asked over gRPC.
@@ -58,7 +59,7 @@ pub struct CheckBody {
     pub is_bytes: bool,
 }
 
-/// What a host or a route says of the questions to a service.
+/// What a table, a host, a route or a cluster of it says of the questions to a service.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CheckSettings {
     /// What the service is told besides.
@@ -79,7 +80,7 @@ impl Check {
 
     /// How much of a body the service gets; the most exact of `settings` comes first.
     #[must_use]
-    pub fn body_for(&self, settings: [Option<&CheckSettings>; 2]) -> Option<CheckBody> {
+    pub fn body_for(&self, settings: [Option<&CheckSettings>; LEVELS]) -> Option<CheckBody> {
         match settings.into_iter().flatten().next() {
             Some(own) if own.skips_body => None,
             Some(own) => own.body.or(self.body),

@@ -1,8 +1,8 @@
 //! What is done with a request between its route and its endpoint, in an order that is given: who may come in, how many may, what
 //! goes wrong on purpose, and what browsers are told.
 //!
-//! A listener's HTTP has a list of [`HttpFilter`]s; a virtual host and a route may each give one of them other settings by its name
-//! ([`Overrides`]), the route before the host. Where the list is empty, a request pays for none of this.
+//! A listener's HTTP has a list of [`HttpFilter`]s; a table of routes, a virtual host, a route and one of its clusters may each give one of
+//! them other settings by its name ([`Overrides`]), the most exact first ([`Levels`]). Where the list is empty, a request pays for none of this.
 
 mod asked;
 mod authorization;
@@ -42,9 +42,9 @@ pub use token::{
 /// One filter of a listener's HTTP.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpFilter {
-    /// Its name, by which hosts and routes give it other settings.
+    /// Its name, by which tables, hosts, routes and their clusters give it other settings.
     pub name: String,
-    /// Whether it does nothing but where a host or a route says otherwise.
+    /// Whether it does nothing but where one of them says otherwise.
     pub is_disabled: bool,
     /// What it does.
     pub filter: Filter,
@@ -75,7 +75,7 @@ pub enum Filter {
     Names(Arc<NameCache>),
 }
 
-/// What a host or a route says of a filter.
+/// What a table, a host, a route or a cluster of it says of a filter.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Override {
     /// It does nothing here.
@@ -90,48 +90,61 @@ pub enum Override {
     Requires(String),
 }
 
-/// What a host or a route says of filters, by their names.
+/// What is said of filters, by their names.
 pub type Overrides = BTreeMap<String, Override>;
 
+/// How many may say something of filters.
+pub const LEVELS: usize = 4;
+
+/// What is said of filters for one request: by the cluster that it goes to, its route, its host and its table, the most exact first.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Levels<'a>(pub [Option<&'a Overrides>; LEVELS]);
+
+impl<'a> Levels<'a> {
+    /// What is said of a filter, the most exact first.
+    fn all(self, name: &str) -> impl Iterator<Item = &'a Override> {
+        self.0.into_iter().flatten().filter_map(|own| own.get(name))
+    }
+
+    /// The most exact of it.
+    fn first(self, name: &str) -> Option<&'a Override> {
+        self.all(name).next()
+    }
+}
+
 impl HttpFilter {
-    /// What hosts and routes allow to other origins, the most exact first; nothing where another filter stands in the place.
+    /// What is allowed to other origins, the most exact first; nothing where another filter stands in the place.
     #[must_use]
-    pub fn origins<'a>(&'a self, overrides: [Option<&'a Overrides>; 2]) -> Vec<&'a Cors> {
-        let own = overrides.into_iter().flatten();
-        let own = own.filter_map(|own| match own.get(&self.name)? {
+    pub fn origins<'a>(&self, levels: Levels<'a>) -> Vec<&'a Cors> {
+        let own = levels.all(&self.name).filter_map(|own| match own {
             Override::Other(Filter::Cors(own)) => Some(&**own),
             _ => None,
         });
         own.collect()
     }
 
-    /// The requirement that a host or a route names.
+    /// The requirement that is named.
     #[must_use]
-    pub fn required<'a>(&self, overrides: [Option<&'a Overrides>; 2]) -> Option<&'a str> {
-        let mut own = overrides.into_iter().flatten();
-        match own.find_map(|own| own.get(&self.name))? {
+    pub fn required<'a>(&self, levels: Levels<'a>) -> Option<&'a str> {
+        match levels.first(&self.name)? {
             Override::Requires(name) => Some(name),
             _ => None,
         }
     }
 
-    /// What the route, or else its host, says of what is counted.
+    /// What is said of what is counted.
     #[must_use]
-    pub fn rates<'a>(&self, overrides: [Option<&'a Overrides>; 2]) -> Option<&'a RateSettings> {
-        let mut own = overrides.into_iter().flatten();
-        match own.find_map(|own| own.get(&self.name))? {
+    pub fn rates<'a>(&self, levels: Levels<'a>) -> Option<&'a RateSettings> {
+        match levels.first(&self.name)? {
             Override::Rates(own) => Some(own),
             _ => None,
         }
     }
 
-    /// What a route and its host say of questions to a service.
+    /// What is said of questions to a service, the most exact first.
     #[must_use]
-    pub fn checks<'a>(
-        &self,
-        overrides: [Option<&'a Overrides>; 2],
-    ) -> [Option<&'a CheckSettings>; 2] {
-        overrides.map(|own| match own?.get(&self.name)? {
+    pub fn checks<'a>(&self, levels: Levels<'a>) -> [Option<&'a CheckSettings>; LEVELS] {
+        levels.0.map(|own| match own?.get(&self.name)? {
             Override::Checks(own) => Some(&**own),
             _ => None,
         })
@@ -148,14 +161,10 @@ impl HttpFilter {
         tokens.into_iter().flatten().chain(service)
     }
 
-    /// What it does for a request; nothing where it is disabled. The most exact of `overrides` comes first.
+    /// What it does for a request; nothing where it is disabled.
     #[must_use]
-    pub fn of<'a>(&'a self, overrides: [Option<&'a Overrides>; 2]) -> Option<&'a Filter> {
-        let own = overrides
-            .into_iter()
-            .flatten()
-            .find_map(|own| own.get(&self.name));
-        match own {
+    pub fn of<'a>(&'a self, levels: Levels<'a>) -> Option<&'a Filter> {
+        match levels.first(&self.name) {
             Some(Override::Disabled) => None,
             Some(Override::Other(filter)) => Some(filter),
             Some(Override::Requires(_) | Override::Checks(_) | Override::Rates(_)) => {

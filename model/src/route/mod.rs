@@ -24,7 +24,7 @@ pub use precedence::{GatewayRule, precedence};
 pub use table::{Matched, RouteTable, TableError};
 
 use crate::class::Classes;
-use crate::filter::{Overrides, RateRule, RouteRates};
+use crate::filter::{Levels, Overrides, RateRule, RouteRates};
 use crate::pattern::Pattern;
 use crate::retry::RetryPolicy;
 
@@ -58,6 +58,8 @@ pub struct TableChanges {
     pub response_headers: HeaderChanges,
     /// Whether it changes first, then the host and then the route, so that the most exact has the last word.
     pub most_exact_wins: bool,
+    /// What filters do otherwise.
+    pub filters: Overrides,
 }
 
 impl VirtualHost {
@@ -73,6 +75,21 @@ impl VirtualHost {
     pub fn response_changes<'a>(&'a self, route: &'a Route) -> [&'a HeaderChanges; 3] {
         let table = &self.table.response_headers;
         self.in_order([&route.response_headers, &self.response_headers, table])
+    }
+
+    /// What is said of filters for requests that take a route of its own; `cluster` is which of the route's clusters was chosen.
+    #[must_use]
+    pub fn levels<'a>(&'a self, route: &'a Route, cluster: Option<usize>) -> Levels<'a> {
+        let cluster = match &route.action {
+            Action::Forward(own) => cluster.and_then(|cluster| own.clusters.get(cluster)),
+            _ => None,
+        };
+        Levels([
+            cluster.map(|own| &own.filters),
+            Some(&route.filters),
+            Some(&self.filters),
+            Some(&self.table.filters),
+        ])
     }
 
     fn in_order<'a>(&self, mut changes: [&'a HeaderChanges; 3]) -> [&'a HeaderChanges; 3] {
@@ -174,6 +191,8 @@ pub struct WeightedCluster {
     pub request_headers: HeaderChanges,
     /// Changes to answers from there, after the route's.
     pub response_headers: HeaderChanges,
+    /// What filters do otherwise for requests that go there.
+    pub filters: Overrides,
 }
 
 impl WeightedCluster {
@@ -185,6 +204,7 @@ impl WeightedCluster {
             weight: 1,
             request_headers: HeaderChanges::default(),
             response_headers: HeaderChanges::default(),
+            filters: Overrides::new(),
         }
     }
 }

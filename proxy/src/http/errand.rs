@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::forward::{Call, dark};
 use super::respond::grpc_status;
-use super::service::is_grpc;
+use super::way::is_grpc;
 use crate::body::{BodyError, Outgoing};
 use crate::core::Core;
 

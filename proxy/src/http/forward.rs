@@ -31,6 +31,7 @@ use super::record::Record;
 use super::respond::grpc_status;
 use super::retry::run;
 use super::target::Target;
+use super::way::Way;
 use crate::body::{Outgoing, Replay};
 use crate::core::Core;
 use crate::upstream::{Lease, Pool, Received, Sent, judged};
@@ -87,16 +88,14 @@ impl From<Fault> for Unserved {
 pub(super) async fn forward(
     mut call: Box<Call>,
     body: Incoming,
-    route: &Route,
+    way: &Way,
     limits: &HttpTimeouts,
 ) -> Result<Response<Answer>, Unserved> {
-    let Action::Forward(forward) = &route.action else {
+    let Action::Forward(forward) = &way.route.action else {
         return Err(Fault::Internal.into());
     };
-    let cluster = call
-        .core
-        .choose(&forward.clusters, |own| own.weight)
-        .ok_or(Fault::NoEndpoint)?;
+    let chosen = || call.core.choose(&forward.clusters, |own| own.weight);
+    let cluster = way.cluster.or_else(chosen).ok_or(Fault::NoEndpoint)?;
     let unserved = |fault| Unserved {
         fault,
         cluster: Some(cluster),

@@ -1,6 +1,6 @@
 //! HTTP: what becomes of a request from its head to the end of its answer.
 //!
-//! [`activity`] knows what moves on a caller's connection; [`service`] takes a request, finds its route, and answers or forwards it; [`edge`] puts right what is said of its
+//! [`activity`] knows what moves on a caller's connection; [`service`] takes a request, finds its route ([`way`]), and answers or forwards it; [`edge`] puts right what is said of its
 //! caller; [`filter`] does what the listener's filters ask; [`aim`] finds out where it goes, [`affinity`] what keeps it with one endpoint; [`target`] keeps that, and how long it may take;
 //! [`forward`] makes a try, [`retry`] more of them, [`hedge`] one beside another; [`answer`] is the body
 //! on its way back, which counts when it ends; [`respond`] writes the proxy's own answers, and [`errand`] makes requests of its own; [`record`] keeps what
@@ -31,6 +31,7 @@ mod target;
 mod tunnel;
 mod view;
 mod watched;
+mod way;
 
 pub(crate) use errand::Errands;
 pub(crate) use filter::{Found, KeySets, Limiters, Verifiers};

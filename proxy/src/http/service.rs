@@ -8,24 +8,22 @@ use std::sync::Arc;
 use fairlead_model::edge::CertificateMode;
 use fairlead_model::fault::Fault;
 use fairlead_model::filter::{Asked, Filter};
-use fairlead_model::format::Format;
 use fairlead_model::listener::{Http, ServerHeader};
-use fairlead_model::route::{
-    Action, HeaderChanges, RequestHead, Route, VirtualHost, WeightedCluster, location,
-};
-use http::header::{CONNECTION, CONTENT_TYPE, SERVER};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use fairlead_model::route::{Action, RequestHead, location};
+use http::header::{CONNECTION, SERVER};
+use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use tokio_util::either::Either;
 
 use super::activity::{Active, Activity};
 use super::answer::Answer;
-use super::fields::{authority, remove_hop_by_hop};
-use super::filter::{Asking, Passage, Stopped, hide, hide_addresses, prepare};
+use super::fields::remove_hop_by_hop;
+use super::filter::{Asking, Bound, Passage, Stopped, hide, hide_addresses, prepare};
 use super::forward::{Call, Unserved, forward};
 use super::record::{Record, VIA_UPSTREAM, Watching};
 use super::tapped::Tapped;
 use super::watched::watch;
+use super::way::{Way, changed, has_formats, head, host, is_grpc, scheme};
 use super::{edge, respond, tunnel};
 use crate::core::{Core, TableCell};
 use crate::metrics::HttpFigures;
@@ -93,17 +91,24 @@ impl Connection {
 }
 
 /// What a request was, for counting its answer.
-struct Seen {
+pub(super) struct Seen {
     /// Until the answer has it.
     active: Option<Active>,
     begun: fairlead_model::Moment,
     is_grpc: bool,
     is_head: bool,
     /// What is known of it, where something asks for that.
-    record: Option<Rc<Record>>,
+    pub(super) record: Option<Rc<Record>>,
     arrived: edge::Arrived,
     /// What filters leave to be done with its answer.
     passage: Option<Box<Passage>>,
+}
+
+impl Seen {
+    /// The session that filters found.
+    fn bound(&mut self) -> Option<Bound> {
+        self.passage.as_mut()?.demands.as_mut()?.bound.take()
+    }
 }
 
 /// A request whose connection, or whose stream, ends without an answer.
@@ -165,15 +170,24 @@ impl HttpService {
         let next = if shed.requests {
             self.figures.downstream_rq_overload_close.increment();
             Err(Fault::Overloaded)
-        } else if self.settings.filters.is_empty() {
-            self.route(connection, request, &mut seen)
         } else {
-            let connection = Rc::clone(connection);
-            // What only some listeners have must not make every request's state larger.
-            return Either::Right(Box::pin(async move {
-                let next = service.filter(&connection, request, &mut seen).await;
-                service.serve_to_end(next, seen, is_last).await
-            }));
+            host(&request).map(|host| {
+                let way = self.way(connection, &request, &host, &mut seen);
+                (host, way)
+            })
+        };
+        let next = match next {
+            Ok((host, way)) if self.is_filtered(&way) => {
+                let connection = Rc::clone(connection);
+                // What only some requests meet must not make every request's state larger.
+                return Either::Right(Box::pin(async move {
+                    let next = service.filter(&connection, request, (host, way), &mut seen);
+                    let next = next.await;
+                    service.serve_to_end(next, seen, is_last).await
+                }));
+            }
+            Ok((host, way)) => way.map(|way| self.act(connection, request, host, way, &mut seen)),
+            Err(fault) => Err(fault),
         };
         Either::Left(service.serve_to_end(next, seen, is_last))
     }
@@ -216,7 +230,7 @@ impl HttpService {
             Ok(Next::Answer(response)) => *response,
             Ok(Next::Forward(call, body, way)) => {
                 let limits = &self.settings.timeouts;
-                let outcome = forward(call, body, &way.route, limits).await;
+                let outcome = forward(call, body, &way, limits).await;
                 self.came_back(outcome, &way, &seen)
             }
             Ok(Next::Tunnel(opening, way)) => {
@@ -280,27 +294,25 @@ impl HttpService {
         respond::fault(fault, seen.is_grpc)
     }
 
-    /// Finds out what becomes of a request.
-    fn route(
-        self: &Rc<Self>,
-        connection: &Rc<Connection>,
-        request: Request<Incoming>,
-        seen: &mut Seen,
-    ) -> Result<Next, Fault> {
-        let host = host(&request)?;
-        let way = self.way(connection, &request, &host, seen)?;
-        Ok(self.act(connection, request, host, way, seen))
+    /// Whether a filter has a part in a request.
+    fn is_filtered(&self, way: &Result<Way, Fault>) -> bool {
+        let all = &self.settings.filters;
+        if all.is_empty() {
+            return false;
+        }
+        let levels = way.as_ref().map(Way::levels).unwrap_or_default();
+        let acts = |own: &Filter| !matches!(own, Filter::Names(_));
+        all.iter().any(|own| own.of(levels).is_some_and(acts))
     }
 
-    /// The same where there are filters, which may take their time.
+    /// Has filters look at a request, which may take their time.
     async fn filter(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         mut request: Request<Incoming>,
+        (host, way): (HeaderValue, Result<Way, Fault>),
         seen: &mut Seen,
     ) -> Result<Next, Fault> {
-        let host = host(&request)?;
-        let way = self.way(connection, &request, &host, seen);
         let mut passage = Box::<Passage>::default();
         let mut asking = Asking {
             service: self,
@@ -310,7 +322,7 @@ impl HttpService {
             caller: seen.arrived.caller,
             is_grpc: seen.is_grpc,
             record: seen.record.as_ref(),
-            way: way.as_ref().ok().map(|way| (&*way.host, &*way.route)),
+            way: way.as_ref().ok(),
         };
         let passed = asking.pass(&mut passage).await;
         seen.passage = Some(passage);
@@ -341,6 +353,13 @@ impl HttpService {
             return Err(Fault::RouteNotFound);
         };
         let way = Way {
+            // Filters may do otherwise for one of several clusters.
+            cluster: match &matched.route.action {
+                Action::Forward(own) if !self.settings.filters.is_empty() => {
+                    self.core.choose(&own.clusters, |own| own.weight)
+                }
+                _ => None,
+            },
             route: Arc::clone(matched.route),
             host: Arc::clone(matched.host),
         };
@@ -412,6 +431,8 @@ impl HttpService {
                 record: seen.record.clone(),
                 settings: Arc::clone(&self.settings),
                 source: seen.arrived.caller,
+                cluster: way.cluster,
+                bound: seen.bound(),
             };
             return Next::Tunnel(Box::pin(tunnel::open(wanted, head, body)), way);
         }
@@ -465,8 +486,8 @@ impl HttpService {
         let Action::Forward(forward) = &way.route.action else {
             return response;
         };
-        let cluster = self.core.choose(&forward.clusters, |own| own.weight);
-        changed(response, cluster, way, seen)
+        let chosen = || self.core.choose(&forward.clusters, |own| own.weight);
+        changed(response, way.cluster.or_else(chosen), way, seen)
     }
 }
 
@@ -484,113 +505,3 @@ enum Next {
 
 /// A tunnel that is being opened.
 type Opening = Pin<Box<dyn Future<Output = Result<Response<Answer>, Fault>>>>;
-
-/// The route of a request, and its host.
-struct Way {
-    route: Arc<Route>,
-    host: Arc<VirtualHost>,
-}
-
-impl Way {
-    /// Changes an answer on its way back; the details say where it came from, unless that is known.
-    fn back(
-        &self,
-        details: Option<&'static str>,
-        seen: &Seen,
-        mut response: Response<Answer>,
-    ) -> Response<Answer> {
-        let record = seen.record.as_ref();
-        if let (Some(record), Some(details)) = (record, details) {
-            record.answered_by(details, response.status().as_u16());
-        }
-        let text = |format: &Format, headers: &HeaderMap| match record {
-            Some(record) => record.response_text(format, headers),
-            None => String::new(),
-        };
-        let headers = response.headers_mut();
-        for changes in self.host.response_changes(&self.route) {
-            changes.apply(headers, text);
-        }
-        response
-    }
-}
-
-/// The host that a request asks for, where it is a valid one.
-fn host(request: &Request<Incoming>) -> Result<HeaderValue, Fault> {
-    let is_asterisk = request.uri().path() == "*" && request.method() != Method::OPTIONS;
-    if is_asterisk {
-        return Err(Fault::RequestInvalid);
-    }
-    authority(request).map_err(|_| Fault::RequestInvalid)
-}
-
-/// What of a request decides its route.
-fn head<'a>(request: &'a Request<Incoming>, host: &'a HeaderValue) -> RequestHead<'a> {
-    RequestHead {
-        method: request.method(),
-        authority: host.to_str().unwrap_or(""),
-        path: request.uri().path(),
-        query: request.uri().query(),
-        headers: request.headers(),
-    }
-}
-
-/// An answer of the proxy's own in the place of an endpoint's, with what is changed of those.
-fn changed(
-    mut response: Response<Answer>,
-    cluster: Option<usize>,
-    way: &Way,
-    seen: &Seen,
-) -> Response<Answer> {
-    if let Some(cluster) = weighted(&way.route.action, cluster) {
-        let record = seen.record.as_ref();
-        let headers = response.headers_mut();
-        cluster.response_headers.apply(headers, |format, headers| {
-            record.map_or_else(String::new, |own| own.response_text(format, headers))
-        });
-    }
-    way.back(None, seen, response)
-}
-
-/// The cluster that was chosen.
-fn weighted(action: &Action, cluster: Option<usize>) -> Option<&WeightedCluster> {
-    match action {
-        Action::Forward(forward) => forward.clusters.get(cluster?),
-        _ => None,
-    }
-}
-
-/// The scheme that the caller used, as Envoy finds it: the request's own, which HTTP/2 has; what whoever took TLS off before this
-/// proxy says; or the connection's.
-pub(super) fn scheme<B>(connection: &Connection, request: &Request<B>) -> &'static str {
-    let own = request.uri().scheme_str().map(str::as_bytes);
-    let told = request.headers().get("x-forwarded-proto");
-    let known = |scheme: &[u8]| match scheme {
-        _ if scheme.eq_ignore_ascii_case(b"https") => Some("https"),
-        _ if scheme.eq_ignore_ascii_case(b"http") => Some("http"),
-        _ => None,
-    };
-    own.and_then(known)
-        .or_else(|| known(told?.as_bytes()))
-        .unwrap_or(if connection.is_tls { "https" } else { "http" })
-}
-
-/// Whether values of headers are made for each request.
-fn has_formats(host: &VirtualHost, route: &Route) -> bool {
-    let is_made = |changes: &HeaderChanges| changes.has_formats();
-    let changes = [host.request_changes(route), host.response_changes(route)];
-    changes.into_iter().flatten().any(is_made)
-        || match &route.action {
-            Action::Forward(forward) => forward.clusters.iter().any(|cluster| {
-                is_made(&cluster.request_headers) || is_made(&cluster.response_headers)
-            }),
-            _ => false,
-        }
-}
-
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"))
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-}

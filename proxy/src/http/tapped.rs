@@ -151,7 +151,7 @@ impl Tapped {
             if !tap.takes(&exchange) {
                 continue;
             }
-            let is_grpc = super::service::is_grpc(&self.request);
+            let is_grpc = super::way::is_grpc(&self.request);
             let pseudo = [
                 (":method", record.method.as_str()),
                 (":authority", &record.authority),

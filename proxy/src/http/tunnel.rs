@@ -26,6 +26,7 @@ use super::affinity::bind;
 use super::aim::{Changes, silence};
 use super::answer::Answer;
 use super::fields::reshape;
+use super::filter::Bound;
 use super::record::Record;
 use super::service::Connection;
 use crate::body::Outgoing;
@@ -53,6 +54,10 @@ pub(super) struct Wanted {
     pub(super) settings: Arc<Http>,
     /// The caller.
     pub(super) source: Option<std::net::IpAddr>,
+    /// Which of the route's clusters it goes to, where that is settled.
+    pub(super) cluster: Option<usize>,
+    /// The session that keeps it with one endpoint.
+    pub(super) bound: Option<Bound>,
 }
 
 /// An endpoint whose counts are put right when the tunnel ends.
@@ -120,6 +125,9 @@ pub(super) async fn open(
     let bound = bind(&forward.affinity, &head, wanted.source, &wanted.core.random);
     let (upstream, cluster, pool, mut running) =
         endpoint(&wanted, forward, bound.hash, &head.headers).await?;
+    if let Some(session) = &mut wanted.bound {
+        session.reaches(pool.endpoint().map(|endpoint| &endpoint.address));
+    }
     let key = running.key;
     let changes = Changes {
         route: &route,
@@ -145,7 +153,11 @@ pub(super) async fn open(
             .map_err(|error| error.fault())?;
         upstream.answered(key, Duration::ZERO, wanted.core.clock.now());
         join(caller, stream, running);
-        return Ok(Response::new(Answer::Empty));
+        return Ok(with_cookies(
+            Response::new(Answer::Empty),
+            wanted.bound.as_ref(),
+            bound.cookies,
+        ));
     }
     let mut lease = pool
         .lease(wanted.is_h2, upstream.limits())
@@ -165,7 +177,7 @@ pub(super) async fn open(
             .map_err(|_| Fault::ConnectionTerminated)?
             .map(Endpoint::Http1),
     };
-    let mut response = answer(
+    let response = answer(
         endpoint,
         lease,
         caller,
@@ -174,10 +186,20 @@ pub(super) async fn open(
         key_of_caller.as_ref(),
         &protocol,
     )?;
-    for cookie in bound.cookies {
+    Ok(with_cookies(response, wanted.bound.as_ref(), bound.cookies))
+}
+
+/// An answer with the cookies that bring its caller to the same endpoint again.
+fn with_cookies(
+    mut response: Response<Answer>,
+    session: Option<&Bound>,
+    cookies: Vec<HeaderValue>,
+) -> Response<Answer> {
+    let session = session.and_then(Bound::cookie);
+    for cookie in cookies.into_iter().chain(session) {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
-    Ok(response)
+    response
 }
 
 /// The protocol that is asked for: `CONNECT` for a plain tunnel.
@@ -201,9 +223,8 @@ async fn endpoint<'a>(
     headers: &http::HeaderMap,
 ) -> Result<(Rc<Upstream>, &'a WeightedCluster, Rc<Pool>, Running), Fault> {
     let core = &asked.core;
-    let cluster = core
-        .choose(&forward.clusters, |own| own.weight)
-        .ok_or(Fault::NoEndpoint)?;
+    let chosen = || core.choose(&forward.clusters, |own| own.weight);
+    let cluster = asked.cluster.or_else(chosen).ok_or(Fault::NoEndpoint)?;
     let cluster = forward.clusters.get(cluster).ok_or(Fault::Internal)?;
     let upstream = core.upstream(&cluster.name).ok_or(Fault::UnknownCluster)?;
     let held = upstream.room().ok_or(Fault::LimitReached)?;
@@ -217,6 +238,7 @@ async fn endpoint<'a>(
         hash,
         at: at.as_ref(),
         subset: &forward.subset,
+        bound: asked.bound.as_ref().and_then(|session| session.to),
         ..Default::default()
     };
     let (key, pool) = upstream.pick(&wanted, &core.clock, &core.random).await?;

@@ -195,6 +195,7 @@ fn table(random: &mut Rng) -> Value {
         table["ignore_port_in_host_matching"] = json!(true);
     }
     changes(random, &mut table, 30);
+    filters::overrides(random, &mut table, 10);
     if often(random, 50) {
         table["most_specific_header_mutations_wins"] = json!(true);
     }
@@ -389,6 +390,7 @@ fn forward(random: &mut Rng) -> Value {
         random.shuffle(&mut clusters);
         for own in &mut clusters {
             changes(random, own, 20);
+            filters::overrides(random, own, 20);
         }
         json!({"weighted_clusters": {"clusters": clusters}})
     } else {

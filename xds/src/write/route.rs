@@ -26,6 +26,10 @@ pub fn routes(table: &RouteTable) -> Value {
         .with(
             "most_specific_header_mutations_wins",
             json!(changes.most_exact_wins),
+        )
+        .with(
+            "typed_per_filter_config",
+            filter::overrides(&changes.filters),
         );
     headers::both(message, &changes.request_headers, &changes.response_headers).done()
 }
@@ -187,7 +191,8 @@ fn clusters(message: Message, clusters: &[WeightedCluster]) -> Message {
         .map(|own| {
             let message = Message::default()
                 .with("name", json!(&*own.name))
-                .with("weight", json!(own.weight));
+                .with("weight", json!(own.weight))
+                .with("typed_per_filter_config", filter::overrides(&own.filters));
             headers::both(message, &own.request_headers, &own.response_headers).done()
         })
         .collect();

@@ -25,14 +25,14 @@ use super::answer::Answer;
 use super::record::Record;
 use super::respond;
 use super::service::{Connection, HttpService};
+use super::way::Way;
 use crate::access;
-
-use session::Bound;
 
 pub(crate) use injection::Damaged;
 pub(super) use passage::{Demands, Passage};
 pub(super) use places::{hide, hide_addresses};
 pub(crate) use rate_limit::{Found, Limiters};
+pub(super) use session::Bound;
 pub(crate) use token::{KeySets, Verifiers, prepare};
 
 /// A request that goes no further.
@@ -56,34 +56,30 @@ pub(super) struct Asking<'a> {
     pub(super) is_grpc: bool,
     pub(super) record: Option<&'a Rc<Record>>,
     /// Where it would go; nothing where there is no route.
-    pub(super) way: Option<(&'a VirtualHost, &'a Route)>,
+    pub(super) way: Option<&'a Way>,
 }
 
 impl Asking<'_> {
     /// Has all filters look at the request, in their order.
     pub(super) async fn pass(&mut self, passage: &mut Passage) -> Result<(), Stopped> {
         let service = self.service;
+        let levels = self.way.map(Way::levels).unwrap_or_default();
         for filter in &service.settings.filters {
-            let overrides = [
-                self.way.map(|(_, route)| &route.filters),
-                self.way.map(|(host, _)| &host.filters),
-            ];
-            match filter.of(overrides) {
+            match filter.of(levels) {
                 None | Some(Filter::Names(_)) => {}
                 Some(Filter::SharedRateLimit(own)) => {
-                    let settings = filter.rates(overrides);
+                    let settings = filter.rates(levels);
                     self.limit_by_service(own, settings, passage).await?;
                 }
                 Some(Filter::Check(own)) => {
-                    self.check(own, filter.checks(overrides), passage).await?;
+                    self.check(own, filter.checks(levels), passage).await?;
                 }
                 Some(Filter::Tokens(own)) => {
-                    self.identify(own, filter.required(overrides), passage)
-                        .await?;
+                    self.identify(own, filter.required(levels), passage).await?;
                 }
                 Some(Filter::Authorization(own)) => self.authorize(own, passage)?,
                 Some(Filter::RateLimit(own)) => self.limit(own, passage)?,
-                Some(Filter::Cors(_)) => self.origin(&filter.origins(overrides), passage)?,
+                Some(Filter::Cors(_)) => self.origin(&filter.origins(levels), passage)?,
                 Some(Filter::Injection(own)) => self.inject(own, passage).await?,
                 Some(Filter::Session(own)) => self.bind(own, passage),
                 Some(Filter::BodyLimit(most)) => self.measure(*most, passage)?,
@@ -103,15 +99,18 @@ impl Asking<'_> {
         }
     }
 
-    /// The cluster it would go to, where there is but one.
+    /// The cluster it would go to.
     fn cluster(&self) -> Option<&str> {
-        match &self.way?.1.action {
-            Action::Forward(forward) => match forward.clusters.as_slice() {
-                [only] => Some(&only.name),
-                _ => None,
-            },
+        let way = self.way?;
+        match &way.route.action {
+            Action::Forward(forward) => Some(&forward.clusters.get(way.cluster?)?.name),
             _ => None,
         }
+    }
+
+    /// Its host and its route.
+    fn route(&self) -> Option<(&VirtualHost, &Route)> {
+        self.way.map(|way| (&*way.host, &*way.route))
     }
 
     fn refused(&self, fault: Fault) -> Stopped {
@@ -159,7 +158,7 @@ impl Asking<'_> {
     fn origin(&self, policies: &[&Cors], passage: &mut Passage) -> Result<(), Stopped> {
         let share = policies.first().map_or(0, |own| own.enabled);
         let is_forwarded =
-            matches!(self.way, Some((_, route)) if matches!(route.action, Action::Forward(_)));
+            matches!(self.way, Some(way) if matches!(way.route.action, Action::Forward(_)));
         if !is_forwarded || self.service.core.draw() >= share {
             return Ok(());
         }

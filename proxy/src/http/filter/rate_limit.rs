@@ -182,7 +182,7 @@ impl Asking<'_> {
         let figures = &self.service.figures;
         figures.local_rate_limit_enabled.increment();
         let counted = self.counted(passage);
-        let made: Vec<_> = rate_rules(&own.rules, own.stage, own.host_rates, self.way)
+        let made: Vec<_> = rate_rules(&own.rules, own.stage, own.host_rates, self.route())
             .filter_map(|rule| entries(rule, &counted))
             .collect();
         let limiter = core.limiters.of(core, own);

@@ -176,8 +176,8 @@ impl Asking<'_> {
         };
         let host = settings.map_or(HostRates::Otherwise, |own| own.host);
         let counted = self.counted(passage);
-        let made =
-            rate_rules(rules, own.stage, host, self.way).filter_map(|rule| entries(rule, &counted));
+        let made = rate_rules(rules, own.stage, host, self.route())
+            .filter_map(|rule| entries(rule, &counted));
         let pairs = |entries: Vec<(String, String)>| {
             let entries = entries.into_iter().map(|(key, value)| Pair { key, value });
             Descriptor {

@@ -190,12 +190,20 @@ fn classes() -> impl Strategy<Value = Classes> {
 }
 
 fn forward() -> impl Strategy<Value = Forward> {
-    let weighted = (name(), 1u32..100, changes(), changes()).prop_map(
-        |(name, weight, request_headers, response_headers)| WeightedCluster {
+    let own = (
+        name(),
+        1u32..100,
+        changes(),
+        changes(),
+        filters::overrides(),
+    );
+    let weighted = own.prop_map(
+        |(name, weight, request_headers, response_headers, filters)| WeightedCluster {
             name: name.as_str().into(),
             weight,
             request_headers,
             response_headers,
+            filters,
         },
     );
     let host = prop_oneof![
@@ -338,11 +346,12 @@ pub(super) fn table() -> impl Strategy<Value = RouteTable> {
         filters::overrides(),
         filters::rate_rules(0..2).boxed(),
     );
-    let own = (changes(), changes(), any::<bool>()).prop_map(
-        |(request_headers, response_headers, most_exact_wins)| TableChanges {
+    let own = (changes(), changes(), any::<bool>(), filters::overrides()).prop_map(
+        |(request_headers, response_headers, most_exact_wins, filters)| TableChanges {
             request_headers,
             response_headers,
             most_exact_wins,
+            filters,
         },
     );
     (name(), vec(host, 0..3), any::<bool>(), own).prop_map(|(name, hosts, ignore_port, own)| {

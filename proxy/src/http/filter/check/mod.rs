@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use fairlead_model::fault::Fault;
-use fairlead_model::filter::{Check, CheckBody, CheckSettings};
+use fairlead_model::filter::{Check, CheckBody, CheckSettings, LEVELS};
 use fairlead_model::route::{HeaderChange, HeaderChanges, HeaderText, OnPresent};
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -42,7 +42,7 @@ impl Asking<'_> {
     pub(super) async fn check(
         &mut self,
         own: &Check,
-        settings: [Option<&CheckSettings>; 2],
+        settings: [Option<&CheckSettings>; LEVELS],
         passage: &mut Passage,
     ) -> Result<(), Stopped> {
         let service = self.service;

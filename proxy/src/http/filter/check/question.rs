@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use fairlead_model::edge::encoded;
-use fairlead_model::filter::{Check, CheckBody, CheckSettings};
+use fairlead_model::filter::{Check, CheckBody, CheckSettings, LEVELS};
 use fairlead_model::tls::Peer as Caller;
 use http::Version;
 use http::header::CONTENT_LENGTH;
@@ -15,7 +15,7 @@ use super::wire::{
 use super::{Asking, Beginning, joined};
 use crate::clock::since_1970;
 use crate::http::record::REQUEST_ID;
-use crate::http::service::scheme;
+use crate::http::way::scheme;
 use crate::tls;
 
 const PARTIAL: &str = "x-envoy-auth-partial-body";
@@ -25,7 +25,7 @@ impl Asking<'_> {
     pub(super) fn question(
         &self,
         own: &Check,
-        settings: [Option<&CheckSettings>; 2],
+        settings: [Option<&CheckSettings>; LEVELS],
         beginning: Option<(CheckBody, Beginning)>,
     ) -> CheckRequest {
         let connection = self.connection;

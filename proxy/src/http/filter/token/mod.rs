@@ -23,7 +23,7 @@ use super::places::{self, Place};
 use super::{Asking, Passage, Stopped};
 use crate::clock::since_1970;
 use crate::core::Core;
-use crate::http::{respond, service};
+use crate::http::{respond, way};
 use crate::metrics::HttpFigures;
 use keys::{Current, Remote};
 use known::{Good, Known};
@@ -331,7 +331,7 @@ impl Asking<'_> {
 
     /// What a caller is asked for ([RFC 6750](https://www.rfc-editor.org/rfc/rfc6750)). The query, which may have a token, is left out.
     fn challenge(&self, fault: TokenFault) -> String {
-        let scheme = service::scheme(self.connection, self.request);
+        let scheme = way::scheme(self.connection, self.request);
         let path = self.request.uri().path();
         let most = path.floor_char_boundary(LONGEST_PATH);
         let authority = self.authority;
