@@ -1,4 +1,4 @@
-//! That an upgrade gets what its route gives any request: changes, a cookie, its time, and a line in the log.
+//! That an upgrade gets what its route gives any request: changes, a cookie, a session, its time, and a line in the log; and is sent once.
 
 mod support;
 
@@ -13,13 +13,16 @@ use fairlead_model::route::{
     PathMatch, PathRewrite, Route, RouteMatch, Timeouts,
 };
 use http::HeaderName;
-use support::{http, proxy, route, to, up};
+use support::features::{example, figure};
+use support::{Proxy, http, proxy, route, to, up};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const UPGRADE: &str = "GET /old/chat HTTP/1.1\r\nhost: a\r\nx-user: ann\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n";
 const ANSWER: &str =
     "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+
+const PLAIN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 async fn head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
@@ -31,6 +34,11 @@ async fn head(stream: &mut TcpStream) -> String {
 
 /// An endpoint that notes each head, upgrades, and returns what it gets.
 async fn endpoint() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    slow_endpoint(Duration::ZERO).await
+}
+
+/// The same, which upgrades after a while.
+async fn slow_endpoint(wait: Duration) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("its address");
     let heads = Arc::new(Mutex::new(Vec::new()));
@@ -38,8 +46,14 @@ async fn endpoint() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let own = head(&mut stream).await;
+            let is_upgrade = own.contains("upgrade: websocket");
             noted.lock().expect("the heads").push(own);
             tokio::spawn(async move {
+                if !is_upgrade {
+                    let _ = stream.write_all(PLAIN.as_bytes()).await;
+                    return;
+                }
+                tokio::time::sleep(wait).await;
                 let _ = stream.write_all(ANSWER.as_bytes()).await;
                 let (mut read, mut write) = stream.split();
                 let _ = tokio::io::copy(&mut read, &mut write).await;
@@ -133,4 +147,96 @@ async fn an_upgrade_is_a_request_of_its_route() {
     }
     let line = std::fs::read_to_string(&log).expect("a log");
     assert_eq!(line, format!("101 5 5 {address}\n"));
+}
+
+/// An example before both endpoints, with its route changed so.
+async fn leaving(name: &str, endpoints: [SocketAddr; 2], route: (&str, &str)) -> Proxy {
+    let ports = endpoints.map(|own| format!("port_value: {}", own.port()));
+    let changes = [
+        ("port_value: 8080", &*ports[0]),
+        ("port_value: 8081", &*ports[1]),
+        route,
+        (
+            "    - name: shop\n      load",
+            "    - name: shop\n      lb_policy: ROUND_ROBIN\n      load",
+        ),
+    ];
+    example(name, &support::Endpoint::echo().await, &changes).await
+}
+
+/// Asks for an upgrade with this cookie; the connection, the answer, and the cookie that comes with it.
+async fn upgrade(proxy: &Proxy, cookie: &str) -> (TcpStream, String, Option<String>) {
+    let mut stream = TcpStream::connect(proxy.address).await.expect("a proxy");
+    let asked = UPGRADE.replace("x-user: ann", &format!("cookie: {cookie}"));
+    stream.write_all(asked.as_bytes()).await.expect("to send");
+    let answer = head(&mut stream).await;
+    let given = answer
+        .lines()
+        .find_map(|line| line.strip_prefix("set-cookie: "))
+        .and_then(|own| own.split(';').next())
+        .map(str::to_owned);
+    (stream, answer, given)
+}
+
+#[tokio::test]
+async fn a_session_holds_for_upgrades() {
+    let (one, two) = (endpoint().await, endpoint().await);
+    let route = (
+        "route: { cluster: shop }",
+        "route: { cluster: shop, upgrade_configs: [{ upgrade_type: websocket }, { upgrade_type: CONNECT }] }",
+    );
+    let proxy = leaving("session.yaml", [one.0, two.0], route).await;
+    let (_stream, answer, given) = upgrade(&proxy, "a=b").await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    let cookie = given.expect("a cookie");
+    assert!(cookie.starts_with("shop-session="), "{cookie}");
+    for _ in 0..5 {
+        let (_stream, answer, given) = upgrade(&proxy, &cookie).await;
+        assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+        assert_eq!(given, None, "it has one already");
+    }
+    // So it does for tunnels and for requests.
+    let mut stream = TcpStream::connect(proxy.address).await.expect("a proxy");
+    let connect = format!("CONNECT tea:1 HTTP/1.1\r\nhost: tea:1\r\ncookie: {cookie}\r\n\r\n");
+    stream.write_all(connect.as_bytes()).await.expect("to send");
+    let answer = head(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let plain =
+        format!("GET / HTTP/1.1\r\nhost: a\r\ncookie: {cookie}\r\nconnection: close\r\n\r\n");
+    stream.write_all(plain.as_bytes()).await.expect("to send");
+    assert!(head(&mut stream).await.starts_with("HTTP/1.1 200"));
+    let answer = proxy.raw(plain.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let counts = [&one.1, &two.1].map(|own| own.lock().expect("the heads").len());
+    assert!(counts == [8, 0] || counts == [0, 8], "{counts:?}");
+}
+
+#[tokio::test]
+async fn an_upgrade_is_sent_once_however_late_it_is() {
+    let late = Duration::from_millis(500);
+    let (one, two) = (slow_endpoint(late).await, slow_endpoint(late).await);
+    let route = (
+        "cluster: shop\n                            retry_policy",
+        "cluster: shop\n                            upgrade_configs: [{ upgrade_type: websocket }]\n                            retry_policy",
+    );
+    let proxy = leaving("hedging.yaml", [one.0, two.0], route).await;
+    // Answers take next to no time, so that an upgrade is far later than any of them.
+    for _ in 0..150 {
+        let (answer, _) = proxy.get("/").await;
+        assert_eq!(answer.status, 200);
+    }
+    let hedged = || figure(&proxy, "cluster.shop.upstream_rq_hedge");
+    let before = hedged();
+    for _ in 0..3 {
+        let (mut stream, answer, _) = upgrade(&proxy, "a=b").await;
+        assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+        stream.write_all(b"hello").await.expect("to send");
+        let mut back = [0; 5];
+        stream.read_exact(&mut back).await.expect("an echo");
+    }
+    let heads = [one.1, two.1].map(|own| own.lock().expect("the heads").clone());
+    let all = heads.iter().flatten();
+    let upgrades = all.filter(|own| own.contains("upgrade: websocket"));
+    assert_eq!(upgrades.count(), 3);
+    assert_eq!(hedged(), before);
 }

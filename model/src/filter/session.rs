@@ -13,9 +13,47 @@ pub struct Session {
 }
 
 impl Session {
-    /// Whether a path has the session.
+    /// Whether a path has the session: it is below that of the cookie (RFC 6265, 5.1.4). A tunnel has no path at all.
     #[must_use]
     pub fn takes(&self, path: &str) -> bool {
-        path.starts_with(&self.made.path)
+        let own = self.made.path.as_str();
+        match path.strip_prefix(own) {
+            _ if matches!(own, "" | "/") => true,
+            Some(rest) => own.ends_with('/') || rest.is_empty() || rest.starts_with('/'),
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_below_a_cookies_path_has_its_session() {
+        let takes = |own: &str, path: &str| {
+            let made = CookieMade {
+                life: Duration::ZERO,
+                path: own.to_owned(),
+                attributes: Vec::new(),
+            };
+            let cookie = "a".to_owned();
+            Session { cookie, made }.takes(path)
+        };
+        for (own, path) in [
+            ("", "/a"),
+            ("/", "/a"),
+            ("/", ""),
+            ("/a", "/a"),
+            ("/a", "/a/b"),
+            ("/a/", "/a/b"),
+        ] {
+            assert!(takes(own, path), "{path} of {own}");
+        }
+        for (own, path) in [("/a", "/ab"), ("/a/", "/a"), ("/a", ""), ("/a", "/")] {
+            assert!(!takes(own, path), "{path} of {own}");
+        }
     }
 }
