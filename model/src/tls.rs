@@ -151,6 +151,24 @@ pub enum Peer {
     Anonymous,
     /// It showed a certificate with this name.
     Known(SpiffeId),
-    /// It showed a certificate that is trusted and has no SPIFFE id.
-    Certified,
+    /// It showed a certificate that is trusted and has no SPIFFE id, but these names: its URIs, its DNS names, and its subject.
+    Certified(Arc<[String]>),
+}
+
+impl Peer {
+    /// Whether it showed a certificate that is trusted.
+    #[must_use]
+    pub fn is_certified(&self) -> bool {
+        matches!(self, Self::Known(_) | Self::Certified(_))
+    }
+
+    /// The names in its certificate, the first of which is what it is called; of a workload the SPIFFE id alone.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let (id, others): (_, &[String]) = match self {
+            Self::Plain | Self::Anonymous => (None, &[]),
+            Self::Known(id) => (Some(id.as_str()), &[]),
+            Self::Certified(names) => (None, names),
+        };
+        id.into_iter().chain(others.iter().map(String::as_str))
+    }
 }

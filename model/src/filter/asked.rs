@@ -59,7 +59,7 @@ impl Asked<'_> {
                 }
             }
             let connection = json!({
-                "mtls": matches!(self.peer, Peer::Known(_) | Peer::Certified),
+                "mtls": self.peer.is_certified(),
                 "requested_server_name": self.server_name.unwrap_or(""),
             });
             Scope::new()

@@ -15,7 +15,6 @@ use super::asked::{Asked, NAMES};
 use super::metadata::MetadataMatch;
 use crate::TextMatch;
 use crate::route::{HeaderMatch, RequestHead};
-use crate::tls::Peer;
 
 /// Who may come in.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -78,7 +77,7 @@ pub enum Condition {
     DestinationPort(RangeInclusive<u16>),
     /// The name asked for in TLS; empty where there is none.
     ServerName(TextMatch),
-    /// Who it is by its certificate; nothing: anyone with one.
+    /// Who it is by one of the names in its certificate; nothing: anyone with one.
     Peer(Option<TextMatch>),
     /// The network at the other end of the connection.
     Source(IpNet),
@@ -163,12 +162,8 @@ impl Condition {
                 Some(port.is_some_and(|port| ports.contains(&port)))
             }
             Self::ServerName(text) => Some(text.matches(asked.server_name.unwrap_or(""))),
-            Self::Peer(name) => Some(match (asked.peer, name) {
-                (Peer::Plain | Peer::Anonymous, _) => false,
-                (_, None) => true,
-                (Peer::Known(id), Some(name)) => name.matches(id.as_str()),
-                (Peer::Certified, Some(_)) => false,
-            }),
+            Self::Peer(None) => Some(asked.peer.is_certified()),
+            Self::Peer(Some(name)) => Some(asked.peer.names().any(|own| name.matches(own))),
             Self::Source(network) => within(network, asked.source.map(|own| own.ip())),
             Self::Caller(network) => within(network, asked.caller),
             Self::Metadata(own) => {
@@ -281,6 +276,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tls::Peer;
 
     /// What the requests of these tests differ in.
     #[derive(Debug, Clone)]

@@ -14,7 +14,6 @@ mod client;
 
 use std::sync::Arc;
 
-use fairlead_model::identity::SpiffeId;
 use fairlead_model::tls::{Peer, TlsCommon, Version};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
@@ -115,6 +114,13 @@ pub(crate) fn peer(certificates: Option<&[CertificateDer<'_>]>) -> Peer {
     let Some(leaf) = certificates.and_then(<[_]>::first) else {
         return Peer::Anonymous;
     };
-    let id = names_of(leaf).ok().and_then(|names| names.spiffe_id());
-    id.map_or(Peer::Certified, |id: SpiffeId| Peer::Known(id))
+    let names = names_of(leaf).unwrap_or_default();
+    match names.spiffe_id() {
+        Some(id) => Peer::Known(id),
+        None => {
+            let subject = shown::subject_of(leaf).filter(|own| !own.is_empty());
+            let all = names.uris.into_iter().chain(names.dns).chain(subject);
+            Peer::Certified(all.collect())
+        }
+    }
 }

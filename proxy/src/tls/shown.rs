@@ -53,7 +53,7 @@ pub(crate) fn shown(
 }
 
 /// The subject as text ([RFC 2253](https://www.rfc-editor.org/rfc/rfc2253)): the most exact part first.
-fn subject_of(leaf: &CertificateDer<'_>) -> Option<String> {
+pub(super) fn subject_of(leaf: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
     Some(text_of(parsed.subject()))
 }

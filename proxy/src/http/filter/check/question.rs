@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use fairlead_model::edge::encoded;
 use fairlead_model::filter::{Check, CheckBody, CheckSettings, LEVELS};
-use fairlead_model::tls::Peer as Caller;
 use http::Version;
 use http::header::CONTENT_LENGTH;
 
@@ -72,10 +71,7 @@ impl Asking<'_> {
         let certificate = connection.certificates.first().filter(|_| own.certificate);
         Peer {
             address: source.map(address),
-            principal: match &connection.peer {
-                Caller::Known(id) => id.to_string(),
-                _ => String::new(),
-            },
+            principal: connection.peer.names().next().unwrap_or("").to_owned(),
             certificate: certificate.map_or_else(String::new, |own| encoded(&tls::pem_of(own))),
         }
     }
