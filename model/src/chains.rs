@@ -335,6 +335,7 @@ mod tests {
         Listener {
             name: "l".to_owned(),
             address: Address::Path("/s".into()),
+            takes_ipv4: false,
             original_destination: false,
             proxy_protocol: false,
             detect: None,

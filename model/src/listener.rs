@@ -27,6 +27,8 @@ pub struct Listener {
     pub name: String,
     /// Where it listens.
     pub address: Address,
+    /// Whether a socket at an IPv6 address takes IPv4, too.
+    pub takes_ipv4: bool,
     /// Whether a connection's wanted address is read from the kernel, and chosen by.
     pub original_destination: bool,
     /// Whether a connection begins with a PROXY header.

@@ -79,6 +79,7 @@ mod tests {
         Listener {
             name: "in".to_owned(),
             address: Address::Socket(([127, 0, 0, 1], 1).into()),
+            takes_ipv4: false,
             original_destination: false,
             proxy_protocol: false,
             detect: None,

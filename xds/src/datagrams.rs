@@ -16,7 +16,8 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// A listener whose address is of datagrams.
 pub(crate) fn listener(fields: &Fields<'_>) -> Result<Listener> {
-    let address = endpoint::datagrams(&fields.need("address")?)?;
+    let place = fields.need("address")?;
+    let address = endpoint::datagrams(&place)?;
     let filters = fields.need("listener_filters")?;
     let all = filters.list()?;
     let [filter] = all.as_slice() else {
@@ -37,6 +38,7 @@ pub(crate) fn listener(fields: &Fields<'_>) -> Result<Listener> {
             false => name.to_owned(),
         },
         address,
+        takes_ipv4: endpoint::takes_ipv4(&place),
         original_destination: false,
         proxy_protocol: false,
         detect: None,

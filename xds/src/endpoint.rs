@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use fairlead_model::cluster::{Address, CheckAt, Checked, Endpoint, Endpoints, Health, Locality};
 
+use serde_json::Value;
+
 use crate::field::{Field, Fields, Result};
 
 /// Metadata for subsets.
@@ -23,9 +25,19 @@ pub(crate) fn datagrams(field: &Field<'_>) -> Result<Address> {
 
 /// Whether an address says that it is of datagrams.
 pub(crate) fn is_of_datagrams(field: &Field<'_>) -> bool {
+    of_socket(field, ["protocol", "protocol"]).is_some_and(|own| own == "UDP")
+}
+
+/// Whether a socket at an IPv6 address takes IPv4, too.
+pub(crate) fn takes_ipv4(field: &Field<'_>) -> bool {
+    of_socket(field, ["ipv4_compat", "ipv4Compat"]).is_some_and(|own| own == true)
+}
+
+/// What an address that was read says of its socket under one of these names.
+fn of_socket<'a>(field: &Field<'a>, names: [&str; 2]) -> Option<&'a Value> {
     let socket = ["socket_address", "socketAddress"].map(|name| field.value.get(name));
-    let mut socket = socket.into_iter().flatten();
-    socket.any(|own| own.get("protocol").is_some_and(|own| own == "UDP"))
+    let socket = socket.into_iter().flatten().next()?;
+    names.into_iter().find_map(|name| socket.get(name))
 }
 
 fn literal(field: &Field<'_>, protocol: &str) -> Result<Address> {
@@ -56,7 +68,7 @@ fn address_or_name(field: &Field<'_>, protocol: &str) -> Result<Address> {
     if let Some(given) = socket.get("protocol") {
         given.one_of(&[(protocol, ())])?;
     }
-    socket.ignore(&["ipv4_compat"]);
+    socket.flag("ipv4_compat")?;
     socket.finish()?;
     Ok(match host.parse::<IpAddr>() {
         Ok(ip) => Address::Socket((ip, port).into()),

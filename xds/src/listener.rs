@@ -37,7 +37,8 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
     if endpoint::is_of_datagrams(&fields.need("address")?) {
         return datagrams::listener(&fields);
     }
-    let address = endpoint::address(&fields.need("address")?)?;
+    let place = fields.need("address")?;
+    let address = endpoint::address(&place)?;
     let name = fields.text("name")?;
     let mut listener = Listener {
         name: if name.is_empty() {
@@ -46,6 +47,7 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
             name.to_owned()
         },
         address,
+        takes_ipv4: endpoint::takes_ipv4(&place),
         original_destination: fields.flag("use_original_dst")?,
         proxy_protocol: false,
         detect: None,

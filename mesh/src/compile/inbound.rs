@@ -70,6 +70,7 @@ fn listener() -> Listener {
     Listener {
         name: NAME.to_owned(),
         address: Address::Socket(([0, 0, 0, 0], INBOUND_PORT).into()),
+        takes_ipv4: false,
         original_destination: true,
         proxy_protocol: false,
         detect: Some(Detect::default()),

@@ -83,6 +83,7 @@ pub(super) fn compile(facts: &Facts, gathered: &mut Gathered<'_>) -> Result<(), 
     let listener = Listener {
         name: NAME.to_owned(),
         address: Address::Socket(([127, 0, 0, 1], OUTBOUND_PORT).into()),
+        takes_ipv4: false,
         original_destination: true,
         proxy_protocol: false,
         detect: Some(Detect::default()),

@@ -53,7 +53,7 @@ impl Applied {
             let stays = snapshot
                 .listeners
                 .get(name)
-                .is_some_and(|listener| listener.address == running.settings.address);
+                .is_some_and(|listener| is_there(listener, &running.settings));
             if !stays {
                 running.stop.cancel();
                 running.chains.borrow().drain.begin();
@@ -127,6 +127,12 @@ impl Running {
         }
         self.settings = Arc::clone(listener);
     }
+}
+
+/// Whether two listeners have the same socket.
+fn is_there(one: &Listener, other: &Listener) -> bool {
+    let place = |own: &Listener| (own.takes_ipv4, own.udp().is_some());
+    one.address == other.address && place(one) == place(other)
 }
 
 /// Whether nothing but the routes that they hold themselves tells two listeners apart.

@@ -97,10 +97,9 @@ pub(super) fn start(
 /// The sockets of a listener: those that another process left to this worker, or a new one. The next process may have them.
 fn sockets(shared: &Arc<Shared>, listener: &Listener) -> io::Result<Vec<(Bound, Offered)>> {
     let address = &listener.address;
-    let place = match listener.udp() {
-        Some(_) => format!("udp {address}"),
-        None => address.to_string(),
-    };
+    let udp = listener.udp().map_or("", |_| "udp ");
+    let ipv4 = if listener.takes_ipv4 { " ipv4" } else { "" };
+    let place = format!("{udp}{address}{ipv4}");
     let _making = hand_over::making(shared);
     let mut taken = hand_over::inherited(shared, &place, shared.cores);
     if taken.is_empty() && matches!(address, Address::Path(_)) {
@@ -159,7 +158,7 @@ fn bind(listener: &Listener) -> io::Result<Bound> {
     }
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
-        socket.set_only_v6(false)?;
+        socket.set_only_v6(!listener.takes_ipv4)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

@@ -52,7 +52,14 @@ pub fn free() -> SocketAddr {
 impl Proxy {
     /// Starts a proxy whose listener is made by `snapshot`, and waits until it takes connections.
     pub async fn start(snapshot: impl FnOnce(SocketAddr) -> Snapshot) -> Self {
-        let address = free();
+        Self::start_at(free(), snapshot).await
+    }
+
+    /// The same, at an address.
+    pub async fn start_at(
+        address: SocketAddr,
+        snapshot: impl FnOnce(SocketAddr) -> Snapshot,
+    ) -> Self {
         let shared = Shared::new(1);
         let (snapshots, mut received) = watch::channel(Arc::new(snapshot(address)));
         received.mark_changed();
@@ -293,6 +300,7 @@ pub fn listener(address: SocketAddr, handler: Handler, tls: Option<ServerTls>) -
     Listener {
         name: "in".to_owned(),
         address: Address::Socket(address),
+        takes_ipv4: false,
         original_destination: false,
         proxy_protocol: false,
         detect: None,

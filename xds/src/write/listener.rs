@@ -35,7 +35,7 @@ fn datagrams(listener: &Listener, udp: &Udp) -> Value {
         .with("idle_timeout", duration(udp.idle))
         .with("hash_policies", json!(hash))
         .done();
-    let mut address = endpoint::address(&listener.address);
+    let mut address = place(listener);
     address["socket_address"]["protocol"] = json!("UDP");
     Message::default()
         .with("name", json!(listener.name))
@@ -49,6 +49,15 @@ fn datagrams(listener: &Listener, udp: &Udp) -> Value {
             )]),
         )
         .done()
+}
+
+/// Where it listens.
+fn place(listener: &Listener) -> Value {
+    let mut address = endpoint::address(&listener.address);
+    if listener.takes_ipv4 {
+        address["socket_address"]["ipv4_compat"] = json!(true);
+    }
+    address
 }
 
 /// One of connections.
@@ -69,7 +78,7 @@ fn connections(listener: &Listener) -> Value {
     }
     let mut message = Message::default()
         .with("name", json!(listener.name))
-        .with("address", endpoint::address(&listener.address))
+        .with("address", place(listener))
         .with("filter_chains", json!(chains))
         .with("access_log", access_log::logs(&listener.logs))
         .with("traffic_direction", json!(direction))

@@ -153,8 +153,9 @@ fn chain() -> impl Strategy<Value = Chain> {
 
 /// One of datagrams.
 pub(super) fn of_datagrams() -> impl Strategy<Value = Listener> {
-    (name(), socket(), name(), time(), any::<bool>()).prop_map(
-        |(name, address, cluster, idle, by_source)| {
+    let flags = (any::<bool>(), any::<bool>());
+    (name(), socket(), name(), time(), flags).prop_map(
+        |(name, address, cluster, idle, (by_source, takes_ipv4))| {
             let udp = Udp {
                 name: name.clone(),
                 cluster: cluster.as_str().into(),
@@ -164,6 +165,7 @@ pub(super) fn of_datagrams() -> impl Strategy<Value = Listener> {
             Listener {
                 name,
                 address: Address::Socket(address),
+                takes_ipv4,
                 chains: Vec::new(),
                 default_chain: Some(udp.chain()),
                 buffer_bytes: 1 << 20,
@@ -184,14 +186,15 @@ pub(super) fn listener_of() -> impl Strategy<Value = Listener> {
     (
         (name(), address(), any::<bool>(), any::<bool>()),
         (of(detect), vec(chain(), 1..3), of(chain()), 1u32..),
-        (observed::logs(), any::<bool>()),
+        (observed::logs(), any::<bool>(), any::<bool>()),
     )
         .prop_map(
             |(
                 (name, address, original_destination, proxy_protocol),
                 (detect, mut chains, mut default_chain, buffer_bytes),
-                (logs, is_outbound),
+                (logs, is_outbound, takes_ipv4),
             )| {
+                let takes_ipv4 = takes_ipv4 && matches!(address, Address::Socket(_));
                 for chain in chains.iter_mut().chain(&mut default_chain) {
                     if let Handler::Http(http) = &mut chain.handler
                         && let Some(tracing) = &mut Arc::make_mut(http).tracing
@@ -202,6 +205,7 @@ pub(super) fn listener_of() -> impl Strategy<Value = Listener> {
                 Listener {
                     name,
                     address,
+                    takes_ipv4,
                     original_destination,
                     proxy_protocol,
                     detect,
@@ -219,6 +223,7 @@ pub(super) fn plain(handler: Handler) -> Listener {
     Listener {
         name: "a".to_owned(),
         address: Address::Socket(([127, 0, 0, 1], 80).into()),
+        takes_ipv4: false,
         original_destination: false,
         proxy_protocol: false,
         detect: None,
