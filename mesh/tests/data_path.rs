@@ -192,7 +192,7 @@ fn serve(shared: Arc<Shared>, bootstrap: String) {
         let sources = watch::Sender::new(config::Sources::of(first.clone()));
         tokio::join!(
             upkeep::run(shared, given, live),
-            config::watch(origin, first, snapshots, sources),
+            config::watch(origin, first, None, snapshots, sources),
         )
     });
 }

@@ -66,7 +66,7 @@ impl Follower {
         let first = config::read(&origin).unwrap_or_else(|error| panic!("{error}"));
         let (sender, snapshots) = watch::channel(Arc::default());
         let sources = watch::Sender::new(config::Sources::of(first.clone()));
-        tokio::spawn(config::watch(origin, first, sender, sources));
+        tokio::spawn(config::watch(origin, first, None, sender, sources));
         Self {
             snapshots,
             token: path,
@@ -173,7 +173,7 @@ async fn without_a_certificate_there_is_no_configuration() {
     let first = config::read(&origin).unwrap_or_else(|error| panic!("{error}"));
     let (sender, snapshots) = watch::channel(Arc::default());
     let sources = watch::Sender::new(config::Sources::of(first.clone()));
-    tokio::spawn(config::watch(origin, first, sender, sources));
+    tokio::spawn(config::watch(origin, first, None, sender, sources));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(snapshots.borrow().listeners.is_empty());
     assert!(control.proxies.all().is_empty());

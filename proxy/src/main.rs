@@ -81,6 +81,9 @@ struct Run {
     /// given to the next
     #[arg(long, value_name = "SOCKET")]
     take_over: Option<PathBuf>,
+    /// Where what a control plane tells is kept, and used at a start until it tells more; no key is kept
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -273,7 +276,10 @@ fn start(run: &Run) -> Result<()> {
         let pushed = tokio::spawn(pushed);
         tokio::spawn(upkeep::look_up(Arc::clone(&shared)));
         tokio::spawn(upkeep::run(Arc::clone(&shared), given, live));
-        tokio::spawn(config::watch(origin, bootstrap.clone(), snapshots, sources));
+        let (first, keep) = (bootstrap.clone(), run.keep.clone());
+        tokio::spawn(async move {
+            config::watch(origin, first, keep.as_deref(), snapshots, sources).await;
+        });
         tokio::select! {
             outcome = serve(bootstrap.admin.as_ref(), state) => outcome,
             outcome = told_to_stop(&shared) => outcome,

@@ -58,7 +58,7 @@ impl Follower {
         let first = config::read(&origin).unwrap_or_else(|error| panic!("{error}"));
         let (sender, snapshots) = watch::channel(Arc::default());
         let sources = watch::Sender::new(config::Sources::of(first.clone()));
-        tokio::spawn(config::watch(origin, first, sender, sources));
+        tokio::spawn(config::watch(origin, first, None, sender, sources));
         Self { snapshots, folder }
     }
 

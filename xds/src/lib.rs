@@ -47,7 +47,7 @@ pub mod write;
 pub use bootstrap::{Bootstrap, Dynamic, bootstrap};
 pub use field::ConfigError;
 pub use kind::Kind;
-pub use session::{Entry, Ledger, Outside, Refusal, Session, SessionError, Stamp, Step};
+pub use session::{Entry, Kept, Ledger, Outside, Refusal, Session, SessionError, Stamp, Step};
 pub use shapes::{ShapeError, Shapes};
 pub use sinks::{Sink, Sinks};
 pub use tap::{tap, watched};

@@ -31,16 +31,28 @@ pub(crate) fn decode(
         };
         (known.map(str::to_owned), error)
     })?;
+    let name = name(known, &value);
+    named(kind, known, &value, read).map_err(|error| (Some(name), error))
+}
+
+/// The name that a resource has, or that the message around it says.
+fn name(known: Option<&str>, value: &Value) -> String {
     let own = ["name", "cluster_name"]
         .iter()
         .find_map(|field| value.get(field)?.as_str());
-    let name = own.or(known).unwrap_or_default().to_owned();
-    read_value(kind, &name, &value, read)
-        .map(|alone| Named {
-            name: name.clone(),
-            alone,
-        })
-        .map_err(|error| (Some(name), error))
+    own.or(known).unwrap_or_default().to_owned()
+}
+
+/// Reads the JSON form of a resource, with its name.
+pub(crate) fn named(
+    kind: Kind,
+    known: Option<&str>,
+    value: &Value,
+    read: ReadFile<'_>,
+) -> Result<Named> {
+    let name = name(known, value);
+    let alone = read_value(kind, &name, value, read)?;
+    Ok(Named { name, alone })
 }
 
 /// Reads the JSON form of a resource.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fairlead_model::Snapshot;
+use fairlead_xds::identity::Identity;
 use fairlead_xds::raw::Raw;
 use fairlead_xds::{Dynamic, Outside, Session, SessionError};
 use http::uri::PathAndQuery;
@@ -16,13 +17,22 @@ use tokio::time::{Instant, sleep};
 use tonic::{Status, Streaming};
 
 use super::connect::{ConnectError, PAUSE, connect, deepest, with_metadata};
-use super::{Sources, Told, file};
+use super::{Keep, Sources, Told, certified, file};
 use crate::clock::Clock;
 
 /// The largest message.
 const LARGEST: usize = 64 << 20;
 /// After which silence what is only needed for messages is forgotten.
 const SILENCE: Duration = Duration::from_secs(1);
+
+/// How long what was told is not kept at the latest.
+const LATEST: Duration = Duration::from_secs(30);
+
+/// What a session leaves to its caller.
+const OUTSIDE: Outside<'_> = Outside {
+    read: &|path| std::fs::read(path),
+    check: &|alone| file::check_alone(alone).map_err(|error| error.to_string()),
+};
 
 const DELTA: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
@@ -40,53 +50,108 @@ enum StreamError {
     Session(SessionError),
 }
 
-/// Asks the control plane for as long as the process runs.
-pub(super) async fn follow(
+/// What the control plane is asked by.
+pub(super) struct Client<'a> {
     dynamic: Dynamic,
     session: Session,
-    given: watch::Receiver<Arc<Snapshot>>,
-    snapshots: watch::Sender<Arc<Snapshot>>,
-    sources: &watch::Sender<Sources>,
-) {
-    let mut client = Client {
-        dynamic,
-        session,
-        given,
-        snapshots,
-        sources,
-        clock: Clock::new(),
-    };
-    client.publish();
-    let (mut attempt, mut pause) = (0, PAUSE.0);
-    loop {
-        let mut was_told = false;
-        let Err(error) = client.stream(attempt, &mut was_told).await;
-        if was_told {
-            pause = PAUSE.0;
-        }
-        let wait = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-        tracing::warn!(
-            cluster = client.dynamic.cluster,
-            %error,
-            seconds = wait.as_secs_f64(),
-            "no control plane; the last good configuration stays"
-        );
-        client.pause(wait).await;
-        pause = (pause * 2).min(PAUSE.1);
-        attempt += 1;
-    }
-}
-
-struct Client<'a> {
-    dynamic: Dynamic,
-    session: Session,
+    keep: Option<Keep>,
+    /// Since when something was told that is not kept.
+    unkept: Option<Instant>,
     given: watch::Receiver<Arc<Snapshot>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     sources: &'a watch::Sender<Sources>,
     clock: Clock,
 }
 
-impl Client<'_> {
+impl<'a> Client<'a> {
+    /// One that asked nothing yet.
+    pub(super) fn new(
+        dynamic: Dynamic,
+        keep: Option<Keep>,
+        given: watch::Receiver<Arc<Snapshot>>,
+        snapshots: watch::Sender<Arc<Snapshot>>,
+        sources: &'a watch::Sender<Sources>,
+    ) -> Self {
+        let session = Session::new(dynamic.clone(), (**given.borrow()).clone());
+        Self {
+            dynamic,
+            session,
+            keep,
+            unkept: None,
+            given,
+            snapshots,
+            sources,
+            clock: Clock::new(),
+        }
+    }
+
+    /// Asks the control plane for as long as the process runs.
+    pub(super) async fn follow(mut self, identity: Option<Identity>) {
+        self.restore();
+        let mut certified = std::pin::pin!(certified(identity, self.given.clone()));
+        self.given = loop {
+            tokio::select! {
+                biased;
+                given = &mut certified => break given,
+                () = self.pause(SILENCE) => {}
+            }
+        };
+        self.give();
+        self.publish();
+        let (mut attempt, mut pause) = (0, PAUSE.0);
+        loop {
+            let mut was_told = false;
+            let Err(error) = self.stream(attempt, &mut was_told).await;
+            if was_told {
+                pause = PAUSE.0;
+            }
+            let wait = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+            tracing::warn!(
+                cluster = self.dynamic.cluster,
+                %error,
+                seconds = wait.as_secs_f64(),
+                "no control plane; the last good configuration stays"
+            );
+            self.pause(wait).await;
+            pause = (pause * 2).min(PAUSE.1);
+            attempt += 1;
+        }
+    }
+
+    /// Takes what was kept, where something was.
+    fn restore(&mut self) {
+        let kept = match self.keep.as_ref().map(Keep::read) {
+            None | Some(Ok(None)) => return,
+            Some(Ok(Some(kept))) => kept,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "what was kept is not used");
+                return;
+            }
+        };
+        let wrong = self.session.restore(&kept, OUTSIDE, self.clock.now());
+        for reason in wrong {
+            tracing::warn!(reason, "a part of what was kept is not used");
+        }
+        tracing::info!("what was kept is used until the control plane is there");
+        self.publish();
+    }
+
+    /// Keeps what was told, where it is to be kept and nothing more comes just now, or came for long.
+    async fn keep(&mut self, is_silent: bool) {
+        let is_due = |since: Instant| is_silent || since.elapsed() >= LATEST;
+        let (Some(keep), true) = (&self.keep, self.unkept.is_some_and(is_due)) else {
+            return;
+        };
+        let (keep, kept) = (keep.clone(), self.session.kept());
+        let written = tokio::task::spawn_blocking(move || keep.write(&kept)).await;
+        match written {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "what was told is not kept"),
+            Err(error) => tracing::warn!(%error, "what was told is not kept"),
+        }
+        self.unkept = None;
+    }
+
     fn publish(&mut self) {
         if let Some(snapshot) = self.session.settle(self.clock.now()) {
             tracing::info!(
@@ -153,11 +218,13 @@ impl Client<'_> {
                         .ok_or_else(|| StreamError::Ended("without a status".to_owned()))?;
                     *was_told = true;
                     send(self.take(&message)?);
+                    self.keep(false).await;
                 }
                 Ok(()) = self.given.changed() => send(self.give()),
                 () = sleep(due.unwrap_or(SILENCE).min(SILENCE)) => {
                     self.session.rest();
                     self.publish();
+                    self.keep(true).await;
                 }
             }
         }
@@ -165,13 +232,9 @@ impl Client<'_> {
 
     /// Takes a message; the answers to it.
     fn take(&mut self, message: &[u8]) -> Result<Vec<Vec<u8>>, StreamError> {
-        let outside = Outside {
-            read: &|path| std::fs::read(path),
-            check: &|alone| file::check_alone(alone).map_err(|error| error.to_string()),
-        };
         let step = self
             .session
-            .take(message, outside, self.clock.now())
+            .take(message, OUTSIDE, self.clock.now())
             .map_err(StreamError::Session)?;
         if let Some(reason) = &step.refused {
             tracing::warn!(
@@ -179,6 +242,7 @@ impl Client<'_> {
                 "refused a part of the configuration; the last good one stays"
             );
         }
+        self.unkept.get_or_insert_with(Instant::now);
         self.publish();
         self.note();
         Ok(step.requests)

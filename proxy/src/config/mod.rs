@@ -4,31 +4,42 @@ mod ads;
 pub(crate) mod connect;
 mod file;
 mod identity;
+mod keep;
 mod sources;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use fairlead_model::Snapshot;
+use fairlead_xds::Bootstrap;
 use fairlead_xds::identity::Identity;
-use fairlead_xds::{Bootstrap, Dynamic, Session};
 use tokio::sync::watch;
 
 pub use file::{FileError, Origin, read};
+use keep::Keep;
 pub use sources::{Sources, Told};
 
 /// Follows the file, those it names, and the control plane when it names one; never ends. What is wrong is logged or refused,
-/// and the last good configuration stays. `sources` says where what is in use came from.
+/// and the last good configuration stays. `sources` says where what is in use came from. What the control plane tells is kept in
+/// the folder `keep`, where one is given, and used at a start until it tells more.
 pub async fn watch(
     origin: Origin,
     first: Bootstrap,
+    keep: Option<&Path>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     sources: watch::Sender<Sources>,
 ) {
     let (dynamic, identity) = (first.dynamic.clone(), first.identity.clone());
+    let keep = keep.map(|folder| Keep::new(folder, &first.id));
     let (file, given) = watch::channel(Arc::new(first.snapshot.clone()));
     tokio::join!(file::watch(origin, first, file, &sources), async {
-        let given = certified(identity, given).await;
-        told(dynamic, given, snapshots, &sources).await;
+        match dynamic {
+            Some(dynamic) => {
+                let client = ads::Client::new(dynamic, keep, given, snapshots, &sources);
+                client.follow(identity).await;
+            }
+            None => pass_on(certified(identity, given).await, &snapshots).await,
+        }
     });
 }
 
@@ -49,17 +60,11 @@ async fn certified(
     certified
 }
 
-/// Adds what a control plane tells, where there is one.
-async fn told(
-    dynamic: Option<Dynamic>,
+/// What the file says, where there is no control plane.
+async fn pass_on(
     mut given: watch::Receiver<Arc<Snapshot>>,
-    snapshots: watch::Sender<Arc<Snapshot>>,
-    sources: &watch::Sender<Sources>,
+    snapshots: &watch::Sender<Arc<Snapshot>>,
 ) {
-    if let Some(dynamic) = dynamic {
-        let session = Session::new(dynamic.clone(), (**given.borrow()).clone());
-        return ads::follow(dynamic, session, given, snapshots, sources).await;
-    }
     loop {
         let now = Arc::clone(&given.borrow_and_update());
         snapshots.send_replace(now);

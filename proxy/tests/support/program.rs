@@ -81,6 +81,14 @@ impl Program {
         Self::start(program, &options, name, bootstrap).await
     }
 
+    /// Our own proxy, which keeps in a folder what it is told.
+    pub async fn keeping(folder: &Path, name: &str, bootstrap: &Value) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_fairlead-proxy"));
+        let folder = folder.to_str().expect("UTF-8");
+        let options = ["run", "--keep", folder, "--config"];
+        Self::start(program, &options, name, bootstrap).await
+    }
+
     /// Waits until it has ended by itself.
     pub async fn ended(&mut self) {
         let until = Instant::now() + PATIENCE;

@@ -5,6 +5,7 @@
 //! path of the field, and the last good one stays; so does everything while the control plane is gone
 //! (<https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>).
 
+mod kept;
 mod known;
 mod ledger;
 pub(crate) mod wire;
@@ -21,6 +22,7 @@ use prost::Message as _;
 use crate::bootstrap::Dynamic;
 use crate::redact::redact;
 use crate::{Kind, ReadFile, Shapes, resource};
+pub use kept::Kept;
 use known::Known;
 use ledger::Notes;
 pub use ledger::{Entry, Ledger, Refusal, Stamp};
