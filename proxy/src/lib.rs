@@ -13,6 +13,7 @@
 //! - [`worker`]: listeners, connections, and how a new snapshot is taken.
 //! - `http`, `tcp`, `detect`, `proxy_header`: what is spoken by callers.
 //! - `upstream`: clusters, pools and connections to endpoints.
+//! - [`faults`]: what goes wrong on purpose, and until when.
 //! - [`Logs`]: access logs. [`trace`]: the spans of requests. [`overload`]: memory.
 //! - [`hand_over`]: another process takes the place of this one.
 //! - [`admin`]: what operators see. [`tls`]: both sides' handshakes. [`metrics`]: what is counted.
@@ -26,6 +27,7 @@ pub mod config;
 mod core;
 mod detect;
 mod executor;
+pub mod faults;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gather;

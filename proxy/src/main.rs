@@ -15,7 +15,9 @@ use fairlead_model::cluster::Address;
 use fairlead_proxy::admin::{self, Admin};
 use fairlead_proxy::capture::{self, Capture, Ports};
 use fairlead_proxy::config::{Origin, Sources};
-use fairlead_proxy::{Shared, config, hand_over, metrics, overload, tls, trace, upkeep, worker};
+use fairlead_proxy::{
+    Shared, config, faults, hand_over, metrics, overload, tls, trace, upkeep, worker,
+};
 use fairlead_xds::Bootstrap;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, UnixListener};
@@ -275,6 +277,7 @@ fn start(run: &Run) -> Result<()> {
         );
         let pushed = tokio::spawn(pushed);
         tokio::spawn(upkeep::look_up(Arc::clone(&shared)));
+        tokio::spawn(faults::watch(given.clone()));
         tokio::spawn(upkeep::run(Arc::clone(&shared), given, live));
         let (first, keep) = (bootstrap.clone(), run.keep.clone());
         tokio::spawn(async move {

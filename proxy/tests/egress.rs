@@ -21,6 +21,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 use support::certificates::Authority;
+use support::live::Live;
 use support::{Endpoint, free};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -296,6 +297,8 @@ async fn a_name_server_that_lies_or_fails_harms_nobody() {
     let way = way_out(&names, LOOPBACK, "dns_query_timeout: 2s", &[]).await;
     let get = async |host: &str| way.get(&at(host, endpoint.address)).await;
     assert_eq!(get("good.example.org").await.0, 200);
+    names.say("live.example.org", Says::Addresses(vec![LOCAL]));
+    let live = Live::to(way.http, at("live.example.org", endpoint.address), "/");
     assert_eq!(get("many.example.org").await.0, 200);
     for host in ["loop.example.org", "bad.example.org", "none.example.org"] {
         let begun = Instant::now();
@@ -321,6 +324,7 @@ async fn a_name_server_that_lies_or_fails_harms_nobody() {
         assert_eq!(get("good.example.org").await.0, 200);
     }
     assert!(way.figure("dns_cache.out.dns_query_failure").await >= 3);
+    live.went_well().await;
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::Full;
 use support::certificates::{Authority, client, server};
 use support::features::{example, figure};
+use support::live::Live;
 use support::{Endpoint, Proxy, free, http_to, listener, proxy, snapshot, text_answer, to, up};
 use tokio::net::TcpListener;
 use tonic::{Response, Status};
@@ -406,6 +407,73 @@ async fn a_service_that_fails_hangs_or_is_gone_stalls_nobody() {
         assert_eq!(ask(&proxy, "/healthz", &[], "").await.0, StatusCode::OK);
     }
     drop(silent);
+}
+
+/// Answers of a service that are none: a head, and a body that goes on like this for so many times.
+fn garbage() -> Vec<(&'static str, Vec<u8>, usize)> {
+    let framed = |length: u32, bytes: &[u8]| [&[0], &length.to_be_bytes()[..], bytes].concat();
+    vec![
+        ("text/html", b"<html>".to_vec(), 1),
+        ("application/grpc", Vec::new(), 0),
+        ("application/grpc", b"\0\0".to_vec(), 1),
+        ("application/grpc", framed(7, b"garbage"), 1),
+        ("application/grpc", framed(2, &[0x0a, 0x7f]), 1),
+        // Compressed, though nobody asked for that.
+        ("application/grpc", [&[1][..], &[0, 0, 0, 0]].concat(), 1),
+        // Longer than it is, and than anything may be.
+        ("application/grpc", framed(100, b"short"), 1),
+        ("application/grpc", framed(u32::MAX, b"long"), 1),
+        (
+            "application/grpc",
+            framed(u32::MAX, &[0; 10_000]),
+            usize::MAX,
+        ),
+        ("application/grpc", framed(0, &[]), usize::MAX),
+    ]
+}
+
+#[tokio::test]
+async fn a_service_that_answers_garbage_stalls_nobody() {
+    let endpoint = echo().await;
+    for (kind, body, times) in garbage() {
+        let (of_answer, kind) = (body.clone(), kind.to_owned());
+        let service = Endpoint::start(move |_, _| {
+            let body = Endless(Bytes::from(of_answer.clone()), times);
+            let answer = http::Response::builder().header("content-type", &kind);
+            async move { answer.body(body).expect("an answer") }
+        })
+        .await;
+        let proxy = start(&endpoint, service.address.port(), &[]).await;
+        let live = Live::start(proxy.address, "/healthz");
+        let what = format!("{:?} {times} times", &body[..body.len().min(20)]);
+        for _ in 0..3 {
+            let begun = Instant::now();
+            let (status, ..) = ask(&proxy, "/a", &[], "").await;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{what}");
+            assert!(begun.elapsed() < Duration::from_secs(2), "{what}");
+        }
+        assert_eq!(figure(&proxy, "http.shop.ext_authz.error"), 3, "{what}");
+        live.went_well().await;
+    }
+}
+
+/// A body that says the same so many times.
+struct Endless(Bytes, usize);
+
+impl hyper::body::Body for Endless {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        let more = self.1.checked_sub(1).map(|left| {
+            self.1 = left;
+            Ok(hyper::body::Frame::data(self.0.clone()))
+        });
+        std::task::Poll::Ready(more)
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use fairlead_xds::bootstrap;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use support::features::{example, figure};
+use support::live::Live;
 use support::{Endpoint, text_answer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -540,14 +541,17 @@ async fn expressions_are_bounded_and_one_that_does_not_end_lets_less_through() {
             ("action: ALLOW", &format!("action: {effect}")),
         ];
         let proxy = example("authorization.yaml", &endpoint, &changes).await;
-        let begun = Instant::now();
-        let (head, _) = proxy.send(request("PUT", "/a", &[])).await;
-        assert_eq!(head.status, StatusCode::FORBIDDEN, "{effect}");
-        assert!(
-            begun.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            begun.elapsed()
-        );
+        let live = Live::start(proxy.address, "/healthz");
+        for _ in 0..20 {
+            let begun = Instant::now();
+            let (head, _) = proxy.send(request("PUT", "/a", &[])).await;
+            assert_eq!(head.status, StatusCode::FORBIDDEN, "{effect}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(1),
+                "{:?}",
+                begun.elapsed()
+            );
+        }
+        live.went_well().await;
     }
-    assert_eq!(endpoint.requests(), 0);
 }

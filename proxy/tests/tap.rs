@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use program::Program;
 use serde_json::{Value, json};
+use support::live::Live;
 use support::{Endpoint, free, read};
 use tokio::net::TcpStream;
 
@@ -214,11 +215,13 @@ async fn a_viewer_that_does_not_read_slows_nobody() {
         own["tap_config"]["output_config"]["max_buffered_rx_bytes"] = json!(100_000);
     });
     let mut view = view(&proxy, &wanted).await;
+    let live = Live::start(address, "/");
     let body = "x".repeat(50_000);
     for _ in 0..600 {
         let (head, _) = read(send(address, request("/", &body)).await).await;
         assert_eq!(head.status, StatusCode::SERVICE_UNAVAILABLE);
     }
+    live.went_well().await;
     // What could not wait is told.
     let mut lost = 0;
     for _ in 0..200 {

@@ -11,6 +11,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use support::features::{example, figure};
+use support::live::Live;
 use support::tokens::{Issuer, keys, seconds};
 use support::{Endpoint, Proxy, text_answer};
 
@@ -388,6 +389,7 @@ async fn an_identity_provider_that_hangs_stalls_nobody_else() {
     let login = Login::start(&[&issuer]).await;
     login.answer(0, String::new());
     let proxy = start(&endpoint, &login, &[("timeout: 2s", "timeout: 1s")]).await;
+    let live = Live::start(proxy.address, "/healthz");
     let begun = Instant::now();
     let janitor = Issuer::example().token(&program("janitor"));
     assert_eq!(with(&proxy, &janitor).await.0, StatusCode::OK);
@@ -413,6 +415,40 @@ async fn an_identity_provider_that_hangs_stalls_nobody_else() {
         assert!(begun.elapsed() < Duration::from_secs(10));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    live.went_well().await;
+}
+
+#[tokio::test]
+async fn as_many_keys_as_may_be_and_more_stall_nobody() {
+    let endpoint = Endpoint::echo().await;
+    let issuer = Issuer::new("RS256", "a");
+    let login = Login::start(&[&issuer]).await;
+    let short = [("cache_duration: 300s", "cache_duration: 0.1s")];
+    let proxy = start(&endpoint, &login, &short).await;
+    let live = Live::start(proxy.address, "/healthz");
+    let token = issuer.token(&person());
+    assert_eq!(with(&proxy, &token).await.0, StatusCode::OK);
+    let set: Value = serde_json::from_str(&keys(&[&issuer])).expect("keys");
+    let many = |count: usize| json!({"keys": vec![set["keys"][0].clone(); count]}).to_string();
+    // A thousand are allowed; more are not, and neither is more than 1 MiB, or what nests without end.
+    for (text, is_good) in [
+        (many(1_000), true),
+        (many(1_001), false),
+        (format!("{}{}", many(1), " ".repeat(1 << 20)), false),
+        ("[".repeat(1 << 19), false),
+    ] {
+        let of = |name: &str| figure(&proxy, &format!("http.shop.jwt_authn.jwks_fetch_{name}"));
+        login.answer(200, text);
+        let before = (of("success"), of("failed"));
+        // One may have been under way.
+        until(|| match is_good {
+            true => of("success") >= before.0 + 2,
+            false => of("failed") >= before.1 + 2,
+        })
+        .await;
+        assert_eq!(with(&proxy, &token).await.0, StatusCode::OK);
+    }
+    live.went_well().await;
 }
 
 #[tokio::test]

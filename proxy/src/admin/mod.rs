@@ -26,6 +26,7 @@ use tokio::sync::watch;
 
 use crate::config::Sources;
 use crate::core::Shared;
+use crate::faults::Planned;
 use crate::tap::View;
 
 /// Parameters of a request.
@@ -64,6 +65,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/stats", get(stats::stats))
         .route("/stats/prometheus", get(stats::prometheus))
         .route("/certs", get(certs))
+        .route("/faults", get(faults))
         .route("/memory", get(memory))
         .route("/runtime", get(runtime))
         .route("/runtime_modify", post(runtime_modify))
@@ -96,7 +98,7 @@ async fn not_allowed(method: axum::http::Method) -> Response {
 }
 
 async fn unknown() -> Response {
-    let text = "invalid path. admin commands are: /certs /clusters /config_dump /drain_listeners /healthcheck/fail \
+    let text = "invalid path. admin commands are: /certs /clusters /config_dump /drain_listeners /faults /healthcheck/fail \
         /healthcheck/ok /listeners /logging /memory /quitquitquit /ready /runtime /runtime_modify /server_info /stats \
         /stats/prometheus /tap\n";
     (StatusCode::NOT_FOUND, text).into_response()
@@ -159,6 +161,18 @@ async fn listeners(State(admin): State<Admin>, query: Parameters) -> Response {
 async fn certs(State(admin): State<Admin>) -> Json<Value> {
     let snapshot = Arc::clone(&admin.snapshots.borrow());
     Json(json!({ "certificates": crate::tls::describe(&snapshot) }))
+}
+
+/// What goes wrong on purpose, and until when.
+async fn faults(State(admin): State<Admin>) -> Json<Value> {
+    let snapshot = Arc::clone(&admin.snapshots.borrow());
+    let planned = crate::faults::planned(&snapshot);
+    let shown: Vec<Value> = planned.iter().map(Planned::shown).collect();
+    Json(json!({
+        "disabled": admin.shared.faults_off.load(Ordering::Relaxed),
+        "active": admin.shared.active_faults.load(Ordering::Relaxed),
+        "faults": shown,
+    }))
 }
 
 async fn memory() -> Json<Value> {

@@ -3,6 +3,7 @@
 
 pub mod certificates;
 pub mod features;
+pub mod live;
 pub mod tokens;
 
 use std::convert::Infallible;

@@ -123,9 +123,13 @@ impl Program {
             assert!(text.contains(from), "{from} is not in {file}");
             text = text.replace(from, to);
         }
+        Self::text(&format!("{file}-{}", admin.port()), &text, admin).await
+    }
+
+    /// Our own proxy with a bootstrap as text.
+    pub async fn text(name: &str, bootstrap: &str, admin: SocketAddr) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_fairlead-proxy"));
-        let name = format!("{file}-{}", admin.port());
-        Self::run(program, &["run", "--config"], &name, &text, admin).await
+        Self::run(program, &["run", "--config"], name, bootstrap, admin).await
     }
 
     async fn start(program: &Path, options: &[&str], name: &str, bootstrap: &Value) -> Self {
@@ -175,7 +179,12 @@ impl Program {
 
     /// Writes the bootstrap anew.
     pub fn write(&self, bootstrap: &Value) {
-        std::fs::write(self.folder.join("bootstrap.json"), bootstrap.to_string()).expect("a file");
+        self.write_text(&bootstrap.to_string());
+    }
+
+    /// The same, as text.
+    pub fn write_text(&self, bootstrap: &str) {
+        std::fs::write(self.folder.join("bootstrap.json"), bootstrap).expect("a file");
     }
 
     /// Tells it to stop, and waits until it has.
