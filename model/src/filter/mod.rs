@@ -10,6 +10,7 @@ mod check;
 mod cors;
 mod injection;
 mod metadata;
+mod mutation;
 mod rate;
 mod session;
 mod shared_rate;
@@ -28,6 +29,7 @@ pub use check::{Check, CheckBody, CheckSettings, GrpcService};
 pub use cors::{Cors, Origin};
 pub use injection::{Abort, AbortBy, Break, Delay, DelayBy, Drawn, Injection, Pace, PaceBy};
 pub use metadata::{Metadata, MetadataMatch, TOKENS, ValueMatch};
+pub use mutation::{Mutation, Mutations, QueryChange};
 pub use rate::{
     Bucket, Counted, Descriptor, HostRates, Left, LocalRateLimit, RateAction, RateRule, RouteRates,
     Taken, TokenBucket, entries, rate_rules,
@@ -73,6 +75,8 @@ pub enum Filter {
     Tokens(Arc<Tokens>),
     /// It says how the hosts of requests are looked up that go out to them; their cluster does so.
     Names(Arc<NameCache>),
+    /// It changes heads and queries.
+    Mutation(Arc<Mutation>),
 }
 
 /// What a table, a host, a route or a cluster of it says of a filter.
@@ -88,6 +92,8 @@ pub enum Override {
     Checks(Arc<CheckSettings>),
     /// It does what it does elsewhere, with this requirement in the place of those of its rules.
     Requires(String),
+    /// It changes what it changes elsewhere, and this besides.
+    Mutations(Arc<Mutations>),
 }
 
 /// What is said of filters, by their names.
@@ -150,6 +156,15 @@ impl HttpFilter {
         })
     }
 
+    /// What is changed besides, the most exact first.
+    #[must_use]
+    pub fn mutations<'a>(&self, levels: Levels<'a>) -> [Option<&'a Arc<Mutations>>; LEVELS] {
+        levels.0.map(|own| match own?.get(&self.name)? {
+            Override::Mutations(own) => Some(own),
+            _ => None,
+        })
+    }
+
     /// The clusters that it asks itself.
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<str>> {
         let (tokens, service) = match &self.filter {
@@ -167,9 +182,12 @@ impl HttpFilter {
         match levels.first(&self.name) {
             Some(Override::Disabled) => None,
             Some(Override::Other(filter)) => Some(filter),
-            Some(Override::Requires(_) | Override::Checks(_) | Override::Rates(_)) => {
-                Some(&self.filter)
-            }
+            Some(
+                Override::Requires(_)
+                | Override::Checks(_)
+                | Override::Rates(_)
+                | Override::Mutations(_),
+            ) => Some(&self.filter),
             None => (!self.is_disabled).then_some(&self.filter),
         }
     }

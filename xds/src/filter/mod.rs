@@ -3,6 +3,7 @@
 mod check;
 mod cors;
 mod fault;
+mod mutation;
 mod rate_limit;
 mod rbac;
 mod token;
@@ -63,6 +64,11 @@ pub(crate) const SESSION_PER_ROUTE: &str =
 /// Sessions by a cookie.
 pub(crate) const COOKIE: &str =
     "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState";
+/// Changes to heads and queries.
+pub(crate) const MUTATION: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
+/// Changes to heads and queries of a route.
+pub(crate) const MUTATION_PER_ROUTE: &str =
+    "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute";
 /// What wraps the configuration of a filter for a route.
 pub(crate) const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
 /// A CEL condition.
@@ -82,6 +88,7 @@ const OF_LISTENERS: &[&str] = &[
     CORS,
     BUFFER,
     SESSION,
+    MUTATION,
     egress::HTTP,
 ];
 
@@ -154,6 +161,7 @@ fn filter(kind: &str, config: &Field<'_>) -> Result<Filter> {
         }
         BUFFER => Filter::BodyLimit(body_limit(config)?),
         SESSION => Filter::Session(Arc::new(session(config)?)),
+        MUTATION => Filter::Mutation(Arc::new(mutation::read(config)?)),
         egress::HTTP => Filter::Names(Arc::new(egress::of_http(config)?)),
         _ => Filter::Cors(Arc::new(cors::read(config)?)),
     })
@@ -185,6 +193,7 @@ fn other(config: &Field<'_>) -> Result<Option<Override>> {
         CORS_POLICY,
         BUFFER_PER_ROUTE,
         SESSION_PER_ROUTE,
+        MUTATION_PER_ROUTE,
     ];
     let (kind, config) = match config.typed(&[FILTER_CONFIG]) {
         Err(_) => {
@@ -218,6 +227,7 @@ fn other(config: &Field<'_>) -> Result<Option<Override>> {
             return Ok(Some(Override::Rates(own)));
         }
         TOKENS_PER_ROUTE => return token::of_route(&config).map(Some),
+        MUTATION_PER_ROUTE => return mutation::of_route(&config).map(Some),
         kind => return filter(kind, &config).map(|own| Some(Override::Other(own))),
     };
     let fields = config.fields()?;

@@ -10,12 +10,14 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Message, any, check, duration, egress, extension, headers, matching, route, share, token,
+    Message, any, check, duration, egress, extension, headers, matching, mutation, route, share,
+    token,
 };
 use crate::filter::{
     BUFFER, BUFFER_PER_ROUTE, CALLER_IDENTITY, CHECK, CHECK_PER_ROUTE, COOKIE, CORS, CORS_POLICY,
-    EXPRESSION, FAULT, FILTER_CONFIG, OWN_FAULT, RATE_LIMIT, RBAC, RBAC_PER_ROUTE, SESSION,
-    SESSION_PER_ROUTE, SHARED_RATE_LIMIT, SHARED_RATE_LIMIT_PER_ROUTE, TOKENS, TOKENS_PER_ROUTE,
+    EXPRESSION, FAULT, FILTER_CONFIG, MUTATION, MUTATION_PER_ROUTE, OWN_FAULT, RATE_LIMIT, RBAC,
+    RBAC_PER_ROUTE, SESSION, SESSION_PER_ROUTE, SHARED_RATE_LIMIT, SHARED_RATE_LIMIT_PER_ROUTE,
+    TOKENS, TOKENS_PER_ROUTE,
 };
 use crate::http_manager::ROUTER;
 
@@ -46,6 +48,7 @@ pub(super) fn overrides(overrides: &Overrides) -> Value {
                 CHECK_PER_ROUTE,
                 json!({"check_settings": check::settings(own)}),
             ),
+            Override::Mutations(own) => any(MUTATION_PER_ROUTE, mutation::of_route(own)),
             Override::Requires(name) => any(TOKENS_PER_ROUTE, json!({"requirement_name": name})),
             Override::Other(filter) => {
                 let (kind, config) = message(filter, false);
@@ -82,6 +85,7 @@ fn message(filter: &Filter, is_of_listener: bool) -> (&'static str, Value) {
             crate::egress::HTTP,
             json!({"dns_cache_config": egress::cache(own)}),
         ),
+        (Filter::Mutation(own), _) => (MUTATION, mutation::mutation(own)),
         (Filter::Cors(_), true) => (CORS, json!({})),
         (Filter::Cors(own), false) => (CORS_POLICY, cors(own)),
     }

@@ -1,6 +1,6 @@
 //! How headers are changed.
 
-use fairlead_model::route::{HeaderChanges, HeaderText, OnPresent};
+use fairlead_model::route::{HeaderChange, HeaderChanges, HeaderText, OnPresent};
 use serde_json::{Value, json};
 
 use super::Message;
@@ -16,28 +16,29 @@ pub(super) fn both(message: Message, request: &HeaderChanges, response: &HeaderC
 
 /// Headers to add.
 pub(super) fn added(changes: &HeaderChanges) -> Value {
-    changes
-        .set
-        .iter()
-        .map(|change| {
-            let action = match (change.present, change.only_if_present) {
-                (OnPresent::Append, _) => "APPEND_IF_EXISTS_OR_ADD",
-                (OnPresent::Keep, _) => "ADD_IF_ABSENT",
-                (OnPresent::Replace, false) => "OVERWRITE_IF_EXISTS_OR_ADD",
-                (OnPresent::Replace, true) => "OVERWRITE_IF_EXISTS",
-            };
-            let value = match &change.value {
-                HeaderText::Literal(value) => {
-                    String::from_utf8_lossy(value.as_bytes()).replace('%', "%%")
-                }
-                HeaderText::Format(format) => format.source().to_owned(),
-            };
-            json!({
-                "header": {"key": change.name.as_str(), "value": value},
-                "append_action": action,
-            })
-        })
-        .collect()
+    changes.set.iter().map(option).collect()
+}
+
+/// A `HeaderValueOption`.
+pub(super) fn option(change: &HeaderChange) -> Value {
+    let value = match &change.value {
+        HeaderText::Literal(value) => String::from_utf8_lossy(value.as_bytes()).replace('%', "%%"),
+        HeaderText::Format(format) => format.source().to_owned(),
+    };
+    json!({
+        "header": {"key": change.name.as_str(), "value": value},
+        "append_action": action(change.present, change.only_if_present),
+    })
+}
+
+/// What becomes of what is there already.
+pub(super) fn action(present: OnPresent, only_if_present: bool) -> &'static str {
+    match (present, only_if_present) {
+        (OnPresent::Append, _) => "APPEND_IF_EXISTS_OR_ADD",
+        (OnPresent::Keep, _) => "ADD_IF_ABSENT",
+        (OnPresent::Replace, false) => "OVERWRITE_IF_EXISTS_OR_ADD",
+        (OnPresent::Replace, true) => "OVERWRITE_IF_EXISTS",
+    }
 }
 
 fn removed(changes: &HeaderChanges) -> Value {

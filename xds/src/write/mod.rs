@@ -13,6 +13,7 @@ mod health;
 mod listener;
 mod manager;
 mod matching;
+mod mutation;
 mod route;
 mod tls;
 mod token;

@@ -42,6 +42,7 @@ pub(crate) const KEPT: &[(&str, &[&str])] = &[
             "OutlierDetection",
         ],
     ),
+    ("envoy.config.common.mutation_rules.v3", &["HeaderMutation"]),
     (
         "envoy.config.core.v3",
         &[
@@ -58,6 +59,9 @@ pub(crate) const KEPT: &[(&str, &[&str])] = &[
             "HealthCheck.GrpcHealthCheck",
             "HealthCheck.HttpHealthCheck",
             "HealthCheck.TcpHealthCheck",
+            "KeyValueAppend",
+            "KeyValueMutation",
+            "KeyValuePair",
             "Http1ProtocolOptions",
             "Http2ProtocolOptions",
             "HttpProtocolOptions",
@@ -145,6 +149,10 @@ pub(crate) const KEPT: &[(&str, &[&str])] = &[
     (
         "envoy.extensions.filters.http.fault.v3",
         &["FaultAbort", "FaultAbort.HeaderAbort", "HTTPFault"],
+    ),
+    (
+        "envoy.extensions.filters.http.header_mutation.v3",
+        &["HeaderMutation", "HeaderMutationPerRoute", "Mutations"],
     ),
     (
         "envoy.extensions.filters.http.jwt_authn.v3",

@@ -14,7 +14,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use fairlead_model::fault::Fault;
-use fairlead_model::filter::{Authorization, Cors, Filter, Origin, Session};
+use fairlead_model::filter::{
+    Authorization, Cors, Filter, LEVELS, Mutation, Mutations, Origin, Session,
+};
 use fairlead_model::route::{Action, RequestHead, Route, VirtualHost};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH};
 use http::{HeaderValue, Request, Response};
@@ -82,6 +84,9 @@ impl Asking<'_> {
                 Some(Filter::Cors(_)) => self.origin(&filter.origins(levels), passage)?,
                 Some(Filter::Injection(own)) => self.inject(own, passage).await?,
                 Some(Filter::Session(own)) => self.bind(own, passage),
+                Some(Filter::Mutation(own)) => {
+                    self.change(own, filter.mutations(levels), passage);
+                }
                 Some(Filter::BodyLimit(most)) => self.measure(*most, passage)?,
             }
         }
@@ -136,6 +141,27 @@ impl Asking<'_> {
             return Ok(());
         }
         Err(self.refused(Fault::Denied))
+    }
+
+    fn change(
+        &mut self,
+        own: &Mutation,
+        others: [Option<&Arc<Mutations>>; LEVELS],
+        passage: &mut Passage,
+    ) {
+        for own in own.all(others) {
+            for changes in &own.request {
+                changes.apply(self.request.headers_mut(), |_, _| String::new());
+            }
+            if !own.query.is_empty() {
+                places::change_query(self.request, |parts| {
+                    own.query.iter().for_each(|change| change.apply(parts));
+                });
+            }
+            if !own.response.is_empty() {
+                passage.mutations.push(Arc::clone(own));
+            }
+        }
     }
 
     fn bind(&self, own: &Arc<Session>, passage: &mut Passage) {

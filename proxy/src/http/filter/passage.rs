@@ -1,9 +1,10 @@
 //! What filters leave to be done with the answer.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use fairlead_model::filter::Metadata;
+use fairlead_model::filter::{Metadata, Mutations};
 use fairlead_model::route::HeaderChanges;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame};
@@ -32,6 +33,8 @@ pub(in crate::http) struct Passage {
     pub(super) headers: HeaderMap,
     /// Changes of the answer's headers.
     pub(super) changes: HeaderChanges,
+    /// More of them, each with its order.
+    pub(super) mutations: Vec<Arc<Mutations>>,
     /// What filters learned of the request.
     pub(super) metadata: Metadata,
     /// At most so many bytes a second.
@@ -50,6 +53,9 @@ impl Passage {
         }
         self.changes
             .apply(response.headers_mut(), |_, _| String::new());
+        for changes in self.mutations.iter().flat_map(|own| &own.response) {
+            changes.apply(response.headers_mut(), |_, _| String::new());
+        }
         let is_damaged = self.pace.is_some() || self.is_cut;
         if !is_damaged || response.body().is_end_stream() {
             return response;

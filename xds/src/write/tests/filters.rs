@@ -2,9 +2,9 @@
 
 use fairlead_model::filter::{
     Abort, AbortBy, Authorization, Break, Condition, Cors, Delay, DelayBy, Descriptor, Effect,
-    Filter, HostRates, HttpFilter, Injection, LocalRateLimit, MetadataMatch, Override, Overrides,
-    Pace, PaceBy, Policy as AccessPolicy, Pseudo, RateAction, RateRule, RateSettings, Rules,
-    Session, SharedRateLimit, TokenBucket, ValueMatch,
+    Filter, HostRates, HttpFilter, Injection, LocalRateLimit, MetadataMatch, Mutation, Mutations,
+    Override, Overrides, Pace, PaceBy, Policy as AccessPolicy, Pseudo, QueryChange, RateAction,
+    RateRule, RateSettings, Rules, Session, SharedRateLimit, TokenBucket, ValueMatch,
 };
 use http::{HeaderValue, StatusCode};
 
@@ -347,6 +347,32 @@ fn session() -> impl Strategy<Value = Session> {
     )
 }
 
+pub(super) fn mutations() -> impl Strategy<Value = Mutations> {
+    let present = || select(vec![OnPresent::Append, OnPresent::Keep, OnPresent::Replace]);
+    let set =
+        (name(), name(), present(), any::<bool>()).prop_map(|(name, value, present, flag)| {
+            QueryChange::Set {
+                name,
+                value,
+                only_if_present: flag && present == OnPresent::Replace,
+                present,
+            }
+        });
+    let query = prop_oneof![name().prop_map(QueryChange::Remove), set];
+    // One group after the other only where the first sets something and the next begins with a removal.
+    let headers = || {
+        vec(changes(), 0..3).prop_map(|groups| {
+            let is_both = |own: &HeaderChanges| !own.set.is_empty() && !own.remove.is_empty();
+            groups.into_iter().filter(is_both).collect()
+        })
+    };
+    (headers(), vec(query, 0..3), headers()).prop_map(|(request, query, response)| Mutations {
+        request,
+        query,
+        response,
+    })
+}
+
 fn filter(cors: BoxedStrategy<Cors>) -> impl Strategy<Value = Filter> {
     prop_oneof![
         authorization(false)
@@ -373,6 +399,14 @@ pub(super) fn filters() -> BoxedStrategy<Vec<HttpFilter>> {
         1 => check().prop_map(|own| Filter::Check(Arc::new(own))).boxed(),
         1 => tokens().prop_map(|own| Filter::Tokens(Arc::new(own))).boxed(),
         1 => names.boxed(),
+        1 => (mutations(), any::<bool>())
+            .prop_map(|(own, most_specific_wins)| {
+                Filter::Mutation(Arc::new(Mutation {
+                    own: Arc::new(own),
+                    most_specific_wins,
+                }))
+            })
+            .boxed(),
     ];
     let own = (filter, any::<bool>());
     let all = vec(own, 0..3);
@@ -395,6 +429,7 @@ pub(super) fn overrides() -> BoxedStrategy<Overrides> {
         name().prop_map(Override::Requires),
         rate_settings().prop_map(|own| Override::Rates(Arc::new(own))),
         check_settings().prop_map(|own| Override::Checks(Arc::new(own))),
+        mutations().prop_map(|own| Override::Mutations(Arc::new(own))),
         filter(cors().boxed()).prop_map(Override::Other),
     ];
     proptest::collection::btree_map(name(), own, 0..2).boxed()
