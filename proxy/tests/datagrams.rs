@@ -155,6 +155,25 @@ async fn sessions_share_endpoints_and_end_when_nothing_comes() {
 }
 
 #[tokio::test]
+async fn both_families_have_sessions() {
+    let (one, two) = (Server::start("one").await, Server::start("two").await);
+    let both = (
+        "protocol: UDP, address: 127.0.0.1",
+        "protocol: UDP, ipv4_compat: true, address: \"::\"",
+    );
+    let (program, listen) = example([one.address, two.address], &[both]).await;
+    let v4 = caller(listen).await;
+    let v6 = UdpSocket::bind("[::1]:0").await.expect("a free port");
+    let to = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, listen.port()));
+    v6.connect(to).await.expect("a way");
+    for own in [v4, v6] {
+        let answer = ask(&own, "a", SOON).await.expect("an answer");
+        assert!(answer.ends_with(":a"), "{answer}");
+    }
+    assert_eq!(figure(&program, "udp.dns.downstream_sess_total").await, 2);
+}
+
+#[tokio::test]
 async fn sessions_are_bounded() {
     let (one, two) = (Server::start("one").await, Server::start("two").await);
     let changes = [("max_connections: 1000", "max_connections: 2")];

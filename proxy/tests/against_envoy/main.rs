@@ -6,6 +6,7 @@
 
 mod ask;
 mod dumps;
+mod examples;
 mod filters;
 mod generate;
 #[path = "../support/tokens.rs"]

@@ -237,9 +237,14 @@ impl Program {
 pub fn envoy_takes(folder: &Path, bootstrap: &Value) -> Result<(), String> {
     let file = folder.join("written.json");
     std::fs::write(&file, bootstrap.to_string()).expect("a file");
+    envoy_takes_file(&file)
+}
+
+/// Whether Envoy takes a file; what it says otherwise.
+pub fn envoy_takes_file(file: &Path) -> Result<(), String> {
     let output = Command::new(envoy())
         .args(["--mode", "validate", "-l", "error", "-c"])
-        .arg(&file)
+        .arg(file)
         .output()
         .expect("Envoy runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
