@@ -169,8 +169,11 @@ impl Chain {
         let by_name = matches!(&self.handler, Handler::Tcp(tcp) if tcp.by_server_name.is_some());
         let is_told = match &self.handler {
             Handler::Http(_) => true,
-            // Rules may ask for the name.
-            Handler::Tcp(_) => self.tls.is_none() && !self.access.is_empty(),
+            // Rules may ask for the name, and whoever a tunnel ends at.
+            Handler::Tcp(tcp) => {
+                let tells = tcp.tunnel.as_ref().is_some_and(|own| own.tells_name());
+                self.tls.is_none() && (tells || !self.access.is_empty())
+            }
             Handler::Udp(_) => false,
         };
         by_name
@@ -252,7 +255,9 @@ mod tests {
 
     use super::*;
     use crate::cluster::Address;
-    use crate::listener::{Chain, Handler, Tcp, Transport};
+    use crate::format::Format;
+    use crate::listener::{Chain, Detect, Handler, Tcp, Transport, Tunnel};
+    use crate::route::HeaderChanges;
 
     fn chain(name: &str, matches: ChainMatch) -> Chain {
         let tcp = Tcp {
@@ -455,5 +460,25 @@ mod tests {
         assert!(looks("10.0.0.1:80"));
         assert!(!looks("10.0.0.1:3306"), "another chain is less exact");
         assert!(looks("10.0.0.2:3306"));
+    }
+
+    #[test]
+    fn a_tunnel_may_be_told_the_name() {
+        for (authority, asks) in [
+            ("%REQUESTED_SERVER_NAME%:443", true),
+            ("%DOWNSTREAM_LOCAL_ADDRESS%", false),
+        ] {
+            let mut own = chain("tunnel", ChainMatch::default());
+            if let Handler::Tcp(tcp) = &mut own.handler {
+                Arc::make_mut(tcp).tunnel = Some(Box::new(Tunnel {
+                    authority: Format::parse(authority).expect("a format"),
+                    headers: HeaderChanges::default(),
+                }));
+            }
+            let mut listener = listener_of(vec![own]);
+            listener.detect = Some(Detect::default());
+            let looks = ChainIndex::of(&listener).looks(&listener, None, None);
+            assert_eq!(looks, asks, "{authority}");
+        }
     }
 }

@@ -10,9 +10,9 @@ use crate::cluster::Address;
 use crate::edge::Edge;
 use crate::egress::NameCache;
 use crate::filter::{Authorization, HttpFilter};
-use crate::format::Format;
+use crate::format::{Fact, Format};
 use crate::log::AccessLog;
-use crate::route::{HeaderChanges, RouteTable};
+use crate::route::{HeaderChanges, HeaderText, RouteTable};
 use crate::tls::ServerTls;
 use crate::trace::Tracing;
 
@@ -337,6 +337,20 @@ pub struct Tunnel {
     pub authority: Format,
     /// Headers of the request.
     pub headers: HeaderChanges,
+}
+
+impl Tunnel {
+    /// Whether the other end is told the name asked for in TLS.
+    #[must_use]
+    pub fn tells_name(&self) -> bool {
+        let set = self.headers.set.iter();
+        let formats = set.filter_map(|own| match &own.value {
+            HeaderText::Format(format) => Some(&**format),
+            HeaderText::Literal(_) => None,
+        });
+        let mut facts = formats.chain([&self.authority]).flat_map(Format::facts);
+        facts.any(|own| *own == Fact::ServerName)
+    }
 }
 
 /// Bytes that go to the host of the name asked for in TLS.
