@@ -446,8 +446,11 @@ async fn a_request_goes_on_after_an_early_answer() {
     }
 }
 
-/// The same over HTTP/2.
-async fn hasty_h2() -> SocketAddr {
+/// The same over HTTP/2, with what is done with the request's body.
+async fn hasty_h2<F>(done: impl Fn(h2::RecvStream) -> F + Copy + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("its address");
     tokio::spawn(async move {
@@ -455,15 +458,10 @@ async fn hasty_h2() -> SocketAddr {
             tokio::spawn(async move {
                 let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
                 while let Some(Ok((request, mut respond))) = connection.accept().await {
-                    tokio::spawn(async move {
-                        respond
-                            .send_response(Response::new(()), true)
-                            .expect("to answer");
-                        let mut body = request.into_body();
-                        while let Some(Ok(data)) = body.data().await {
-                            let _ = body.flow_control().release_capacity(data.len());
-                        }
-                    });
+                    respond
+                        .send_response(Response::new(()), true)
+                        .expect("to answer");
+                    tokio::spawn(done(request.into_body()));
                 }
             });
         }
@@ -471,12 +469,23 @@ async fn hasty_h2() -> SocketAddr {
     address
 }
 
+async fn is_read(mut body: h2::RecvStream) {
+    while let Some(Ok(data)) = body.data().await {
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+}
+
+async fn is_dropped(body: h2::RecvStream) {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(body);
+}
+
 #[tokio::test]
 async fn a_stream_goes_on_after_an_early_answer() {
     let inner = proxy(http_to(to("up")), up(&[hasty().await])).await;
     for (protocol, endpoint) in [
         (UpstreamProtocol::Http1, hasty().await),
-        (UpstreamProtocol::Http2, hasty_h2().await),
+        (UpstreamProtocol::Http2, hasty_h2(is_read).await),
         (UpstreamProtocol::Http2, inner.address),
     ] {
         let mut cluster = up(&[endpoint]);
@@ -503,32 +512,9 @@ async fn a_stream_goes_on_after_an_early_answer() {
     }
 }
 
-/// An endpoint over HTTP/2 that answers at once, and wants nothing of the request's body.
-async fn curt() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("its address");
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
-                while let Some(Ok((request, mut respond))) = connection.accept().await {
-                    respond
-                        .send_response(Response::new(()), true)
-                        .expect("to answer");
-                    tokio::spawn(async move {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                        drop(request);
-                    });
-                }
-            });
-        }
-    });
-    address
-}
-
 #[tokio::test]
 async fn a_body_that_nobody_wants_holds_nobody_up() {
-    let mut cluster = up(&[curt().await]);
+    let mut cluster = up(&[hasty_h2(is_dropped).await]);
     cluster.protocol = UpstreamProtocol::Http2;
     let proxy = proxy(http_to(to("up")), cluster).await;
     let mut stream = TcpStream::connect(proxy.address)

@@ -239,6 +239,29 @@ impl Call {
         self.demands.as_ref()?.bound.as_ref()?.to
     }
 
+    /// Tells whoever follows the request which endpoint a try goes to.
+    fn picked(
+        &mut self,
+        forward: &Forward,
+        policy: Option<&RetryPolicy>,
+        (key, pool): &(EndpointKey, Rc<Pool>),
+    ) {
+        let address = pool.endpoint().map(|endpoint| &endpoint.address);
+        if let Some(bound) = self.demands.as_mut().and_then(|own| own.bound.as_mut()) {
+            bound.reaches(address);
+        }
+        if let Some(picked) = &self.picked {
+            picked.set(Some(*key));
+        }
+        if let (Some(_), Some(target)) = (policy, self.target.as_mut()) {
+            target.tried.push(*key);
+        }
+        if let Some(record) = &self.record {
+            let cluster = forward.clusters.get(self.target().cluster);
+            record.tried(cluster.map(|cluster| &cluster.name), address);
+        }
+    }
+
     /// One try: the answer's head, and when the try began.
     pub(super) async fn once(
         &mut self,
@@ -246,7 +269,7 @@ impl Call {
         policy: Option<&RetryPolicy>,
         body: Outgoing,
     ) -> Tried {
-        let (key, pool) = {
+        let picked = {
             let target = self.target();
             let wanted = Wanted {
                 hash: target.hash,
@@ -261,20 +284,8 @@ impl Call {
                 .await;
             picked.map_err(Try::of)?
         };
-        if let Some(bound) = self.demands.as_mut().and_then(|own| own.bound.as_mut()) {
-            bound.reaches(pool.endpoint().map(|endpoint| &endpoint.address));
-        }
-        if let Some(picked) = &self.picked {
-            picked.set(Some(key));
-        }
-        if let (Some(_), Some(target)) = (policy, self.target.as_mut()) {
-            target.tried.push(key);
-        }
-        if let Some(record) = &self.record {
-            let cluster = forward.clusters.get(self.target().cluster);
-            let address = pool.endpoint().map(|endpoint| &endpoint.address);
-            record.tried(cluster.map(|cluster| &cluster.name), address);
-        }
+        self.picked(forward, policy, &picked);
+        let (key, pool) = picked;
         // Nothing was waited for since the clock was read.
         let begun = self.core.clock.read();
         let mut attempt = Attempt {

@@ -374,13 +374,8 @@ impl Record {
         self.trace.borrow().as_ref().is_some_and(Trace::is_sampled)
     }
 
-    /// Hands the request's spans over.
-    fn send_spans(&self) {
-        let mut trace = self.trace.borrow_mut();
-        let Some(trace) = trace.as_mut().filter(|trace| trace.is_sampled()) else {
-            return;
-        };
-        let state = self.state.borrow();
+    /// What a span says of the request in words.
+    fn texts(&self, state: &State) -> Vec<(&'static str, String)> {
         let header = |name: &HeaderName| {
             let value = state.request.get(name)?;
             value.to_str().ok().map(str::to_owned)
@@ -427,12 +422,27 @@ impl Record {
                 .into_iter()
                 .filter_map(|(name, value)| Some((name, value?))),
         );
+        texts
+    }
+
+    /// What it says in numbers.
+    fn numbers(&self, state: &State) -> Vec<(&'static str, u64)> {
         let mut numbers = vec![
             ("http.status_code", u64::from(state.status)),
             ("request_size", state.received),
             ("response_size", state.sent),
         ];
         numbers.extend(state.grpc.map(|code| ("grpc.status_code", u64::from(code))));
+        numbers
+    }
+
+    /// Hands the request's spans over.
+    fn send_spans(&self) {
+        let mut trace = self.trace.borrow_mut();
+        let Some(trace) = trace.as_mut().filter(|trace| trace.is_sampled()) else {
+            return;
+        };
+        let state = self.state.borrow();
         let route = state.route.as_ref().map_or("", |route| &route.name);
         let spans = trace.end(trace::Ended {
             name: format!("{} {route}", self.method).trim_end().to_owned(),
@@ -441,8 +451,8 @@ impl Record {
             is_error: !state.flags.is_empty()
                 || state.status >= 500
                 || state.grpc.is_some_and(|code| code != 0),
-            texts,
-            numbers,
+            texts: self.texts(&state),
+            numbers: self.numbers(&state),
             cluster: state.cluster.as_deref().unwrap_or(""),
         });
         let core = &self.core;

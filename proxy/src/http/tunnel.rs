@@ -123,12 +123,11 @@ pub(super) async fn open(
         return Err(Fault::Denied);
     }
     let bound = bind(&forward.affinity, &head, wanted.source, &wanted.core.random);
-    let (upstream, cluster, pool, mut running) =
+    let (cluster, pool, mut running) =
         endpoint(&wanted, forward, bound.hash, &head.headers).await?;
     if let Some(session) = &mut wanted.bound {
         session.reaches(pool.endpoint().map(|endpoint| &endpoint.address));
     }
-    let key = running.key;
     let changes = Changes {
         route: &route,
         cluster,
@@ -146,25 +145,35 @@ pub(super) async fn open(
     } else {
         Caller::Http1(wanted.connection.activity.leave())
     };
-    if protocol.eq_ignore_ascii_case("connect") {
-        let stream = pool
-            .connect_raw(upstream.limits())
-            .await
-            .map_err(|error| error.fault())?;
-        upstream.answered(key, Duration::ZERO, wanted.core.clock.now());
-        join(caller, stream, running);
-        return Ok(with_cookies(
-            Response::new(Answer::Empty),
-            wanted.bound.as_ref(),
-            bound.cookies,
-        ));
-    }
-    let mut lease = pool
-        .lease(wanted.is_h2, upstream.limits())
-        .await
-        .map_err(|error| error.fault())?;
+    let response = match protocol.eq_ignore_ascii_case("connect") {
+        true => connect(&pool, caller, running).await?,
+        false => change(&wanted, (head, body), &protocol, &pool, (caller, running)).await?,
+    };
+    Ok(with_cookies(response, wanted.bound.as_ref(), bound.cookies))
+}
+
+/// Joins the caller with a connection to the endpoint, on which nothing is spoken but by those two.
+async fn connect(pool: &Pool, caller: Caller, running: Running) -> Result<Response<Answer>, Fault> {
+    let upstream = &running.upstream;
+    let stream = pool.connect_raw(upstream.limits()).await;
+    let stream = stream.map_err(|error| error.fault())?;
+    upstream.answered(running.key, Duration::ZERO, running.core.clock.now());
+    join(caller, stream, running);
+    Ok(Response::new(Answer::Empty))
+}
+
+/// Asks the endpoint for the upgrade, and joins it with the caller where it agrees.
+async fn change(
+    wanted: &Wanted,
+    (head, body): (Parts, Incoming),
+    protocol: &str,
+    pool: &Rc<Pool>,
+    (caller, running): (Caller, Running),
+) -> Result<Response<Answer>, Fault> {
+    let leased = pool.lease(wanted.is_h2, running.upstream.limits()).await;
+    let mut lease = leased.map_err(|error| error.fault())?;
     let key_of_caller = head.headers.get(SEC_WEBSOCKET_KEY).cloned();
-    let request = request(&wanted, head, &protocol, &lease, pool.is_tls())?;
+    let request = request(wanted, head, protocol, &lease, pool.is_tls())?;
     drop(body);
     let (head, body) = request.into_parts();
     let endpoint = match lease.tunnel(Request::from_parts(head.clone(), ())).await {
@@ -177,16 +186,15 @@ pub(super) async fn open(
             .map_err(|_| Fault::ConnectionTerminated)?
             .map(Endpoint::Http1),
     };
-    let response = answer(
+    answer(
         endpoint,
         lease,
         caller,
         running,
         wanted.is_h2,
         key_of_caller.as_ref(),
-        &protocol,
-    )?;
-    Ok(with_cookies(response, wanted.bound.as_ref(), bound.cookies))
+        protocol,
+    )
 }
 
 /// An answer with the cookies that bring its caller to the same endpoint again.
@@ -221,7 +229,7 @@ async fn endpoint<'a>(
     forward: &'a Forward,
     hash: Option<u64>,
     headers: &http::HeaderMap,
-) -> Result<(Rc<Upstream>, &'a WeightedCluster, Rc<Pool>, Running), Fault> {
+) -> Result<(&'a WeightedCluster, Rc<Pool>, Running), Fault> {
     let core = &asked.core;
     let chosen = || core.choose(&forward.clusters, |own| own.weight);
     let cluster = asked.cluster.or_else(chosen).ok_or(Fault::NoEndpoint)?;
@@ -250,7 +258,7 @@ async fn endpoint<'a>(
     upstream.figures.upstream_rq_active.add(1);
     let running = Running {
         core: Rc::clone(core),
-        upstream: Rc::clone(&upstream),
+        upstream,
         key,
         is_failure: false,
         record: asked.record.clone(),
@@ -258,7 +266,7 @@ async fn endpoint<'a>(
         _held: held,
         active: None,
     };
-    Ok((upstream, cluster, pool, running))
+    Ok((cluster, pool, running))
 }
 
 /// The request as the connection to the endpoint wants it.

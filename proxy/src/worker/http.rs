@@ -151,22 +151,26 @@ async fn serve_h1(
             }
         }
         life.rest(true);
-        let woken = poll_fn(|context| {
-            let is_readable = stream
-                .tcp()
-                .is_none_or(|tcp| tcp.poll_read_ready(context).is_ready());
-            if is_readable {
-                return Poll::Ready(true);
-            }
-            life.poll(context).map(|_| false)
-        })
-        .await;
-        if !woken {
+        if !is_woken(&stream, &mut life).await {
             let _ = stream.shutdown().await;
             return Ok(());
         }
         life.rest(false);
     }
+}
+
+/// Waits until a connection that rests brings something; false where it is not to rest any longer.
+async fn is_woken(stream: &Stream, life: &mut Life<'_>) -> bool {
+    poll_fn(|context| {
+        let is_readable = stream
+            .tcp()
+            .is_none_or(|tcp| tcp.poll_read_ready(context).is_ready());
+        if is_readable {
+            return Poll::Ready(true);
+        }
+        life.poll(context).map(|_| false)
+    })
+    .await
 }
 
 /// Has a connection end with a reset, where it is not secured; else it just ends.
