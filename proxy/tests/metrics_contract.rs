@@ -125,6 +125,21 @@ fn named() -> Value {
     })
 }
 
+/// A listener of datagrams.
+fn datagrams() -> Value {
+    let mut address = socket(free());
+    address["socket_address"]["protocol"] = json!("UDP");
+    json!({
+        "name": "datagrams",
+        "address": address,
+        "listener_filters": [{"name": "udp", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig",
+            "stat_prefix": "datagrams",
+            "cluster": "up",
+        }}],
+    })
+}
+
 #[tokio::test]
 async fn the_numbers_are_those_that_are_promised() {
     const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters";
@@ -138,7 +153,7 @@ async fn the_numbers_are_those_that_are_promised() {
                 "type": "STATIC",
                 "load_assignment": {"cluster_name": "up", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket(endpoint.address)}}]}]},
             }],
-            "listeners": [{
+            "listeners": [datagrams(), {
                 "name": "in",
                 "address": socket(listen),
                 "filter_chains": [{"filters": [{"name": "http", "typed_config": {

@@ -69,16 +69,15 @@ pub(super) async fn serve(
     chains: &RefCell<Rc<Chains>>,
 ) {
     let mut buffer = vec![0; LONGEST].into_boxed_slice();
-    let mut current: Option<(Rc<Sessions>, DropGuard)> = None;
+    let settings = || chains.borrow().listener.udp().cloned();
+    let Some(first) = settings() else { return };
+    let mut current = Sessions::new(core, first, listening);
     loop {
         let received = listening.recv_from(&mut buffer).await;
-        let settings = chains.borrow().listener.udp().cloned();
-        let Some(settings) = settings else { continue };
-        let is_same = |own: &(Rc<Sessions>, DropGuard)| own.0.settings == settings;
-        if !current.as_ref().is_some_and(is_same) {
-            current = None;
+        if let Some(now) = settings().filter(|own| *own != current.0.settings) {
+            current = Sessions::new(core, now, listening);
         }
-        let (sessions, _) = current.get_or_insert_with(|| Sessions::new(core, settings, listening));
+        let sessions = &current.0;
         match received {
             Ok((length, caller)) => sessions.take(caller, &buffer[..length]),
             Err(error) => {
