@@ -220,24 +220,31 @@ impl Predecessor {
     }
 }
 
-/// Gives sockets to processes that come for them, until one has taken over.
-fn give(shared: &Shared, socket: &OwnedFd) {
+/// Gives sockets to processes that come for them. Each has a thread of its own: one that never gets ready keeps out no other.
+fn give(shared: &Arc<Shared>, socket: &OwnedFd) {
     loop {
-        let given = accept_with(socket, SocketFlags::CLOEXEC)
-            .map_err(io::Error::from)
-            .and_then(|line| give_to(shared, &line));
-        match given {
-            Ok(true) => {
-                tracing::info!("another process has taken over");
-                shared.draining.send_replace(true);
-                return;
-            }
-            Ok(false) => tracing::warn!("a process that came for the sockets went away"),
-            Err(error) => {
-                tracing::warn!(%error, "sockets could not be handed over");
-                std::thread::sleep(LOOK);
-            }
+        let line = accept_with(socket, SocketFlags::CLOEXEC).map_err(io::Error::from);
+        let giving = Arc::clone(shared);
+        let begun = line.and_then(|line| {
+            let thread = std::thread::Builder::new().name("hand-over".to_owned());
+            thread.spawn(move || give_one(&giving, &line))
+        });
+        if let Err(error) = begun {
+            tracing::warn!(%error, "sockets could not be handed over");
+            std::thread::sleep(LOOK);
         }
+    }
+}
+
+/// Gives sockets to a process, and ends once it uses them.
+fn give_one(shared: &Shared, line: &OwnedFd) {
+    match give_to(shared, line) {
+        Ok(true) => {
+            tracing::info!("another process has taken over");
+            shared.draining.send_replace(true);
+        }
+        Ok(false) => tracing::warn!("a process that came for the sockets went away"),
+        Err(error) => tracing::warn!(%error, "sockets could not be handed over"),
     }
 }
 

@@ -208,6 +208,17 @@ async fn one_that_dies_before_it_is_ready_leaves_the_old_one_serving() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(!running.log().contains("draining"), "{}", running.log());
+    // Another one that hangs keeps out nobody.
+    let hangs = Program::taking_over(&place, "1", "hand-hangs", &stuck).await;
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    while !hangs.log().contains("failed to listen") {
+        assert!(std::time::Instant::now() < until, "{}", hangs.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut running = running;
+    let _next = Program::taking_over(&place, "1", "hand-next", &own).await;
+    running.ended().await;
+    assert!(answered(listen).await > 0);
     let _ = std::fs::remove_file(&place);
 }
 
