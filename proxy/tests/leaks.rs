@@ -316,6 +316,7 @@ async fn ask(address: SocketAddr, worker: u64, counts: [Arc<AtomicUsize>; 2]) {
             let (mut sender, connection) = http1::handshake(io).await.expect("HTTP");
             tokio::spawn(connection);
             for _ in 0..EACH {
+                sender.ready().await.expect("it goes on");
                 let answer = sender.send_request(request(&mut random, false)).await;
                 read(answer.expect("an answer")).await;
             }
