@@ -211,7 +211,7 @@ impl Soak {
 impl Watched {
     fn start(hop: &Hop, programs: &Programs, place: &Place, namespace: &str) -> Result<Self> {
         let mut bootstrap = envoy::bootstrap(hop, place.folder(), None);
-        let route = &mut routes(&mut bootstrap)[0]["route"];
+        let route = &mut envoy::routes(&mut bootstrap)[0]["route"];
         // Killed endpoints take requests with them; those that may be sent again are.
         route["retry_policy"] = json!({
             "retry_on": "connect-failure,refused-stream,reset,gateway-error",
@@ -222,7 +222,7 @@ impl Watched {
         bootstrap["static_resources"]["clusters"][0]["circuit_breakers"] =
             json!({"thresholds": [{"max_retries": 1000}]});
         let failures = place.folder().join(format!("{}.failures", hop.name));
-        manager(&mut bootstrap)["access_log"] = log_of_failures(&failures);
+        envoy::manager(&mut bootstrap)["access_log"] = log_of_failures(&failures);
         let file = place.folder().join(format!("{}.yaml", hop.name));
         write(&file, &bootstrap)?;
         let process = hop.start_ours(&file, programs, place, namespace)?;
@@ -244,7 +244,7 @@ impl Watched {
     /// Changes something that a running request must not notice.
     fn change(&mut self, number: u32) -> Result<()> {
         let text = format!("soak-{number}");
-        let routes = routes(&mut self.bootstrap);
+        let routes = envoy::routes(&mut self.bootstrap);
         // The one that everything takes is the last.
         routes.drain(..routes.len() - 1);
         routes[0]["request_headers_to_add"] = json!([{"header": {"key": "x-soak", "value": text}}]);
@@ -280,11 +280,6 @@ impl Watched {
     }
 }
 
-fn manager(bootstrap: &mut Value) -> &mut Value {
-    let listener = &mut bootstrap["static_resources"]["listeners"][0];
-    &mut listener["filter_chains"][0]["filters"][0]["typed_config"]
-}
-
 fn log_of_failures(file: &Path) -> Value {
     json!([{
         "name": "envoy.access_loggers.file",
@@ -300,12 +295,6 @@ fn log_of_failures(file: &Path) -> Value {
                  %UPSTREAM_HOST% after %UPSTREAM_REQUEST_ATTEMPT_COUNT% tries and %DURATION% ms\n"}},
         },
     }])
-}
-
-fn routes(bootstrap: &mut Value) -> &mut Vec<Value> {
-    manager(bootstrap)["route_config"]["virtual_hosts"][0]["routes"]
-        .as_array_mut()
-        .expect("the bootstrap of a hop that carries HTTP has routes")
 }
 
 /// Puts a file in its place at once.

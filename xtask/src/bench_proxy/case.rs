@@ -163,7 +163,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "constant",
         title: "A pair with mutual TLS, HTTP/1.1, 1 KiB answers, 1,000 requests a second over 16 connections",
-        load: Load::Constant,
+        load: Load::Constant(16),
         path: "/1k",
         ..HTTP
     },
@@ -257,6 +257,7 @@ impl Target {
             tools: &tools,
             folder: place.folder(),
             url: &self.url,
+            headers: &[],
             port: self.port,
             seconds,
         };

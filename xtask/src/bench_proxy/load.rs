@@ -18,8 +18,8 @@ pub(super) enum Load {
     Http1(u32),
     /// h2load: HTTP/2, as fast as it goes, over 4 connections with 16 streams each.
     Http2,
-    /// oha: HTTP/1.1 at 1,000 requests a second over 16 connections, its latencies corrected for coordinated omission.
-    Constant,
+    /// oha: HTTP/1.1 at 1,000 requests a second over so many connections, its latencies corrected for coordinated omission.
+    Constant(u32),
     /// gRPC's own benchmark: 4 connections with 16 calls each; `true` for messages on streams that stay open.
     Grpc(bool),
     /// h2load: 1,000 new connections a second with one HTTP/1.1 request each; it resumes no session.
@@ -61,6 +61,8 @@ pub(super) struct Run<'a> {
     pub(super) folder: &'a Path,
     /// `scheme://address:port/path`.
     pub(super) url: &'a str,
+    /// Headers of every request, each as `name: value`.
+    pub(super) headers: &'a [&'a str],
     /// The port alone.
     pub(super) port: u16,
     /// How long.
@@ -95,7 +97,7 @@ impl Run<'_> {
         match load {
             Load::Http1(connections) => self.wrk(connections),
             Load::Http2 => self.h2load(),
-            Load::Constant => self.oha(),
+            Load::Constant(connections) => self.oha(connections),
             Load::Grpc(streaming) => self.grpc(streaming),
             Load::Connections => self.connections(),
         }
@@ -104,6 +106,9 @@ impl Run<'_> {
     fn tool(&self, program: &Path) -> Command {
         let mut command = placed(NEAR, Core::Load, program);
         command.current_dir(self.folder);
+        for header in self.headers {
+            command.args(["-H", header]);
+        }
         command
     }
 
@@ -143,19 +148,14 @@ impl Run<'_> {
         read_h2load(&capture(&mut h2load)?, "")
     }
 
-    fn oha(&self) -> Result<Sample> {
+    fn oha(&self, connections: u32) -> Result<Sample> {
         let mut oha = self.tool(&self.tools.oha);
-        oha.args([
-            "--no-tui",
-            "--output-format",
-            "json",
-            "-q",
-            "1000",
-            "-c",
-            "16",
-        ])
-        .args(["--latency-correction", "-z", &format!("{}s", self.seconds)])
-        .arg(self.url);
+        oha.args(["--no-tui", "--output-format", "json", "-q", "1000"])
+            .args(["-c", &connections.to_string(), "--latency-correction"])
+            // Late answers count as well.
+            .arg("--wait-ongoing-requests-after-deadline")
+            .args(["-z", &format!("{}s", self.seconds)])
+            .arg(self.url);
         Ok(oha::read(&capture(&mut oha)?)?.into())
     }
 

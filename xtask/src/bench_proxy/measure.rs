@@ -74,6 +74,7 @@ fn load(bench: &Bench, case: &Case, target: &Target, seconds: u32) -> Result<Sam
         tools: &bench.tools,
         folder: bench.place.folder(),
         url: &target.url,
+        headers: &[],
         port: target.port,
         seconds,
     };
@@ -195,7 +196,7 @@ pub(super) fn figures(case: &Case, all: &[Rounds]) -> Vec<(String, f64)> {
 
 /// Whether the case's rate is given, so that latency and cores are what differs.
 pub(super) fn is_constant(case: &Case) -> bool {
-    matches!(case.load, Load::Constant)
+    matches!(case.load, Load::Constant(_))
 }
 
 /// The middle value.

@@ -5,11 +5,13 @@
 
 mod case;
 mod endpoints;
+mod features;
 pub(crate) mod instructions;
 mod load;
 mod measure;
 mod report;
 mod resting;
+mod servers;
 pub(crate) mod training;
 
 use std::cell::RefCell;
@@ -102,10 +104,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let _upstreams = upstreams(&bench)?;
     let (mut tables, mut figures) = (Vec::new(), Vec::new());
     for name in &names {
-        let (table, found) = step(&format!("measure {name}"), || measure(&bench, name))?;
-        println!("\n{table}");
-        tables.push(table);
-        figures.extend(found);
+        let found = step(&format!("measure {name}"), || measure(&bench, name))?;
+        if let Some((table, found)) = found {
+            println!("\n{table}");
+            tables.push(table);
+            figures.extend(found);
+        }
     }
     for (name, value) in &figures {
         println!("figure {name} {value:.3}");
@@ -120,18 +124,26 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn measure(bench: &Bench, name: &str) -> Result<(Table, Vec<(String, f64)>)> {
-    match name {
-        IDLE => resting::measure(bench),
-        SLOW => endpoints::measure(bench, Fault::Slow),
-        FAILING => endpoints::measure(bench, Fault::Failing),
+/// What a case found: its table, and its figures.
+type Measured = (Table, Vec<(String, f64)>);
+
+/// Measures a case; nothing where nobody takes part.
+fn measure(bench: &Bench, name: &str) -> Result<Option<Measured>> {
+    if features::CASES.contains(&name) {
+        return Ok(features::measure(bench, name));
+    }
+    let measured = match name {
+        IDLE => resting::measure(bench)?,
+        SLOW => endpoints::measure(bench, Fault::Slow)?,
+        FAILING => endpoints::measure(bench, Fault::Failing)?,
         _ => {
             let case = CASES.iter().find(|case| case.name == name);
             let case = case.with_context(|| format!("no case {name}"))?;
             let all = measure::rounds(bench, case);
-            Ok((report::table(case, &all), measure::figures(case, &all)))
+            (report::table(case, &all), measure::figures(case, &all))
         }
-    }
+    };
+    Ok(Some(measured))
 }
 
 fn cases(only: &[String]) -> Result<Vec<&'static str>> {
@@ -139,6 +151,7 @@ fn cases(only: &[String]) -> Result<Vec<&'static str>> {
         .iter()
         .map(|case| case.name)
         .chain([IDLE, SLOW, FAILING])
+        .chain(features::CASES)
         .collect();
     if let Some(name) = only.iter().find(|name| !known.contains(&name.as_str())) {
         bail!("no case {name:?}; there are {}", known.join(", "));
@@ -170,7 +183,9 @@ fn install(names: &[&str]) -> Result<Tools> {
     Ok(Tools {
         wrk: WRK.0.into(),
         h2load: H2LOAD.0.into(),
-        oha: if asked(|load| matches!(load, Load::Constant)) {
+        oha: if names.iter().any(|name| features::CASES.contains(name))
+            || asked(|load| matches!(load, Load::Constant(_)))
+        {
             OHA.ensure()?
         } else {
             PathBuf::new()
@@ -248,7 +263,10 @@ mod tests {
     fn cases_are_chosen_by_name_in_the_order_of_the_table() {
         let chosen = cases(&["idle".into(), "single-h1".into()]).expect("both are known");
         assert_eq!(chosen, ["single-h1", "idle"]);
-        assert_eq!(cases(&[]).expect("all").len(), CASES.len() + 3);
+        assert_eq!(
+            cases(&[]).expect("all").len(),
+            CASES.len() + 3 + features::CASES.len()
+        );
         let refused = cases(&["single".into()]).expect_err("there is none");
         assert!(refused.to_string().contains("pair-h2"), "{refused}");
     }

@@ -90,6 +90,7 @@ fn rest(bench: &Bench, case: &Case, peer: Peer) -> Result<Rest> {
         tools: &bench.tools,
         folder: bench.place.folder(),
         url: &target.url,
+        headers: &[],
         port: target.port,
         seconds: 1,
     }

@@ -22,6 +22,19 @@ pub(crate) fn bootstrap(hop: &Hop, folder: &Path, balancing: Option<&str>) -> Va
     })
 }
 
+/// The HTTP connection manager of a hop's bootstrap.
+pub(crate) fn manager(bootstrap: &mut Value) -> &mut Value {
+    let listener = &mut bootstrap["static_resources"]["listeners"][0];
+    &mut listener["filter_chains"][0]["filters"][0]["typed_config"]
+}
+
+/// Its routes.
+pub(crate) fn routes(bootstrap: &mut Value) -> &mut Vec<Value> {
+    manager(bootstrap)["route_config"]["virtual_hosts"][0]["routes"]
+        .as_array_mut()
+        .expect("the bootstrap of a hop that carries HTTP has routes")
+}
+
 fn listener(hop: &Hop, folder: &Path) -> Value {
     let mut chain = json!({"filters": [match hop.carries {
         Carries::Http => connections_of_http("AUTO"),
