@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub live: BTreeMap<Arc<str>, Arc<Endpoints>>,
     /// Clusters that take the place of those in use once they are ready.
     pub waiting: BTreeMap<Arc<str>, Arc<Cluster>>,
+    /// Whether a control plane is asked for listeners whose first ones are not there yet.
+    pub awaits_listeners: bool,
 }
 
 impl Snapshot {

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fairlead_model::budget::RetryBudget;
 use fairlead_model::hedge::Hedge;
-use fairlead_model::listener::Listener;
 use fairlead_model::route::{Route, RouteTable};
 use fairlead_model::{Snapshot, share};
 use tokio::sync::{mpsc, watch};
@@ -111,8 +110,8 @@ impl Shared {
         }
     }
 
-    /// Whether every worker has listened on all of these listeners; what is added after that takes it back no more.
-    pub(crate) fn has_listened(&self, listeners: &BTreeMap<String, Arc<Listener>>) -> bool {
+    /// Whether every worker has listened on all listeners; what is added after that takes it back no more.
+    pub(crate) fn has_listened(&self, snapshot: &Snapshot) -> bool {
         if self.was_listening.load(Relaxed) {
             return true;
         }
@@ -120,7 +119,9 @@ impl Shared {
             .listening
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        let listeners = &snapshot.listeners;
         let is_so = !listeners.is_empty()
+            && !snapshot.awaits_listeners
             && listeners
                 .keys()
                 .all(|name| all.get(name).is_some_and(|count| *count >= self.cores));

@@ -184,7 +184,7 @@ pub async fn succeed(
     line: Option<OwnedFd>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
 ) -> Result<(), HandOverError> {
-    while !shared.has_listened(&snapshots.borrow().listeners) {
+    while !shared.has_listened(&snapshots.borrow()) {
         tokio::time::sleep(LOOK).await;
     }
     if let Some(line) = line {

@@ -30,12 +30,9 @@ async fn ready(admin: SocketAddr) -> String {
     panic!("there is no admin interface");
 }
 
-#[tokio::test]
-async fn it_is_ready_once_it_takes_connections() {
-    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let listen = taken.local_addr().expect("its address");
-    let admin = support::free();
-    let bootstrap = json!({
+/// A bootstrap with one listener.
+fn bootstrap(admin: SocketAddr, listen: SocketAddr) -> Value {
+    json!({
         "admin": {"address": socket(admin)},
         "static_resources": {
             "clusters": [{"name": "up", "type": "STATIC"}],
@@ -49,7 +46,36 @@ async fn it_is_ready_once_it_takes_connections() {
                 }}]}],
             }],
         },
+    })
+}
+
+#[tokio::test]
+async fn it_is_not_ready_before_its_control_plane_told_where_to_listen() {
+    let (admin, listen) = (support::free(), support::free());
+    let mut bootstrap = bootstrap(admin, listen);
+    bootstrap["node"] = json!({"id": "a", "cluster": "b"});
+    bootstrap["dynamic_resources"] = json!({
+        "lds_config": {"ads": {}},
+        "ads_config": {"api_type": "DELTA_GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "up"}}]},
     });
+    let asking = async {
+        while TcpStream::connect(listen).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        ready(admin).await
+    };
+    tokio::select! {
+        _ = Program::with_cores("1", "told", &bootstrap) => panic!("nobody told it anything"),
+        said = asking => assert!(said.ends_with("INITIALIZING\n"), "{said}"),
+    }
+}
+
+#[tokio::test]
+async fn it_is_ready_once_it_takes_connections() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let listen = taken.local_addr().expect("its address");
+    let admin = support::free();
+    let bootstrap = bootstrap(admin, listen);
     let waiting = async {
         for _ in 0..3 {
             let said = ready(admin).await;

@@ -111,6 +111,7 @@ fn message(field: &Field<'_>, read: ReadFile<'_>) -> Result<Bootstrap> {
     if let Some(resources) = fields.get("dynamic_resources") {
         let node = fields.need("node")?;
         let dynamic = dynamic::read(&resources, &node, &bootstrap)?;
+        bootstrap.snapshot.awaits_listeners = dynamic.listeners;
         bootstrap.dynamic = Some(dynamic);
     }
     for own in fields.list("bootstrap_extensions")? {

@@ -108,7 +108,7 @@ impl Admin {
     fn state(&self) -> &'static str {
         if *self.shared.draining.borrow() {
             "DRAINING"
-        } else if !self.shared.has_listened(&self.snapshots.borrow().listeners) {
+        } else if !self.shared.has_listened(&self.snapshots.borrow()) {
             "INITIALIZING"
         } else if self.shared.is_failing.load(Ordering::Relaxed) {
             "DRAINING"

@@ -61,6 +61,7 @@ impl Session {
                 }
             }
         }
+        self.known.has_heard_listeners |= !self.known.told.listeners.is_empty();
         self.known.wait(now);
         wrong
     }

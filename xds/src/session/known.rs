@@ -28,6 +28,8 @@ pub(super) struct Known {
     used: Snapshot,
     /// Since when what did not come is waited for.
     awaited: BTreeMap<(Kind, String), Moment>,
+    /// Whether the control plane told which listeners there are.
+    pub(super) has_heard_listeners: bool,
 }
 
 impl Known {
@@ -183,6 +185,10 @@ impl Known {
         self.settle_clusters(&mut next, now);
         self.settle_routes(&mut next, now);
         self.settle_listeners(&mut next, now);
+        let mut told = self.told.listeners.keys();
+        let is_whole =
+            self.has_heard_listeners && told.all(|name| next.listeners.contains_key(name));
+        next.awaits_listeners &= !is_whole;
         next.complete(&[&self.told, &self.used]);
         (next != self.used).then(|| {
             self.used = next.clone();

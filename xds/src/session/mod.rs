@@ -203,6 +203,7 @@ impl Session {
         step: &mut Step,
     ) -> Result<(), SessionError> {
         let kind = self.kind_of(&response.type_url)?;
+        self.known.has_heard_listeners |= kind == Kind::Listener;
         let mut wrong = Vec::new();
         for own in response.resources {
             let Some(any) = own.resource else { continue };
@@ -246,6 +247,7 @@ impl Session {
         step: &mut Step,
     ) -> Result<(), SessionError> {
         let kind = self.kind_of(&response.type_url)?;
+        self.known.has_heard_listeners |= kind == Kind::Listener;
         let mut wrong = Vec::new();
         let mut there = BTreeSet::new();
         let mut is_whole = true;
