@@ -36,8 +36,8 @@ pub(crate) struct Cluster {
 }
 
 impl Target {
-    /// Connects and reads what there is.
-    pub(crate) async fn connect(&self) -> anyhow::Result<Cluster> {
+    /// Connects; the application that is meant comes along.
+    pub(crate) async fn client(&self) -> anyhow::Result<(Client, String)> {
         let options = KubeConfigOptions {
             context: self.context.clone(),
             ..KubeConfigOptions::default()
@@ -50,6 +50,12 @@ impl Target {
             .clone()
             .unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).context("failed to connect to the cluster")?;
+        Ok((client, application))
+    }
+
+    /// Connects and reads what there is.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Cluster> {
+        let (client, application) = self.client().await?;
         let mut cluster = Cluster {
             client,
             application,

@@ -16,6 +16,7 @@ macro_rules! say {
 mod cluster;
 mod deploy;
 mod files;
+mod mesh;
 mod output;
 mod score;
 mod show;
@@ -102,6 +103,11 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// Look at the mesh.
+    Mesh {
+        #[command(subcommand)]
+        command: MeshCommand,
+    },
     /// Check files as admission does, without a cluster.
     Lint {
         /// Files or folders with Score files or Fairlead's objects.
@@ -125,6 +131,15 @@ enum ScoreCommand {
         /// The image for containers whose image is "." in the file.
         #[arg(long)]
         image: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum MeshCommand {
+    /// Tell which policies count for requests to a Service, field by field.
+    Explain {
+        /// The Service.
+        service: String,
     },
 }
 
@@ -218,6 +233,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
             files,
             offline,
         } => show::plan(&target, format, &environment, &files, offline).await,
+        Command::Mesh {
+            command: MeshCommand::Explain { service },
+        } => mesh::explain(&target, format, &service).await,
         Command::Lint { files } => files::lint(format, &files),
         Command::Completion { shell } => {
             let mut script = Vec::new();

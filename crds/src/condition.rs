@@ -113,6 +113,10 @@ words! {
         InUse,
         /// The admission webhook serves and is registered.
         WebhookReady,
+        /// Another policy of the same target, which is older, sets a field that this one sets too.
+        Conflicted,
+        /// The control plane of the mesh serves, and pods get their proxies.
+        MeshReady,
     }
 }
 
@@ -179,6 +183,8 @@ words! {
         Used,
         /// Nothing uses this any more.
         Unused,
+        /// It is turned off.
+        Disabled,
         /// No definition provides this class.
         NoDefinition,
         /// A write failed for a reason that a retry may cure.

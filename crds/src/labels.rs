@@ -26,5 +26,9 @@ pub const ORIGIN: &str = "platform.fairlead.dev/origin";
 pub const PROVISION: &str = "fairlead.dev/provision";
 /// Set to `disabled` on a namespace, the admission webhook leaves it alone.
 pub const WEBHOOK: &str = "fairlead.dev/webhook";
+/// Set to `enabled` on a namespace or a pod, pods get a proxy of the mesh; set to `disabled` on a pod, it gets none.
+pub const INJECT: &str = "mesh.fairlead.dev/inject";
+/// Set on pods that have a proxy of the mesh.
+pub const PROXIED: &str = "mesh.fairlead.dev/proxied";
 /// The finalizer of an environment, whose objects live in another namespace.
 pub const ENVIRONMENT_FINALIZER: &str = "platform.fairlead.dev/environment";

@@ -6,6 +6,7 @@
 pub mod condition;
 pub mod install;
 pub mod labels;
+pub mod mesh;
 pub mod platform;
 pub mod schema;
 
@@ -92,6 +93,8 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         platform::ScoreWorkload::crd(),
         platform::Release::crd(),
         platform::ResourceInstance::crd(),
+        mesh::MeshPolicy::crd(),
+        mesh::MeshAuthorization::crd(),
     ]
     .into_iter()
     .map(schema::finish)

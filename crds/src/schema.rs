@@ -9,6 +9,9 @@ pub const LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// The pattern of a DNS subdomain.
 pub const SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
 
+/// The pattern of a duration as the Gateway API writes them (GEP-2257).
+pub const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+
 /// Any JSON object.
 #[must_use]
 pub fn any_object(_: &mut SchemaGenerator) -> Schema {

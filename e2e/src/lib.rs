@@ -5,6 +5,7 @@
 
 mod http;
 pub mod samples;
+pub mod wire;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -145,6 +145,11 @@ async fn what_was_installed_is_put_back() -> Result<()> {
             "ValidatingWebhookConfiguration",
             false,
         ),
+        (
+            "admissionregistration.k8s.io/v1",
+            "MutatingWebhookConfiguration",
+            false,
+        ),
         ("policy/v1", "PodDisruptionBudget", true),
     ] {
         let api = cluster

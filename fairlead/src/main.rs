@@ -46,6 +46,13 @@ struct OperatorArguments {
     /// The names of the Secrets by which that image is pulled.
     #[arg(long, env = "FAIRLEAD_IMAGE_PULL_SECRETS", value_delimiter = ',')]
     image_pull_secrets: Vec<String>,
+    /// The image of the mesh's proxies, pulled as that is.
+    #[arg(
+        long,
+        env = "FAIRLEAD_PROXY_IMAGE",
+        default_value = "localhost/fairlead-proxy:dev"
+    )]
+    proxy_image: String,
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "0.0.0.0:8080")]
     admin: SocketAddr,
@@ -68,6 +75,22 @@ struct WebhookArguments {
     /// The folder with tls.crt and tls.key.
     #[arg(long, env = "FAIRLEAD_TLS", default_value = "/var/run/fairlead/tls")]
     tls: std::path::PathBuf,
+    /// The namespace that the webhook runs in.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "fairlead-system")]
+    namespace: String,
+    /// The SPIFFE trust domain of the mesh's identities.
+    #[arg(long, env = "FAIRLEAD_TRUST_DOMAIN", default_value = "cluster.local")]
+    trust_domain: String,
+    /// The image of the mesh's proxies.
+    #[arg(
+        long,
+        env = "FAIRLEAD_PROXY_IMAGE",
+        default_value = "localhost/fairlead-proxy:dev"
+    )]
+    proxy_image: String,
+    /// The pull policy of that image.
+    #[arg(long, env = "FAIRLEAD_PROXY_IMAGE_PULL_POLICY", default_value = "")]
+    proxy_image_pull_policy: String,
 }
 
 #[derive(clap::Args)]
@@ -105,6 +128,7 @@ async fn main() -> anyhow::Result<()> {
                 image: arguments.image,
                 image_pull_policy: arguments.image_pull_policy,
                 image_pull_secrets: arguments.image_pull_secrets,
+                proxy_image: arguments.proxy_image,
                 admin: arguments.admin,
                 concurrency: arguments.concurrency,
                 resync_seconds: arguments.resync_seconds,
@@ -131,6 +155,12 @@ async fn main() -> anyhow::Result<()> {
                 listen: arguments.listen,
                 admin: arguments.admin,
                 tls: arguments.tls,
+                injection: fairlead_webhook::Injection {
+                    system: arguments.namespace,
+                    trust_domain: arguments.trust_domain,
+                    image: arguments.proxy_image,
+                    pull_policy: arguments.proxy_image_pull_policy,
+                },
             };
             fairlead_webhook::run(config, stop)
                 .await

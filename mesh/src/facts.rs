@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy};
 use fairlead_model::identity::SpiffeId;
 
 /// A namespace and a name.
@@ -12,21 +13,38 @@ pub type Key = (Arc<str>, Arc<str>);
 /// What the mesh knows of the cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
-    /// Services that have an address.
+    /// The trust domain.
+    pub trust_domain: Arc<str>,
+    /// Services that have endpoints in the cluster.
     pub services: BTreeMap<Key, Arc<Service>>,
     /// The slices of each service, by their name.
     pub slices: BTreeMap<Key, BTreeMap<Arc<str>, Arc<Slice>>>,
     /// Pods with a proxy of the mesh.
     pub pods: BTreeMap<Key, Arc<Pod>>,
+    /// The policies of each namespace, those that say what can be.
+    pub policies: BTreeMap<Arc<str>, Vec<Arc<MeshPolicy>>>,
+    /// Who may reach services, in the same way.
+    pub authorizations: BTreeMap<Arc<str>, Vec<Arc<MeshAuthorization>>>,
 }
 
 /// A service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// Its addresses, of either family.
+    /// Its addresses, of either family; none where callers look its endpoints up themselves (`clusterIP: None`).
     pub addresses: BTreeSet<IpAddr>,
     /// Its ports.
     pub ports: Vec<Port>,
+    /// The labels of its pods; nothing where somebody else says which they are.
+    pub selector: BTreeMap<String, String>,
+}
+
+impl Service {
+    /// Whether a pod with these labels is one of its.
+    #[must_use]
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        let mut wanted = self.selector.iter();
+        !self.selector.is_empty() && wanted.all(|(key, value)| labels.get(key) == Some(value))
+    }
 }
 
 /// A port of a service.
@@ -99,4 +117,19 @@ pub struct Endpoint {
 pub struct Pod {
     /// Who it is.
     pub id: SpiffeId,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What kubelet asks it over HTTP.
+    pub probes: Vec<Probe>,
+}
+
+/// What kubelet asks a pod over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// The port.
+    pub port: u16,
+    /// The method.
+    pub method: &'static str,
+    /// The path, without its query.
+    pub path: String,
 }

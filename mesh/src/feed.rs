@@ -9,10 +9,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_crds::labels::PROXIED;
+use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy};
 use fairlead_operator::metrics::Metrics;
+use fairlead_plan::Kind as _;
+use fairlead_plan::mesh::MeshPolicyKind;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::runtime::reflector::{Store, reflector, store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -20,12 +25,12 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::facts::{self, Facts, Key, Port, Slice, Spoken};
+use crate::facts::{self, Facts, Key, Port, Probe, Slice, Spoken};
 
-/// The label of pods with a proxy of the mesh.
-pub const PROXIED: &str = "mesh.fairlead.dev/proxied";
 /// The label by which a slice says of which service it is.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// What kubelet asks over gRPC.
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// How long changes are gathered.
 const GATHER: Duration = Duration::from_millis(50);
 
@@ -34,6 +39,8 @@ pub struct Feed {
     services: Store<Service>,
     slices: Store<EndpointSlice>,
     pods: Store<Pod>,
+    policies: Store<MeshPolicy>,
+    authorizations: Store<MeshAuthorization>,
     changed: Arc<Notify>,
 }
 
@@ -107,15 +114,19 @@ impl Feed {
                 own.metadata.labels = Some(labels.into_iter().collect());
             }),
             pods: watch.start(Some(PROXIED.to_owned()), |own: &mut Pod| {
+                let labels = std::mem::take(own.labels_mut());
+                strip(own);
+                *own.labels_mut() = labels;
+                own.status = None;
+                own.spec = own.spec.take().map(asked);
+            }),
+            authorizations: watch.start(None, |own: &mut MeshAuthorization| {
                 strip(own);
                 own.status = None;
-                if let Some(spec) = &mut own.spec {
-                    let account = spec.service_account_name.take();
-                    *spec = k8s_openapi::api::core::v1::PodSpec {
-                        service_account_name: account,
-                        ..k8s_openapi::api::core::v1::PodSpec::default()
-                    };
-                }
+            }),
+            policies: watch.start(None, |own: &mut MeshPolicy| {
+                strip(own);
+                own.status = None;
             }),
             changed,
         }
@@ -126,7 +137,9 @@ impl Feed {
         let ready = async {
             self.services.wait_until_ready().await?;
             self.slices.wait_until_ready().await?;
-            self.pods.wait_until_ready().await
+            self.pods.wait_until_ready().await?;
+            self.policies.wait_until_ready().await?;
+            self.authorizations.wait_until_ready().await
         };
         if ready.await.is_err() {
             // The watches ended, as the process does.
@@ -147,7 +160,10 @@ impl Feed {
     }
 
     fn gather(&self, trust_domain: &str) -> Facts {
-        let mut facts = Facts::default();
+        let mut facts = Facts {
+            trust_domain: trust_domain.into(),
+            ..Facts::default()
+        };
         for own in self.services.state() {
             if let Some(service) = service(&own) {
                 facts.services.insert(key(&*own), Arc::new(service));
@@ -173,11 +189,103 @@ impl Feed {
             let namespace = own.namespace().unwrap_or_default();
             let id = format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}").parse();
             if let Ok(id) = id {
-                facts.pods.insert(key(&*own), Arc::new(facts::Pod { id }));
+                let pod = facts::Pod {
+                    id,
+                    labels: own.labels().clone(),
+                    probes: own.spec.as_ref().map(probes).unwrap_or_default(),
+                };
+                facts.pods.insert(key(&*own), Arc::new(pod));
             }
+        }
+        for own in self.policies.state() {
+            if MeshPolicyKind::validate(&own).is_ok() {
+                let namespace = own.namespace().unwrap_or_default().into();
+                facts.policies.entry(namespace).or_default().push(own);
+            }
+        }
+        for own in facts.policies.values_mut() {
+            own.sort_by_key(|policy| policy.name_any());
+        }
+        for own in self.authorizations.state() {
+            // One that says what cannot be lets nobody in: to leave it out would let everybody.
+            let namespace = own.namespace().unwrap_or_default().into();
+            facts.authorizations.entry(namespace).or_default().push(own);
+        }
+        for own in facts.authorizations.values_mut() {
+            own.sort_by_key(|authorization| authorization.name_any());
         }
         facts
     }
+}
+
+/// Leaves of a pod's spec who it is and what kubelet asks it.
+fn asked(spec: PodSpec) -> PodSpec {
+    let probed = |own: Container| Container {
+        ports: own.ports,
+        liveness_probe: own.liveness_probe,
+        readiness_probe: own.readiness_probe,
+        startup_probe: own.startup_probe,
+        ..Container::default()
+    };
+    PodSpec {
+        service_account_name: spec.service_account_name,
+        containers: spec.containers.into_iter().map(probed).collect(),
+        init_containers: spec
+            .init_containers
+            .map(|all| all.into_iter().map(probed).collect()),
+        ..PodSpec::default()
+    }
+}
+
+/// What kubelet asks over HTTP.
+fn probes(spec: &PodSpec) -> Vec<Probe> {
+    let containers = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
+    let mut found = Vec::new();
+    for container in containers {
+        let all = [
+            &container.liveness_probe,
+            &container.readiness_probe,
+            &container.startup_probe,
+        ];
+        for own in all.into_iter().flatten() {
+            let http = own.http_get.as_ref().and_then(|http| {
+                let path = http.path.as_deref().unwrap_or("/");
+                let path = path.split_once('?').map_or(path, |(path, _)| path);
+                Some(Probe {
+                    port: number(&http.port, container)?,
+                    method: "GET",
+                    path: path.to_owned(),
+                })
+            });
+            let grpc = own.grpc.as_ref().and_then(|grpc| {
+                Some(Probe {
+                    port: u16::try_from(grpc.port).ok()?,
+                    method: "POST",
+                    path: HEALTH.to_owned(),
+                })
+            });
+            found.extend(http.into_iter().chain(grpc));
+        }
+    }
+    found.dedup();
+    found
+}
+
+/// A port of a container, by its number or its name.
+fn number(port: &IntOrString, container: &Container) -> Option<u16> {
+    let number = match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => {
+            let mut ports = container.ports.iter().flatten();
+            ports
+                .find(|own| own.name.as_ref() == Some(name))?
+                .container_port
+        }
+    };
+    u16::try_from(number).ok()
 }
 
 fn key<K: ResourceExt>(object: &K) -> Key {
@@ -194,13 +302,13 @@ fn strip<K: ResourceExt>(object: &mut K) {
     object.labels_mut().clear();
 }
 
-/// A service with an address of its own.
+/// A service with endpoints in the cluster.
 fn service(own: &Service) -> Option<facts::Service> {
     let spec = own.spec.as_ref()?;
     let all = spec.cluster_ips.iter().flatten();
     let addresses: std::collections::BTreeSet<IpAddr> =
         all.filter_map(|address| address.parse().ok()).collect();
-    if addresses.is_empty() || spec.type_.as_deref() == Some("ExternalName") {
+    if spec.type_.as_deref() == Some("ExternalName") {
         return None;
     }
     let ports = spec.ports.iter().flatten();
@@ -217,6 +325,7 @@ fn service(own: &Service) -> Option<facts::Service> {
     Some(facts::Service {
         addresses,
         ports: ports.collect(),
+        selector: spec.selector.clone().unwrap_or_default(),
     })
 }
 
@@ -260,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_without_an_address_of_its_own_is_left_out() {
+    fn a_service_outside_of_the_cluster_is_left_out() {
         let read = |spec| {
             let own = json!({"metadata": {"name": "cart", "namespace": "shop"}, "spec": spec});
             service(&serde_json::from_value(own).expect("a service"))
@@ -277,7 +386,8 @@ mod tests {
             (own.ports[0].number, own.ports[0].spoken),
             (80, Spoken::Http)
         );
-        assert_eq!(read(json!({"clusterIPs": ["None"], "ports": ports})), None);
+        let headless = read(json!({"clusterIPs": ["None"], "ports": ports}));
+        assert!(headless.expect("it has endpoints").addresses.is_empty());
         assert_eq!(
             read(json!({"type": "ExternalName", "externalName": "shop.example"})),
             None

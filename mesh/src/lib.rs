@@ -8,6 +8,7 @@ pub mod authority;
 pub mod compile;
 pub mod facts;
 mod feed;
+pub mod metrics;
 mod run;
 pub mod serve;
 mod trust;

@@ -3,23 +3,21 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fairlead_operator::metrics::Metrics;
+use fairlead_operator::metrics::{Metrics as ClientMetrics, join};
 use fairlead_operator::{admin, client};
+use fairlead_plan::mesh::{CONTROL, spiffe};
 use fairlead_xds::Shapes;
-use fairlead_xds::serve::View;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::authority::{Authority, Keeper, LEAF_LIFE, keep};
-use crate::compile::compile;
+use crate::compile::{Compiled, compile};
 use crate::facts::Facts;
 use crate::feed::Feed;
+use crate::metrics::Metrics;
 use crate::serve::{Names, Plane, TokenReviews, serve};
 use crate::trust;
-
-/// The name of the Service and of the service account.
-pub const NAME: &str = "fairlead-mesh";
 
 /// Settings of the process.
 #[derive(Clone, Debug)]
@@ -65,8 +63,8 @@ pub enum RunError {
 /// When it cannot start.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError> {
     let names = names(&config)?;
-    let metrics = Arc::new(Metrics::default());
-    let client = client::connect(&metrics)
+    let client_metrics = Arc::new(ClientMetrics::default());
+    let client = client::connect(&client_metrics)
         .await
         .map_err(|source| RunError::Connect {
             source: Box::new(source),
@@ -77,32 +75,35 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         .map_err(failed(config.listen))?;
     let authority = watch::Sender::new(None);
     let facts = watch::Sender::new(None);
-    let view = watch::Sender::new(None);
+    let compiled = watch::Sender::new(None);
+    let metrics = Arc::new(Metrics::default());
     let plane = Plane {
         authority: authority.subscribe(),
-        view: view.subscribe(),
+        compiled: compiled.subscribe(),
         review: Arc::new(TokenReviews(client.clone())),
         trust_domain: config.trust_domain.clone(),
         leaf_life: LEAF_LIFE,
         proxies: Arc::default(),
+        metrics: Arc::clone(&metrics),
         stop: stop.clone(),
     };
     let ready: admin::Ready = {
-        let (authority, view) = (authority.subscribe(), view.subscribe());
-        Arc::new(move || authority.borrow().is_some() && view.borrow().is_some())
+        let (authority, compiled) = (authority.subscribe(), compiled.subscribe());
+        Arc::new(move || authority.borrow().is_some() && compiled.borrow().is_some())
     };
     let text: admin::Metrics = {
-        let metrics = Arc::clone(&metrics);
-        Arc::new(move || metrics.encode())
+        let (metrics, proxies) = (Arc::clone(&metrics), Arc::clone(&plane.proxies));
+        let client_metrics = Arc::clone(&client_metrics);
+        Arc::new(move || join(&[metrics.encode(&proxies), client_metrics.encode()]))
     };
     let keeper = Keeper {
         client: client.clone(),
         namespace: config.namespace.clone(),
         trust_domain: config.trust_domain.clone(),
     };
-    let feed = Feed::start(client.clone(), metrics, stop.clone());
+    let feed = Feed::start(client.clone(), client_metrics, stop.clone());
     let spreading = trust::spread(client, facts.subscribe(), authority.subscribe());
-    let compiling = follow(facts.subscribe(), authority.subscribe(), view);
+    let compiling = follow(facts.subscribe(), authority.subscribe(), compiled, metrics);
     let work = async {
         tokio::join!(
             keep(keeper, authority),
@@ -124,14 +125,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
 
 fn names(config: &Config) -> Result<Names, RunError> {
     let namespace = &config.namespace;
-    let id = format!("spiffe://{}/ns/{namespace}/sa/{NAME}", config.trust_domain).parse();
+    let id = spiffe(&config.trust_domain, namespace, CONTROL).parse();
     Ok(Names {
         id: id.map_err(|_| RunError::TrustDomain {
             domain: config.trust_domain.clone(),
         })?,
         dns: vec![
-            format!("{NAME}.{namespace}.svc"),
-            format!("{NAME}.{namespace}"),
+            format!("{CONTROL}.{namespace}.svc"),
+            format!("{CONTROL}.{namespace}"),
         ],
     })
 }
@@ -140,7 +141,8 @@ fn names(config: &Config) -> Result<Names, RunError> {
 async fn follow(
     mut facts: watch::Receiver<Option<Arc<Facts>>>,
     mut authority: watch::Receiver<Option<Arc<Authority>>>,
-    view: watch::Sender<Option<View>>,
+    compiled: watch::Sender<Option<Arc<Compiled>>>,
+    metrics: Arc<Metrics>,
 ) {
     let shapes = Shapes::default();
     loop {
@@ -148,7 +150,10 @@ async fn follow(
         let own = authority.borrow_and_update().clone();
         if let (Some(facts), Some(authority)) = (now, own) {
             match compile(&facts, authority.roots(), &shapes) {
-                Ok(next) => drop(view.send_replace(Some(next))),
+                Ok(next) => {
+                    metrics.compiled();
+                    drop(compiled.send_replace(Some(Arc::new(next))));
+                }
                 Err(error) => {
                     tracing::error!(%error, "proxies keep what they were told; this is a bug")
                 }

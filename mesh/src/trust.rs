@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_plan::mesh::{CONTROL, TRUST};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::{Api, Client};
@@ -12,12 +13,8 @@ use tokio::sync::watch;
 use crate::authority::Authority;
 use crate::facts::Facts;
 
-/// The name of the ConfigMap.
-pub const CONFIG_MAP: &str = "fairlead-mesh-trust";
-/// The roots in it.
-pub const ROOTS: &str = "roots.pem";
 /// Who writes it.
-const MANAGER: &str = "fairlead-mesh";
+const MANAGER: &str = CONTROL;
 /// How often it is written though nothing changed, should somebody have changed it.
 const AGAIN: Duration = Duration::from_secs(300);
 /// The pause after a failure.
@@ -70,18 +67,18 @@ async fn write(client: &Client, namespace: &str, roots: &str) -> Result<(), kube
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let wanted = ConfigMap {
         metadata: ObjectMeta {
-            name: Some(CONFIG_MAP.to_owned()),
+            name: Some(TRUST.0.to_owned()),
             labels: Some(BTreeMap::from([(
                 fairlead_crds::labels::MANAGED_BY.to_owned(),
                 fairlead_crds::labels::MANAGER.to_owned(),
             )])),
             ..ObjectMeta::default()
         },
-        data: Some(BTreeMap::from([(ROOTS.to_owned(), roots.to_owned())])),
+        data: Some(BTreeMap::from([(TRUST.1.to_owned(), roots.to_owned())])),
         ..ConfigMap::default()
     };
     let params = PatchParams::apply(MANAGER).force();
-    api.patch(CONFIG_MAP, &params, &Patch::Apply(&wanted))
+    api.patch(TRUST.0, &params, &Patch::Apply(&wanted))
         .await
         .map(drop)
 }

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -212,6 +213,13 @@ fn shop(mut connection: TcpStream) -> io::Result<()> {
     connection.write_all(answer.as_bytes())
 }
 
+/// Says what it is told.
+fn echo(mut connection: TcpStream) -> io::Result<()> {
+    let mut text = [0; 64];
+    let read = connection.read(&mut text)?;
+    connection.write_all(&text[..read])
+}
+
 /// Brings connections to a path to the control plane.
 fn bridge(path: &Path, control: &Control) {
     let (listener, address) = (UnixListener::bind(path).expect("a path"), control.address);
@@ -232,7 +240,8 @@ fn figure(shared: &Shared, name: &str) -> i128 {
     }
 }
 
-/// The services cart, whose pod has a proxy, and old, about whose pod the mesh knows nothing; all are at the same address.
+/// The services cart, echo and each, whose pod has a proxy, and old, about whose pod the mesh knows nothing. All pods are at the
+/// same address, and each has no other.
 fn facts() -> Facts {
     let mut facts = Facts::default();
     let pod: Key = ("shop".into(), "cart-1".into());
@@ -240,6 +249,7 @@ fn facts() -> Facts {
         ("cart", 1, 80, 8080, Spoken::Detected, true),
         ("echo", 2, 7000, 7070, Spoken::Tcp, true),
         ("old", 3, 80, 8081, Spoken::Http, false),
+        ("each", 0, 7000, 7071, Spoken::Tcp, true),
     ] {
         let key: Key = ("shop".into(), name.into());
         let port = Port {
@@ -248,8 +258,12 @@ fn facts() -> Facts {
             spoken,
         };
         let service = Service {
-            addresses: [Ipv4Addr::new(10, 96, 0, last).into()].into(),
+            addresses: (last > 0)
+                .then(|| Ipv4Addr::new(10, 96, 0, last).into())
+                .into_iter()
+                .collect(),
             ports: vec![port],
+            selector: BTreeMap::from([("app".to_owned(), name.to_owned())]),
         };
         let slice = Slice {
             ports: vec![("p".into(), target)],
@@ -270,7 +284,32 @@ fn facts() -> Facts {
     let id = "spiffe://cluster.local/ns/shop/sa/cart"
         .parse()
         .expect("an id");
-    facts.pods.insert(pod, Arc::new(Pod { id }));
+    facts.pods.insert(
+        pod,
+        Arc::new(Pod {
+            id,
+            labels: BTreeMap::from([("app".to_owned(), "cart".to_owned())]),
+            probes: Vec::new(),
+        }),
+    );
+    facts
+}
+
+/// With a policy that names the cart alone.
+fn guarded(mut facts: Facts) -> Facts {
+    let own = json!({
+        "apiVersion": "mesh.fairlead.dev/v1alpha1",
+        "kind": "MeshAuthorization",
+        "metadata": {"name": "own", "namespace": "shop"},
+        "spec": {
+            "targetRefs": [{"kind": "Service", "name": "cart"}],
+            "rules": [{"from": {"serviceAccounts": ["shop/cart"]}}],
+        },
+    });
+    let own = serde_json::from_value(own).expect("an authorization");
+    facts
+        .authorizations
+        .insert("shop".into(), vec![Arc::new(own)]);
     facts
 }
 
@@ -283,17 +322,12 @@ async fn one_pod_reaches_another_over_mutual_tls_that_neither_knows_of() {
     bridge(&path, &control);
     place.application(8080, shop);
     place.application(8081, shop);
-    place.application(7070, |mut connection| {
-        let mut text = [0; 64];
-        let read = connection.read(&mut text)?;
-        connection.write_all(&text[..read])
-    });
+    for port in [7070, 7071] {
+        place.application(port, echo);
+    }
     let start = |place: &Place, number: usize, name: &str| {
-        let token = place.folder.join(format!("{name}.token"));
-        std::fs::write(&token, format!("shop/{name}")).expect("a file");
-        let id = format!("spiffe://cluster.local/ns/shop/sa/{name}");
         let address = json!({"pipe": {"path": path}});
-        let bootstrap = control.bootstrap(&id, &token.display().to_string(), &address);
+        let bootstrap = control.bootstrap(("shop", name), &place.folder, address);
         place.proxy(number, bootstrap.to_string())
     };
     let (near, far) = (start(&place, 0, "web"), start(&place, 1, "cart"));
@@ -303,6 +337,8 @@ async fn one_pod_reaches_another_over_mutual_tls_that_neither_knows_of() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let answer = place.answer("10.96.0.2:7000", "what nobody knows", "nobody");
         assert_eq!(answer, "what nobody knows");
+        let answer = place.answer("10.79.0.2:7071", "nor this", "nor this");
+        assert_eq!(answer, "nor this");
         let answer = place.answer("10.96.0.3:80", request, "shop");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         (place, near, far)
@@ -312,6 +348,7 @@ async fn one_pod_reaches_another_over_mutual_tls_that_neither_knows_of() {
     for (cluster, secured) in [
         ("cart.shop:80/http1", 1),
         ("echo.shop:7000/tcp", 1),
+        ("each.shop:7000/tcp", 1),
         ("old.shop:80/http1", 0),
     ] {
         let name = format!("cluster.{cluster}.ssl.handshake");
@@ -321,12 +358,41 @@ async fn one_pod_reaches_another_over_mutual_tls_that_neither_knows_of() {
             "{name}: {made}"
         );
     }
+    // A connection to the proxy's own port comes to an end, and not to the proxy again and again.
+    let taken = "listener.inbound.downstream_cx_total";
+    let place = tokio::task::spawn_blocking(move || {
+        for port in [INBOUND_PORT, OUTBOUND_PORT] {
+            assert_eq!(
+                place.ask(&format!("10.79.0.2:{port}"), "again?"),
+                "",
+                "{port}"
+            );
+        }
+        place
+    })
+    .await
+    .expect("it ran");
+    assert!(figure(&far, taken) < 50, "{}", figure(&far, taken));
     // Requests of HTTP/1.1 are carried over HTTP/2, and are HTTP/1.1 again for the application.
     assert_eq!(
         figure(&near, "cluster.cart.shop:80/http1.upstream_cx_http2_total"),
         1
     );
     assert!(figure(&far, "cluster.application/http1.upstream_cx_http1_total") > 0);
+    // Nobody but the cart itself may come in from now on, and who asks is told so.
+    let refused = "http.inbound.rbac.denied";
+    assert_eq!(figure(&far, refused), 0);
+    control.tell(&guarded(facts()));
+    let place = tokio::task::spawn_blocking(move || {
+        let request = "GET / HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n\r\n";
+        let answer = place.answer("10.96.0.1:80", request, "403");
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        assert_eq!(place.ask("10.96.0.2:7000", "anything"), "");
+        place
+    })
+    .await
+    .expect("it ran");
+    assert!(figure(&far, refused) > 0);
     for shared in [near, far] {
         shared.draining.send_replace(true);
     }

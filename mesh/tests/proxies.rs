@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,43 +34,46 @@ fn services(names: &[&str]) -> Facts {
         let service = Service {
             addresses: [std::net::Ipv4Addr::new(10, 0, 0, last).into()].into(),
             ports: vec![port],
+            selector: BTreeMap::new(),
         };
         facts.services.insert(key, Arc::new(service));
     }
     facts
 }
 
-fn bootstrap(control: &Control, token: &str) -> serde_json::Value {
-    let port = control.address.port();
-    let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
-    control.bootstrap(CART, token, &address)
-}
+/// Where a proxy's files are; gone when dropped.
+struct Folder(PathBuf);
 
-/// A proxy's configuration, and the file with its token.
-struct Follower {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    token: PathBuf,
-}
-
-impl Drop for Follower {
+impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.token);
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
+/// The bootstrap of the proxy of the cart.
+fn bootstrap(name: &str, control: &Control) -> (serde_json::Value, Folder) {
+    let folder = std::env::temp_dir().join(format!("fairlead-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let port = control.address.port();
+    let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    let own = control.bootstrap(("shop", "cart"), &folder, address);
+    (own, Folder(folder))
+}
+
+/// A proxy's configuration.
+struct Follower {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    _folder: Folder,
+}
+
 impl Follower {
+    /// Starts with the token of an account, as [`support::Plain`] reads them.
     fn start(name: &str, control: &Control, token: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("fairlead-{name}-{}", std::process::id()));
-        std::fs::write(&path, token).expect("a file");
-        let text = bootstrap(control, &path.display().to_string()).to_string();
-        let origin = config::Origin::Text(text);
-        let first = config::read(&origin).unwrap_or_else(|error| panic!("{error}"));
-        let (sender, snapshots) = watch::channel(Arc::default());
-        let sources = watch::Sender::new(config::Sources::of(first.clone()));
-        tokio::spawn(config::watch(origin, first, None, sender, sources));
+        let (own, folder) = bootstrap(name, control);
+        std::fs::write(folder.0.join("cart.token"), token).expect("a file");
         Self {
-            snapshots,
-            token: path,
+            snapshots: follow(&own),
+            _folder: folder,
         }
     }
 
@@ -79,6 +83,15 @@ impl Follower {
         let found = waited.await.map(|own| own.expect("it runs").clone());
         found.unwrap_or_else(|_| panic!("{what}: {:?}", self.snapshots.borrow()))
     }
+}
+
+fn follow(bootstrap: &serde_json::Value) -> watch::Receiver<Arc<Snapshot>> {
+    let origin = config::Origin::Text(bootstrap.to_string());
+    let first = config::read(&origin).unwrap_or_else(|error| panic!("{error}"));
+    let (sender, snapshots) = watch::channel(Arc::default());
+    let sources = watch::Sender::new(config::Sources::of(first.clone()));
+    tokio::spawn(config::watch(origin, first, None, sender, sources));
+    snapshots
 }
 
 /// The chain of the proxy's own certificate.
@@ -104,7 +117,9 @@ async fn a_proxy_gets_its_certificate_and_then_its_configuration() {
     control.tell(&services(&["cart"]));
     let mut proxy = Follower::start("whole", &control, "shop/cart");
     let whole = proxy
-        .until("all came", |own| own.listeners.len() == 2)
+        .until("all came", |own| {
+            !own.awaits_listeners && own.listeners.len() == 3
+        })
         .await;
     assert!(whole.clusters.contains_key("cart.shop:80/http1"));
     assert!(chain(&whole).is_some());
@@ -119,7 +134,7 @@ async fn a_proxy_gets_its_certificate_and_then_its_configuration() {
     // The control plane goes; what was told stays, and what is new comes with the next one.
     control.stop.cancel();
     until("the proxy is gone", || control.proxies.all().is_empty()).await;
-    assert_eq!(proxy.snapshots.borrow().listeners.len(), 2);
+    assert_eq!(proxy.snapshots.borrow().listeners.len(), 3);
     control.tell(&services(&["cart", "till"]));
     let until_free = async {
         while TcpListener::bind(control.address).await.is_err() {
@@ -165,16 +180,12 @@ async fn who_is_somebody_else_is_told_nothing() {
 #[tokio::test]
 async fn without_a_certificate_there_is_no_configuration() {
     let control = Control::start(Duration::from_secs(3600)).await;
-    let mut bootstrap = bootstrap(&control, "/dev/null");
+    let (mut bootstrap, _folder) = bootstrap("without", &control);
     bootstrap["bootstrap_extensions"] = json!([]);
     bootstrap["dynamic_resources"]["ads_config"]["grpc_services"][0]["envoy_grpc"]["cluster_name"] =
         json!("authority");
-    let origin = config::Origin::Text(bootstrap.to_string());
-    let first = config::read(&origin).unwrap_or_else(|error| panic!("{error}"));
-    let (sender, snapshots) = watch::channel(Arc::default());
-    let sources = watch::Sender::new(config::Sources::of(first.clone()));
-    tokio::spawn(config::watch(origin, first, None, sender, sources));
+    let snapshots = follow(&bootstrap);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(snapshots.borrow().listeners.is_empty());
+    assert!(!snapshots.borrow().listeners.contains_key("inbound"));
     assert!(control.proxies.all().is_empty());
 }

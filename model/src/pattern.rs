@@ -164,6 +164,15 @@ impl TextMatch {
         }
     }
 
+    /// A match of what begins with `text`.
+    #[must_use]
+    pub fn prefix(text: &str) -> Self {
+        Self::Prefix {
+            text: text.to_owned(),
+            ignore_case: false,
+        }
+    }
+
     /// Whether `value` matches.
     #[must_use]
     pub fn matches(&self, value: &str) -> bool {

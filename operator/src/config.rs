@@ -15,6 +15,8 @@ pub struct Config {
     pub image_pull_policy: String,
     /// The names of the Secrets by which that image is pulled.
     pub image_pull_secrets: Vec<String>,
+    /// The image of the mesh's proxies.
+    pub proxy_image: String,
     /// Where /healthz, /readyz and /metrics are served.
     pub admin: SocketAddr,
     /// How many passes run at once.

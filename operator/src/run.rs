@@ -142,6 +142,7 @@ impl Replica {
             image: config.image.clone(),
             image_pull_policy: config.image_pull_policy.clone(),
             image_pull_secrets: config.image_pull_secrets.clone(),
+            proxy_image: config.proxy_image.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ca_bundle: None,
         };

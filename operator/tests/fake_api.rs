@@ -28,6 +28,7 @@ fn start(api: &FakeApi, identity: &str, resync_seconds: u64) -> Running {
         image: "fairlead:test".to_owned(),
         image_pull_policy: String::new(),
         image_pull_secrets: Vec::new(),
+        proxy_image: "fairlead-proxy:test".to_owned(),
         admin: ([127, 0, 0, 1], 0).into(),
         concurrency: 4,
         resync_seconds,

@@ -63,6 +63,8 @@ pub struct Operator {
     pub image_pull_policy: String,
     /// The names of the Secrets by which that image is pulled.
     pub image_pull_secrets: Vec<String>,
+    /// The image of the mesh's proxies.
+    pub proxy_image: String,
     /// Its version.
     pub version: String,
     /// The certificates, in PEM, that the webhook's clients trust; none until they are made.

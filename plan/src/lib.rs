@@ -9,7 +9,8 @@
 //! API ─────reads─────▶ Live ──┘
 //! ```
 //!
-//! [`kind::Kind`] is the shape; [`registry`] lists all kinds; [`platform`] and [`install`] hold them by area.
+//! [`kind::Kind`] is the shape; [`registry`] lists all kinds; [`platform`] and [`install`] hold them by area;
+//! [`mesh`] gives pods their proxies.
 
 pub mod admission;
 pub mod cache;
@@ -18,6 +19,7 @@ pub mod conditions;
 pub mod install;
 pub mod kind;
 pub mod live;
+pub mod mesh;
 pub mod names;
 pub mod objects;
 pub mod platform;

@@ -23,4 +23,6 @@ pub fn visit(visitor: &mut impl Visitor) {
     visitor.visit::<ScoreWorkloadKind>();
     visitor.visit::<ReleaseKind>();
     visitor.visit::<ResourceInstanceKind>();
+    visitor.visit::<crate::mesh::MeshPolicyKind>();
+    visitor.visit::<crate::mesh::MeshAuthorizationKind>();
 }

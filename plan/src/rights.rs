@@ -13,6 +13,9 @@ use crate::registry::{self, Visitor};
 /// The Secrets that the operator keeps in its own namespace: the certificate authority and the webhook's certificate.
 pub const OWN_SECRETS: &[&str] = &["fairlead-ca", "fairlead-webhook-tls"];
 
+/// The Secret that the mesh keeps there: its certificate authority.
+pub const MESH_SECRETS: &[&str] = &["fairlead-mesh-ca"];
+
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
@@ -50,6 +53,16 @@ impl Rights {
                 have.push(verb);
             }
         }
+    }
+
+    fn mesh(&mut self) {
+        self.add("", "pods", READ);
+        self.add("", "services", READ);
+        self.add("discovery.k8s.io", "endpointslices", READ);
+        self.add(fairlead_crds::mesh::GROUP, "meshauthorizations", READ);
+        self.add(fairlead_crds::mesh::GROUP, "meshpolicies", READ);
+        self.add("", "configmaps", &["create", "patch"]);
+        self.add("authentication.k8s.io", "tokenreviews", &["create"]);
     }
 
     /// One rule for all resources of a group with the same verbs.
@@ -119,10 +132,11 @@ impl Visitor for Rights {
 
 /// The rules of the operator's ClusterRole.
 ///
-/// They hold what the webhook's ClusterRole grants, so the operator needs no right to escalate.
+/// They hold what the ClusterRoles of the components grant, so the operator needs no right to escalate.
 #[must_use]
 pub fn operator() -> Vec<PolicyRule> {
     let mut rights = Rights::default();
+    rights.mesh();
     registry::visit(&mut rights);
     // The installation takes an owner, its namespace.
     rights.add(fairlead_crds::install::GROUP, "fairleads", &["patch"]);
@@ -150,8 +164,33 @@ pub fn operator_namespaced() -> Vec<PolicyRule> {
             "",
             vec!["secrets".to_owned()],
             &["get", "update"],
-            OWN_SECRETS,
+            &[OWN_SECRETS, MESH_SECRETS].concat(),
         ),
+    ]
+}
+
+/// The rules of the webhook's ClusterRole: it reads Fairlead's kinds to see conflicts between objects.
+#[must_use]
+pub fn webhook() -> Vec<PolicyRule> {
+    people(Audience::View)
+}
+
+/// The rules of the ClusterRole of the mesh's control plane: it reads where traffic goes, asks whose tokens are, and writes
+/// whom to trust.
+#[must_use]
+pub fn mesh() -> Vec<PolicyRule> {
+    let mut rights = Rights::default();
+    rights.mesh();
+    rights.rules()
+}
+
+/// The rules of its Role in its own namespace.
+#[must_use]
+pub fn mesh_namespaced() -> Vec<PolicyRule> {
+    let secrets = || vec!["secrets".to_owned()];
+    vec![
+        rule("", secrets(), &["create"], &[]),
+        rule("", secrets(), &["get", "update"], MESH_SECRETS),
     ]
 }
 
@@ -179,7 +218,16 @@ pub enum Audience {
 }
 
 /// The namespaced kinds that an application's team writes; ResourceInstances are made by Fairlead.
-const TEAM: &[&str] = &["environments", "releases", "scoreworkloads"];
+const TEAM: &[(&str, &[&str])] = &[
+    (
+        fairlead_crds::platform::GROUP,
+        &["environments", "releases", "scoreworkloads"],
+    ),
+    (
+        fairlead_crds::mesh::GROUP,
+        &["meshauthorizations", "meshpolicies"],
+    ),
+];
 
 /// The rules of the ClusterRoles for people: that of the catalogue, and those that are added to Kubernetes' own view and edit.
 #[must_use]
@@ -209,12 +257,10 @@ pub fn people(audience: Audience) -> Vec<PolicyRule> {
         }
         Audience::Edit => {
             let mut rights = Rights::default();
-            for plural in TEAM {
-                rights.add(
-                    fairlead_crds::platform::GROUP,
-                    plural,
-                    &["create", "update", "patch", "delete"],
-                );
+            for (group, plurals) in TEAM {
+                for plural in *plurals {
+                    rights.add(group, plural, &["create", "update", "patch", "delete"]);
+                }
             }
             rights.rules()
         }

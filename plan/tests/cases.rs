@@ -200,6 +200,7 @@ fn run<K: Kind>(case: &Case) -> String {
             image: "fairlead:test".to_owned(),
             image_pull_policy: String::new(),
             image_pull_secrets: Vec::new(),
+            proxy_image: "fairlead-proxy:test".to_owned(),
             version: "0.0.0".to_owned(),
             ca_bundle: Some("-----BEGIN CERTIFICATE-----".to_owned()),
         },

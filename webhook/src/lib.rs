@@ -1,9 +1,10 @@
-//! Admission: the API server asks before it stores one of Fairlead's objects, and gets the same answer that `kubectl fairlead lint`
+//! Admission: the API server asks before it stores one of Fairlead's objects or a pod of the mesh, and gets the same answer that `kubectl fairlead lint`
 //! and the operator give, since all run `fairlead_plan`. Nothing is decided here.
 //!
 //! Every replica serves; the cache of other objects comes from watches and may be a moment behind, which is why the operator
 //! reports as conditions whatever slips through.
 
+mod inject;
 mod metrics;
 mod review;
 mod serve;
@@ -17,14 +18,17 @@ use fairlead_operator::feed::Feed;
 use fairlead_operator::metrics::{Metrics as ClientMetrics, join};
 use fairlead_operator::{admin, client};
 use fairlead_plan::Cache;
+pub use fairlead_plan::mesh::Injection;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use inject::inject_answer;
 pub use metrics::REFERENCE;
 pub use review::answer;
 
 use crate::metrics::Metrics;
+use crate::serve::Shared;
 use crate::tls::Certificates;
 
 /// Settings of the webhook's process.
@@ -36,6 +40,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// The folder with `tls.crt` and `tls.key`.
     pub tls: PathBuf,
+    /// What pods of the mesh get.
+    pub injection: Injection,
 }
 
 /// Why the webhook ended.
@@ -106,7 +112,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         };
         tokio::spawn(admin::serve(config.admin, text, ready, stop.clone()))
     };
-    let serving = serve::serve(config.listen, certificates, cache, metrics, stop.clone());
+    let shared = Shared {
+        cache,
+        injection: Arc::new(config.injection),
+        metrics,
+    };
+    let serving = serve::serve(config.listen, certificates, shared, stop.clone());
     tokio::select! {
         served = serving => served.map_err(|source| RunError::Serve { address: config.listen, source }),
         error = failure(&mut admin, &stop) => Err(RunError::Serve { address: config.admin, source: error }),

@@ -9,11 +9,13 @@ use axum::routing::post;
 use axum::{Json, Router};
 use fairlead_operator::https;
 use fairlead_plan::Cache;
+use fairlead_plan::mesh::Injection;
 use kube::core::DynamicObject;
 use kube::core::admission::AdmissionReview;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::inject::inject_answer;
 use crate::metrics::Metrics;
 use crate::review::answer;
 use crate::tls::Certificates;
@@ -21,18 +23,19 @@ use crate::tls::Certificates;
 /// The largest request: two objects of the API server's own limit.
 const BODY_MAX: usize = 8 << 20;
 
+/// What answers need.
 #[derive(Clone)]
-struct Shared {
-    cache: Arc<Cache>,
-    metrics: Arc<Metrics>,
+pub(crate) struct Shared {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) injection: Arc<Injection>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Serves until `stop` and a little longer, then ends what is under way.
 pub(crate) async fn serve(
     address: SocketAddr,
     certificates: Certificates,
-    cache: Arc<Cache>,
-    metrics: Arc<Metrics>,
+    shared: Shared,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let mut config = rustls::ServerConfig::builder()
@@ -40,7 +43,7 @@ pub(crate) async fn serve(
         .with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let listener = TcpListener::bind(address).await?;
-    answer_all(listener, Arc::new(config), Shared { cache, metrics }, stop).await;
+    answer_all(listener, Arc::new(config), shared, stop).await;
     Ok(())
 }
 
@@ -52,6 +55,7 @@ async fn answer_all(
 ) {
     let router = Router::new()
         .route("/validate", post(validate))
+        .route("/inject", post(inject))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(shared);
     let tls: https::Tls = Arc::new(move || Some(Arc::clone(&tls)));
@@ -67,6 +71,17 @@ async fn validate(
     shared
         .metrics
         .answered(&kind, allowed, started.elapsed().as_secs_f64());
+    Json(review)
+}
+
+async fn inject(
+    State(shared): State<Shared>,
+    Json(review): Json<AdmissionReview<DynamicObject>>,
+) -> Json<AdmissionReview<DynamicObject>> {
+    let started = Instant::now();
+    let (review, allowed) = inject_answer(review, &shared.injection);
+    let seconds = started.elapsed().as_secs_f64();
+    shared.metrics.answered("Pod", allowed, seconds);
     Json(review)
 }
 
@@ -121,6 +136,7 @@ mod tests {
             .with_cert_resolver(Arc::new(certificates));
         let shared = Shared {
             cache: Arc::default(),
+            injection: Arc::default(),
             metrics: Arc::default(),
         };
         let stop = CancellationToken::new();

@@ -77,6 +77,12 @@ pub(crate) fn run() -> Result<()> {
     let page = format!("{}:8080", address.trim());
     if cluster::makes_its_own()? {
         step("ask the shop for its page", || answers(&page))?;
+        let secured = step("count what the services of the shop say in secret", || {
+            secured(&kubeconfig)
+        })?;
+        note(&format!(
+            "the proxies of shop-production made {secured} connections over mutual TLS"
+        ));
     }
     note(&format!("the shop answers at http://{page}"));
     note(&format!("export KUBECONFIG={}", kubeconfig.display()));
@@ -95,11 +101,50 @@ fn shop(fairlead: &Path, kubeconfig: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// How many connections over mutual TLS the proxies of the shop made, once there is one.
+fn secured(kubeconfig: &Path) -> Result<u64> {
+    let pods = [
+        "-n",
+        "shop-production",
+        "get",
+        "pods",
+        "-l",
+        "mesh.fairlead.dev/proxied",
+        "-o",
+        "jsonpath={.items[*].status.podIP}",
+    ];
+    let began = Instant::now();
+    loop {
+        let mut made = 0;
+        for pod in capture(&mut kubectl(kubeconfig, pods))?.split_whitespace() {
+            made += handshakes(&ask(&format!("{pod}:15020"), "/stats/prometheus")?);
+        }
+        if made > 0 {
+            return Ok(made);
+        }
+        if began.elapsed() > PATIENCE {
+            bail!("no proxy of shop-production made a connection over mutual TLS");
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// How many handshakes a proxy made with those of services.
+fn handshakes(figures: &str) -> u64 {
+    figures
+        .lines()
+        .filter(|line| {
+            line.starts_with("envoy_cluster_ssl_handshake") && line.contains("shop-production:")
+        })
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
 /// Waits until the page answers with success.
 fn answers(page: &str) -> Result<()> {
     let began = Instant::now();
     loop {
-        match ask(page) {
+        match ask(page, "/") {
             Ok(answer) if answer.starts_with("HTTP/1.1 200") => return Ok(()),
             other if began.elapsed() > PATIENCE => {
                 let said = other.map(|answer| answer.lines().next().unwrap_or_default().to_owned());
@@ -110,12 +155,12 @@ fn answers(page: &str) -> Result<()> {
     }
 }
 
-fn ask(page: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(page).context("failed to connect")?;
+fn ask(host: &str, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(host).context("failed to connect")?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(
         stream,
-        "GET / HTTP/1.1\r\nhost: {page}\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

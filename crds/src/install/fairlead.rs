@@ -77,6 +77,35 @@ pub struct Components {
     /// The admission webhook.
     #[serde(default)]
     pub webhook: Component,
+    /// The control plane of the mesh.
+    #[serde(default)]
+    pub mesh: MeshComponent,
+}
+
+/// Settings of the mesh's control plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshComponent {
+    /// Enabled runs the control plane, and gives pods of namespaces with the label mesh.fairlead.dev/inject: enabled their proxies.
+    #[serde(default)]
+    pub state: MeshState,
+    /// The image of the proxies; the operator's setting where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub proxy_image: Option<String>,
+    /// How many run, and what each may use.
+    #[serde(flatten)]
+    pub component: Component,
+}
+
+/// Whether there is a mesh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MeshState {
+    /// There is none.
+    Disabled,
+    /// There is one; pods come into it where a label says so.
+    #[default]
+    Enabled,
 }
 
 /// Settings of a component.
@@ -117,7 +146,7 @@ pub struct FairleadStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub version: Option<String>,
-    /// How it is: Accepted, WebhookReady, Ready.
+    /// How it is: Accepted, WebhookReady, MeshReady, Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

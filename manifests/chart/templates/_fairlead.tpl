@@ -10,12 +10,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
-{{- define "fairlead.image" -}}
-{{- if .Values.image.digest -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- define "fairlead.imageOf" -}}
+{{- if .image.digest -}}
+{{ .image.repository }}@{{ .image.digest }}
 {{- else -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ .image.repository }}:{{ .image.tag | default .version }}
 {{- end }}
+{{- end }}
+
+{{- define "fairlead.image" -}}
+{{ include "fairlead.imageOf" (dict "image" .Values.image "version" .Chart.AppVersion) }}
+{{- end }}
+
+{{- define "fairlead.proxyImage" -}}
+{{ include "fairlead.imageOf" (dict "image" .Values.proxy.image "version" .Chart.AppVersion) }}
 {{- end }}
 
 {{- define "fairlead.replicas" -}}

@@ -13,6 +13,7 @@ use fairlead_model::route::{
 use fairlead_model::tls::ServerTls;
 use fairlead_xds::{Kind, write};
 
+use super::authorization::Guards;
 use super::names::{
     APPLICATION_HTTP1, APPLICATION_HTTP2, APPLICATION_TCP, INBOUND_PORT, SNI_HTTP1, SNI_HTTP2,
     SNI_TCP,
@@ -24,8 +25,8 @@ const NAME: &str = "inbound";
 /// How many bytes of a connection may wait.
 const BUFFER: u32 = 1 << 20;
 
-/// Adds the listener, and the clusters of the application.
-pub(super) fn compile(gathered: &mut Gathered<'_>) -> Result<(), CompileError> {
+/// Adds the clusters of the application.
+pub(super) fn clusters(gathered: &mut Gathered<'_>) -> Result<(), CompileError> {
     for (name, protocol) in [
         (APPLICATION_HTTP1, UpstreamProtocol::Http1),
         (APPLICATION_HTTP2, UpstreamProtocol::Http2),
@@ -37,7 +38,7 @@ pub(super) fn compile(gathered: &mut Gathered<'_>) -> Result<(), CompileError> {
             &write::cluster(&original(name, protocol)),
         )?;
     }
-    gathered.put(Kind::Listener, NAME, &write::listener(&listener()))
+    Ok(())
 }
 
 /// A cluster of wherever a connection was to go.
@@ -49,7 +50,16 @@ pub(super) fn original(name: &str, protocol: UpstreamProtocol) -> Cluster {
     }
 }
 
-fn listener() -> Listener {
+/// Adds the listener.
+pub(super) fn listener(gathered: &mut Gathered<'_>, guards: &Guards) -> Result<(), CompileError> {
+    let guarded = |chain: Chain| Chain {
+        access: match &chain.handler {
+            Handler::Http(_) => Vec::new(),
+            _ => guards.tcp.clone(),
+        },
+        ..chain
+    };
+    let http = |cluster: &str| http(cluster, guards);
     let mut chains = Vec::new();
     for (name, cluster) in [
         (SNI_HTTP1, APPLICATION_HTTP1),
@@ -57,7 +67,7 @@ fn listener() -> Listener {
     ] {
         chains.push(meshed(name, http(cluster), &["h2", "http/1.1"]));
     }
-    chains.push(meshed(SNI_TCP, tcp(APPLICATION_TCP), &[]));
+    chains.push(guarded(meshed(SNI_TCP, tcp(APPLICATION_TCP), &[])));
     for (protocol, cluster) in [("http/1.1", APPLICATION_HTTP1), ("h2c", APPLICATION_HTTP2)] {
         let matches = ChainMatch {
             transport: Some(Transport::Plain),
@@ -67,18 +77,19 @@ fn listener() -> Listener {
         chains.push(chain(&format!("plain/{protocol}"), matches, http(cluster)));
     }
     let rest = chain("plain/tcp", ChainMatch::default(), tcp(APPLICATION_TCP));
-    Listener {
+    let listener = Listener {
         name: NAME.to_owned(),
         address: Address::Socket(([0, 0, 0, 0], INBOUND_PORT).into()),
-        takes_ipv4: false,
         original_destination: true,
-        proxy_protocol: false,
         detect: Some(Detect::default()),
         chains,
-        default_chain: Some(rest),
+        default_chain: Some(guarded(rest)),
         buffer_bytes: BUFFER,
+        takes_ipv4: false,
+        proxy_protocol: false,
         logs: Vec::new(),
-    }
+    };
+    gathered.put(Kind::Listener, NAME, &write::listener(&listener))
 }
 
 /// Connections of other proxies that ask for this name.
@@ -109,10 +120,11 @@ pub(super) fn chain(name: &str, matches: ChainMatch, handler: Handler) -> Chain 
     }
 }
 
-fn http(cluster: &str) -> Handler {
+fn http(cluster: &str, guards: &Guards) -> Handler {
     let table = table(cluster, Forward::to(cluster));
     Handler::Http(Arc::new(Http {
         connect: true,
+        filters: guards.http.clone(),
         ..Http::routed(NAME, Routes::Inline(Arc::new(table)))
     }))
 }

@@ -1,21 +1,27 @@
 //! Facts in, resources for proxies out. Pure: the same facts make the same bytes, whichever replica compiles them.
 //!
-//! Every proxy has the same view of services, which is made once. A service's port is three clusters at the most, one for each
+//! Every proxy has the same view of services, which is made once; what the proxy of a pod listens with is its own where not
+//! everybody may come in. A service's port is three clusters at the most, one for each
 //! way of speaking to it, that share their endpoints:
 //! `/http1` and `/http2`, which between two proxies are both carried over HTTP/2, and `/tcp`. The name asked for in TLS tells the
 //! other proxy which of them it is ([`names`]), so that it speaks the same to its application.
 
+mod authorization;
 mod inbound;
 pub mod names;
 mod outbound;
+mod policy;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use fairlead_model::identity::SpiffeId;
 use fairlead_model::tls::{ClientTls, Secret, SecretSource, TlsCommon, Trust, Version};
 use fairlead_xds::serve::{Resource, Resources, View};
 use fairlead_xds::{Kind, ShapeError, Shapes, write};
 
-use crate::facts::Facts;
+use self::authorization::Guards;
+use crate::facts::{Facts, Key, Pod};
 
 /// What cannot be compiled is a mistake of this program.
 #[derive(Debug, thiserror::Error)]
@@ -52,27 +58,73 @@ impl Gathered<'_> {
     }
 }
 
-/// What all proxies are told.
+/// What proxies are told.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// What is the same for all.
+    shared: Arc<Resources>,
+    /// What pods listen with into which everybody may come.
+    open: Arc<Resources>,
+    /// What other pods listen with.
+    guarded: BTreeMap<Key, Arc<Resources>>,
+    /// All pods with a proxy.
+    pods: BTreeMap<Key, Arc<Pod>>,
+}
+
+impl Compiled {
+    /// What the proxy of a pod is told; nothing before the pod is known, as nobody knows whom it lets in.
+    #[must_use]
+    pub fn view(&self, pod: &Key, id: &SpiffeId) -> Option<View> {
+        self.pods.get(pod).filter(|own| own.id == *id)?;
+        let own = self.guarded.get(pod).unwrap_or(&self.open);
+        Some(View::of(vec![Arc::clone(own), Arc::clone(&self.shared)]))
+    }
+
+    /// The version of the bundle of whom to trust.
+    #[must_use]
+    pub fn trust(&self) -> Option<&Arc<str>> {
+        let bundle = self.shared.get(Kind::Secret, names::TRUST);
+        bundle.map(Resource::version)
+    }
+}
+
+/// Compiles all that proxies are told.
 ///
 /// # Errors
 /// When something cannot be encoded, which is a mistake of this program.
-pub fn compile(facts: &Facts, roots: &str, shapes: &Shapes) -> Result<View, CompileError> {
-    let mut gathered = Gathered {
+pub fn compile(facts: &Facts, roots: &str, shapes: &Shapes) -> Result<Compiled, CompileError> {
+    let gathered = || Gathered {
         shapes,
         resources: Resources::default(),
     };
+    let mut shared = gathered();
     let trust = Secret::Trust(Arc::new(Trust {
         roots: roots.as_bytes().to_vec(),
         ..Trust::default()
     }));
-    gathered.put(
+    shared.put(
         Kind::Secret,
         names::TRUST,
         &write::secret(names::TRUST, &trust),
     )?;
-    inbound::compile(&mut gathered)?;
-    outbound::compile(facts, &mut gathered)?;
-    Ok(View::of(vec![Arc::new(gathered.resources)]))
+    inbound::clusters(&mut shared)?;
+    outbound::compile(facts, &mut shared)?;
+    let mut open = gathered();
+    inbound::listener(&mut open, &Guards::default())?;
+    let mut guarded = BTreeMap::new();
+    for (key, pod) in &facts.pods {
+        if let Some(guards) = authorization::guards(facts, key, pod) {
+            let mut own = gathered();
+            inbound::listener(&mut own, &guards)?;
+            guarded.insert(key.clone(), Arc::new(own.resources));
+        }
+    }
+    Ok(Compiled {
+        shared: Arc::new(shared.resources),
+        open: Arc::new(open.resources),
+        guarded,
+        pods: facts.pods.clone(),
+    })
 }
 
 /// What both sides of mutual TLS settle.

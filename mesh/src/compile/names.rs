@@ -1,14 +1,9 @@
 //! Names and ports that the parts of the mesh agree on.
 
-/// The secret with a proxy's own certificate, which never leaves it.
-pub const IDENTITY: &str = "identity";
+pub use fairlead_plan::mesh::{IDENTITY, INBOUND_PORT, OUTBOUND_PORT};
+
 /// The secret with whom to trust.
 pub const TRUST: &str = "trust";
-
-/// Where a proxy takes connections that begin in its pod.
-pub const OUTBOUND_PORT: u16 = 15001;
-/// Where a proxy takes connections to its pod.
-pub const INBOUND_PORT: u16 = 15006;
 
 /// The cluster of what no service is at: where the caller wanted to go.
 pub const PASSTHROUGH: &str = "passthrough";

@@ -1,7 +1,7 @@
 //! Connections from a pod: by the address that they were made to, to the endpoints of a service.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +10,14 @@ use fairlead_model::cluster::{
     Address, Cluster, Discovery, Endpoint, Endpoints, Locality, SocketMatch, UpstreamProtocol,
 };
 use fairlead_model::listener::{Chain, ChainMatch, Detect, Handler, Http, Listener, Routes};
-use fairlead_model::retry::{RetryOn, RetryPolicy};
-use fairlead_model::route::{Forward, RouteTable};
-use fairlead_model::tls::{NameKind, NameMatch};
+use fairlead_model::route::Forward;
+use fairlead_model::tls::{ClientTls, NameKind, NameMatch};
 use fairlead_xds::{Kind, write};
 use ipnet::IpNet;
 
 use super::inbound::{chain, original, table, tcp};
 use super::names::{self, MESHED, OUTBOUND_PORT, PASSTHROUGH, SNI_HTTP1, SNI_HTTP2, SNI_TCP};
-use super::{CompileError, Gathered, to_mesh};
+use super::{CompileError, Gathered, policy, to_mesh};
 use crate::facts::{Facts, Key, Port, Service, Spoken};
 
 /// The name of the listener, and of its figures.
@@ -62,22 +61,44 @@ pub(super) fn compile(facts: &Facts, gathered: &mut Gathered<'_>) -> Result<(), 
     let passthrough = original(PASSTHROUGH, UpstreamProtocol::Http1);
     gathered.put(Kind::Cluster, PASSTHROUGH, &write::cluster(&passthrough))?;
     let mut chains = Vec::new();
+    let mut taken = BTreeSet::new();
     for (key, service) in &facts.services {
+        let said = policy::of(facts, key);
         for port in &service.ports {
             let found = endpoints(facts, key, port);
             let name = names::port(&key.0, &key.1, port.number);
-            let ways = ways(port.spoken);
-            for way in ways {
-                let cluster = cluster(&name, way, &found.ids);
+            let places = places(service, port, &found, &mut taken);
+            if places.is_empty() {
+                continue;
+            }
+            for way in ways(port.spoken) {
+                let mut cluster = match service.addresses.is_empty() {
+                    false => cluster(&name, way, &found.ids),
+                    true => each(&name, way, &found.ids),
+                };
+                policy::cluster(&said, &mut cluster);
                 gathered.put(Kind::Cluster, &cluster.name, &write::cluster(&cluster))?;
                 if way.detected.is_some() {
-                    let routes = routes(&cluster.name);
+                    let mut forward = Forward::to(&cluster.name);
+                    policy::forward(&said, &mut forward);
+                    let routes = table(&cluster.name, forward);
                     gathered.put(Kind::Routes, &cluster.name, &write::routes(&routes))?;
                 }
-                chains.push(way_chain(&cluster.name, service, port, way));
+                for (number, addresses) in &places {
+                    let mut chain = way_chain(&cluster.name, *number, addresses, way);
+                    if places.len() > 1 {
+                        chain.name = format!("{}@{number}", chain.name);
+                    }
+                    if let Handler::Tcp(tcp) = &mut chain.handler {
+                        Arc::make_mut(tcp).idle = policy::idle(&said);
+                    }
+                    chains.push(chain);
+                }
             }
-            let all = write::endpoints(&name, &found.endpoints);
-            gathered.put(Kind::Endpoints, &name, &all)?;
+            if !service.addresses.is_empty() {
+                let all = write::endpoints(&name, &found.endpoints);
+                gathered.put(Kind::Endpoints, &name, &all)?;
+            }
         }
     }
     let listener = Listener {
@@ -104,8 +125,28 @@ fn ways(spoken: Spoken) -> &'static [Way] {
     }
 }
 
+/// Where connections to a port of a service are made to: the service's addresses; and where it has none, as callers look its
+/// endpoints up themselves, those of them that have a proxy, each of which is `taken` by one service alone.
+fn places(
+    service: &Service,
+    port: &Port,
+    found: &Found,
+    taken: &mut BTreeSet<SocketAddr>,
+) -> BTreeMap<u16, BTreeSet<IpAddr>> {
+    if !service.addresses.is_empty() {
+        return BTreeMap::from([(port.number, service.addresses.clone())]);
+    }
+    let mut places: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
+    for own in &found.meshed {
+        if taken.insert(*own) {
+            places.entry(own.port()).or_default().insert(own.ip());
+        }
+    }
+    places
+}
+
 /// The connections to a port that are spoken on in one way.
-fn way_chain(name: &str, service: &Service, port: &Port, way: &Way) -> Chain {
+fn way_chain(name: &str, port: u16, addresses: &BTreeSet<IpAddr>, way: &Way) -> Chain {
     let handler = match way.detected {
         None => tcp(name),
         Some(_) => Handler::Http(Arc::new(Http {
@@ -114,8 +155,8 @@ fn way_chain(name: &str, service: &Service, port: &Port, way: &Way) -> Chain {
         })),
     };
     let matches = ChainMatch {
-        port: Some(port.number),
-        destinations: service.addresses.iter().copied().map(IpNet::from).collect(),
+        port: Some(port),
+        destinations: addresses.iter().copied().map(IpNet::from).collect(),
         protocols: way.detected.into_iter().map(str::to_owned).collect(),
         ..ChainMatch::default()
     };
@@ -126,11 +167,14 @@ fn way_chain(name: &str, service: &Service, port: &Port, way: &Way) -> Chain {
 struct Found {
     endpoints: Endpoints,
     ids: Vec<String>,
+    /// Those that have a proxy, whether they take new requests or not.
+    meshed: BTreeSet<SocketAddr>,
 }
 
 fn endpoints(facts: &Facts, key: &Key, port: &Port) -> Found {
     let mut zones: BTreeMap<&str, BTreeMap<SocketAddr, Endpoint>> = BTreeMap::new();
     let mut ids = Vec::new();
+    let mut meshed_ones = BTreeSet::new();
     let slices = facts.slices.get(key).into_iter().flat_map(BTreeMap::values);
     for slice in slices {
         let numbers = slice.ports.iter().filter(|(name, _)| *name == port.name);
@@ -139,10 +183,11 @@ fn endpoints(facts: &Facts, key: &Key, port: &Port) -> Found {
                 let pod = own.pod.as_ref().and_then(|pod| facts.pods.get(pod));
                 // Who is about to come is known before it is asked.
                 ids.extend(pod.map(|pod| pod.id.to_string()));
+                let address: SocketAddr = (own.address, *number).into();
+                meshed_ones.extend(pod.map(|_| address));
                 if !own.is_ready {
                     continue;
                 }
-                let address: SocketAddr = (own.address, *number).into();
                 let mut endpoint = Endpoint::at(address);
                 if pod.is_some() {
                     endpoint.socket_labels = vec![meshed()];
@@ -165,6 +210,7 @@ fn endpoints(facts: &Facts, key: &Key, port: &Port) -> Found {
             ..Endpoints::default()
         },
         ids,
+        meshed: meshed_ones,
     }
 }
 
@@ -179,37 +225,33 @@ fn cluster(name: &str, way: &Way, ids: &[String]) -> Cluster {
     cluster.connect_timeout = CONNECT;
     cluster.protocol = way.protocol;
     if !ids.is_empty() {
-        let mut tls = to_mesh(way.server_name);
-        tls.common.names = ids
-            .iter()
-            .map(|id| NameMatch {
-                kind: NameKind::Uri,
-                text: TextMatch::exact(id),
-            })
-            .collect();
-        if way.protocol != UpstreamProtocol::Http1 {
-            tls.common.alpn = vec!["h2".to_owned()];
-        }
         cluster.sockets.push(SocketMatch {
             name: "mesh".to_owned(),
             labels: vec![meshed()],
-            tls: Some(tls),
+            tls: Some(secured(way, ids)),
         });
     }
     cluster
 }
 
-fn routes(cluster: &str) -> RouteTable {
-    let mut forward = Forward::to(cluster);
-    // What surely was not begun may go elsewhere.
-    forward.retry = Some(RetryPolicy {
-        on: RetryOn {
-            connect_failure: true,
-            refused_stream: true,
-            ..RetryOn::default()
-        },
-        retries: 2,
-        ..RetryPolicy::default()
+/// A cluster of the endpoint that the caller chose, which has a proxy.
+fn each(name: &str, way: &Way, ids: &[String]) -> Cluster {
+    let mut cluster = original(&format!("{name}{}", way.suffix), way.protocol);
+    cluster.connect_timeout = CONNECT;
+    cluster.tls = Some(secured(way, ids));
+    cluster
+}
+
+/// TLS to one of these.
+fn secured(way: &Way, ids: &[String]) -> ClientTls {
+    let mut tls = to_mesh(way.server_name);
+    let names = ids.iter().map(|id| NameMatch {
+        kind: NameKind::Uri,
+        text: TextMatch::exact(id),
     });
-    table(cluster, forward)
+    tls.common.names = names.collect();
+    if way.protocol != UpstreamProtocol::Http1 {
+        tls.common.alpn = vec!["h2".to_owned()];
+    }
+    tls
 }

@@ -1,11 +1,21 @@
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use fairlead_model::Moment;
+use fairlead_model::balance::Policy;
 use fairlead_model::chains::ChainIndex;
+use fairlead_model::cluster::Discovery;
+use fairlead_model::filter::{Asked, Authorization, Filter};
+use fairlead_model::hedge::HedgeAfter;
+use fairlead_model::listener::{Chain, Handler};
+use fairlead_model::route::{Action, RequestHead};
+use fairlead_model::tls::Peer;
 use fairlead_xds::Session;
+use http::{HeaderMap, Method};
 
 use super::*;
-use crate::facts::{Endpoint, Key, Pod, Port, Service, Slice, Spoken};
+use crate::facts::{Endpoint, Key, Pod, Port, Probe, Service, Slice, Spoken};
 
 fn key(namespace: &str, name: &str) -> Key {
     (namespace.into(), name.into())
@@ -22,6 +32,7 @@ fn service(address: [u8; 4], ports: &[(u16, Spoken)]) -> Arc<Service> {
                 spoken: *spoken,
             })
             .collect(),
+        selector: BTreeMap::from([("app".to_owned(), "cart".to_owned())]),
     })
 }
 
@@ -64,13 +75,25 @@ fn facts() -> Facts {
         pod,
         Arc::new(Pod {
             id: id.expect("an id"),
+            labels: BTreeMap::from([("app".to_owned(), "cart".to_owned())]),
+            probes: vec![Probe {
+                port: 8080,
+                method: "GET",
+                path: "/healthz".to_owned(),
+            }],
         }),
     );
     facts
 }
 
+/// What the proxy of the pod cart-1 is told.
 fn view(facts: &Facts) -> View {
-    compile(facts, "roots", &Shapes::default()).expect("it compiles")
+    let compiled = compile(facts, "roots", &Shapes::default()).expect("it compiles");
+    let pod = key("shop", "cart-1");
+    let id = "spiffe://cluster.local/ns/shop/sa/cart".parse();
+    compiled
+        .view(&pod, &id.expect("an id"))
+        .expect("it is known")
 }
 
 /// What a proxy makes of it; nothing may be refused.
@@ -206,4 +229,243 @@ fn what_is_spoken_follows_the_port() {
             "{app_protocol:?} {name}"
         );
     }
+}
+
+#[test]
+fn policies_say_how_requests_are_carried() {
+    let mut facts = facts();
+    let policy = serde_json::json!({
+        "apiVersion": "mesh.fairlead.dev/v1alpha1",
+        "kind": "MeshPolicy",
+        "metadata": {"name": "cart", "namespace": "shop"},
+        "spec": {
+            "targetRefs": [{"kind": "Service", "name": "cart"}],
+            "timeouts": {"request": "2s", "backendRequest": "500ms", "idle": "1m"},
+            "retries": {"attempts": 3, "on": ["GatewayError"], "budgetPercent": 10},
+            "hedging": {"afterPercentile": 95},
+            "circuitBreaker": {"maxRequests": 7, "consecutiveFailures": 5},
+            "loadBalancer": {"algorithm": "RoundRobin"},
+        },
+    });
+    let policy = serde_json::from_value(policy).expect("a policy");
+    facts.policies.insert("shop".into(), vec![Arc::new(policy)]);
+    let snapshot = told(&view(&facts));
+    let table = &snapshot.routes["cart.shop:80/http1"];
+    let Action::Forward(forward) = &table.hosts()[0].routes[0].action else {
+        panic!("it is forwarded");
+    };
+    assert_eq!(forward.timeouts.request, Some(Duration::from_secs(2)));
+    assert_eq!(forward.timeouts.idle, Some(Duration::from_secs(60)));
+    let retry = forward.retry.as_ref().expect("it is tried again");
+    assert_eq!(
+        (retry.retries, retry.per_try),
+        (3, Some(Duration::from_millis(500)))
+    );
+    assert!(retry.on.gateway_error && !retry.on.connect_failure);
+    assert_eq!(retry.budget.as_ref().map(|own| own.percent), Some(10));
+    assert_eq!(
+        retry.hedge.as_ref().map(|own| own.after),
+        Some(HedgeAfter::Percentile(950_000))
+    );
+    let cluster = &snapshot.clusters["cart.shop:80/http1"];
+    assert_eq!(cluster.limits.requests, 7);
+    assert_eq!(
+        cluster.breaker.as_ref().and_then(|own| own.consecutive),
+        Some(5)
+    );
+    assert_eq!(cluster.balancing.policy, Policy::RoundRobin);
+}
+
+/// Whether requests and bytes of a caller come in to the pod cart-1, by what its proxy is told.
+struct Door(Vec<Chain>);
+
+impl Door {
+    /// With these authorizations, of which only the specs are given.
+    fn of(authorizations: &[serde_json::Value]) -> Self {
+        let mut facts = facts();
+        facts.trust_domain = "cluster.local".into();
+        let read = |(place, spec): (usize, &serde_json::Value)| {
+            let own = serde_json::json!({
+                "apiVersion": "mesh.fairlead.dev/v1alpha1",
+                "kind": "MeshAuthorization",
+                "metadata": {"name": format!("a{place}"), "namespace": "shop"},
+                "spec": spec,
+            });
+            Arc::new(serde_json::from_value(own).expect("an authorization"))
+        };
+        let all = authorizations.iter().enumerate().map(read).collect();
+        facts.authorizations.insert("shop".into(), all);
+        let listener = &told(&view(&facts)).listeners["inbound"];
+        let chains = listener.chains.iter().chain(&listener.default_chain);
+        Self(chains.cloned().collect())
+    }
+
+    fn chain(&self, name: &str) -> &Chain {
+        let mut chains = self.0.iter();
+        chains.find(|own| own.name == name).expect("it is there")
+    }
+
+    /// Whether a request of an account (namespace/name; nobody where empty) passes.
+    fn request(&self, account: &str, method: &Method, path: &str) -> bool {
+        let (name, peer) = match account.split_once('/') {
+            None => ("plain/http/1.1", Peer::Plain),
+            Some((namespace, name)) => {
+                let id = fairlead_plan::mesh::spiffe("cluster.local", namespace, name);
+                (names::SNI_HTTP1, Peer::Known(id.parse().expect("an id")))
+            }
+        };
+        let Handler::Http(http) = &self.chain(name).handler else {
+            panic!("it carries requests");
+        };
+        let headers = HeaderMap::new();
+        let head = RequestHead {
+            method,
+            authority: "cart",
+            path,
+            query: None,
+            headers: &headers,
+        };
+        let guards = http.filters.iter().map(|own| match &own.filter {
+            Filter::Authorization(own) => own,
+            other => panic!("{other:?}"),
+        });
+        pass(guards, Some(head), &peer)
+    }
+
+    /// Whether a connection of bytes passes.
+    fn bytes(&self) -> bool {
+        pass(self.chain("plain/tcp").access.iter(), None, &Peer::Plain)
+    }
+}
+
+fn pass<'a>(
+    guards: impl Iterator<Item = &'a Arc<Authorization>>,
+    head: Option<RequestHead<'_>>,
+    peer: &Peer,
+) -> bool {
+    let asked = Asked {
+        head,
+        destination: "10.1.0.1:8080".parse().ok(),
+        source: "10.9.0.9:1234".parse().ok(),
+        caller: None,
+        server_name: None,
+        peer,
+        metadata: None,
+        scope: OnceCell::new(),
+    };
+    let mut rules = guards.filter_map(|own| own.rules.as_ref());
+    rules.all(|rules| rules.decide(&asked).is_allowed)
+}
+
+#[test]
+fn who_is_not_allowed_stays_outside_once_anybody_is() {
+    let (get, post) = (&Method::GET, &Method::POST);
+    let target = serde_json::json!([{"kind": "Service", "name": "cart"}]);
+    let open = Door::of(&[serde_json::json!({
+        "targetRefs": [{"kind": "Service", "name": "till"}],
+        "rules": [],
+    })]);
+    assert!(
+        open.request("", get, "/") && open.bytes(),
+        "another service is meant"
+    );
+    let one = Door::of(&[serde_json::json!({
+        "targetRefs": target,
+        "rules": [{
+            "from": {"serviceAccounts": ["shop/web"]},
+            "to": {"methods": ["GET"], "paths": ["/carts/*", "/version"], "ports": [8080]},
+        }],
+    })]);
+    assert!(one.request("shop/web", get, "/carts/1"));
+    assert!(one.request("shop/web", get, "/version"));
+    assert!(!one.request("shop/web", get, "/version/2"));
+    assert!(!one.request("shop/web", post, "/carts/1"));
+    assert!(!one.request("shop/webs", get, "/carts/1"));
+    assert!(!one.request("", get, "/carts/1"));
+    assert!(!one.bytes(), "what speaks no HTTP fits no rule of HTTP");
+    // Kubelet has no identity, and asks what the pod says that it asks.
+    assert!(one.request("", get, "/healthz"));
+    assert!(!one.request("", post, "/healthz"));
+}
+
+#[test]
+fn whom_one_denies_nobody_allows() {
+    let get = &Method::GET;
+    let namespace = serde_json::json!([{"kind": "Namespace", "name": "shop"}]);
+    let all = serde_json::json!({
+        "targetRefs": namespace,
+        "rules": [{"from": {"namespaces": ["shop", "ops"], "networks": ["10.9.0.0/16"]}}],
+    });
+    let denial = |enforcement: &str| {
+        serde_json::json!({
+            "targetRefs": namespace,
+            "action": "Deny",
+            "enforcement": enforcement,
+            "rules": [{"from": {"serviceAccounts": ["ops/robot"]}}],
+        })
+    };
+    let door = Door::of(&[all.clone(), denial("Enforced")]);
+    assert!(door.request("ops/jane", get, "/") && door.request("shop/web", get, "/"));
+    assert!(
+        door.request("", get, "/") && door.bytes(),
+        "the network is allowed"
+    );
+    assert!(!door.request("ops/robot", get, "/"));
+    // What is only tried lets everybody pass.
+    let door = Door::of(&[all, denial("DryRun")]);
+    assert!(door.request("ops/robot", get, "/"));
+}
+
+#[test]
+fn a_proxy_is_told_nothing_before_its_pod_is_known() {
+    let compiled = compile(&facts(), "roots", &Shapes::default()).expect("it compiles");
+    let id = |account: &str| {
+        let id = fairlead_plan::mesh::spiffe("cluster.local", "shop", account);
+        id.parse().expect("an id")
+    };
+    assert!(compiled.view(&key("shop", "cart-1"), &id("cart")).is_some());
+    assert!(compiled.view(&key("shop", "cart-2"), &id("cart")).is_none());
+    assert!(compiled.view(&key("shop", "cart-1"), &id("till")).is_none());
+}
+
+#[test]
+fn a_service_without_an_address_is_reached_where_its_proxies_are() {
+    let mut facts = facts();
+    let cart = key("shop", "cart");
+    let mut service = (*facts.services[&cart]).clone();
+    service.addresses.clear();
+    facts.services.insert(cart, Arc::new(service));
+    let snapshot = told(&view(&facts));
+    let listener = &snapshot.listeners["outbound"];
+    let chains = ChainIndex::of(listener);
+    let chain = |to: &str| {
+        let arrived = fairlead_model::listener::Arrived {
+            destination: to.parse().ok(),
+            source: None,
+            server_name: None,
+            transport: fairlead_model::listener::Transport::Plain,
+            protocols: &["http/1.1"],
+        };
+        let found = chains.find(listener, &arrived).expect("one takes it");
+        let mut all = listener.chains.iter().chain(&listener.default_chain);
+        all.nth(found).map(|chain| chain.name.clone())
+    };
+    assert_eq!(
+        chain("10.1.0.1:8080").as_deref(),
+        Some("cart.shop:80/http1")
+    );
+    assert_eq!(
+        chain("10.1.0.1:6379").as_deref(),
+        Some("cart.shop:6379/tcp")
+    );
+    // One without a proxy, and a port that is none of the service's.
+    assert_eq!(chain("10.1.0.2:8080").as_deref(), Some("passthrough"));
+    assert_eq!(chain("10.1.0.1:80").as_deref(), Some("passthrough"));
+    let cluster = &snapshot.clusters["cart.shop:80/http1"];
+    assert!(matches!(
+        cluster.discovery,
+        Discovery::OriginalDestination(_)
+    ));
+    let tls = cluster.tls.as_ref().expect("it is secured");
+    assert_eq!(tls.common.names.len(), 1);
 }

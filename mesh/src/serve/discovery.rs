@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Plane;
 use super::proxies::{Entry, Proxy};
 use crate::compile::names::TRUST;
+use crate::facts::Key;
 
 /// How many responses may wait to be sent; more are made once the proxy has taken those.
 const WAITING: usize = 16;
@@ -91,6 +92,8 @@ struct Conversation {
     told: Told,
     entry: Entry,
     id: SpiffeId,
+    /// The pod that it is the proxy of, as it says; who it is must be who the pod is.
+    pod: Option<Key>,
     sender: mpsc::Sender<Result<Bytes, Status>>,
 }
 
@@ -112,15 +115,16 @@ impl Conversation {
             told: Told::new(dialect),
             entry,
             id,
+            pod: None,
             sender,
         }
     }
 
     async fn run(mut self, mut requests: Streaming<Bytes>) -> Result<(), Status> {
-        let mut views = self.plane.view.clone();
+        let mut all = self.plane.compiled.clone();
         loop {
-            let view = views.borrow_and_update().clone();
-            if let Some(view) = view {
+            let compiled = all.borrow_and_update().clone();
+            if let Some(view) = compiled.and_then(|own| own.view(self.pod.as_ref()?, &self.id)) {
                 self.tell(&view).await?;
             }
             tokio::select! {
@@ -128,7 +132,7 @@ impl Conversation {
                     Some(request) => self.take(&request)?,
                     None => return Ok(()),
                 },
-                changed = views.changed() => if changed.is_err() {
+                changed = all.changed() => if changed.is_err() {
                     return Err(Status::unavailable("this replica ends"));
                 },
             }
@@ -141,6 +145,9 @@ impl Conversation {
         if let Some(mut node) = heard.node {
             node.truncate(node.floor_char_boundary(MOST_NODE));
             tracing::info!(id = %self.id, node, "a proxy is there");
+            self.pod = node
+                .rsplit_once('.')
+                .map(|(pod, namespace)| (namespace.into(), pod.into()));
             self.entry.change(|own| own.node = node);
         }
         if let Some((kind, reason)) = heard.refused {
@@ -160,8 +167,8 @@ impl Conversation {
 
     /// The version of the bundle that the proxy has taken.
     fn trust(&self) -> Option<Arc<str>> {
-        let view = self.plane.view.borrow();
-        let version = view.as_ref()?.get(Kind::Secret, TRUST)?.version();
+        let compiled = self.plane.compiled.borrow();
+        let version = compiled.as_ref()?.trust()?;
         let has = self.told.has(Kind::Secret, TRUST, version);
         has.then(|| Arc::clone(version))
     }

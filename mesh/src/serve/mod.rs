@@ -20,13 +20,15 @@ use fairlead_model::identity::SpiffeId;
 use fairlead_operator::https;
 use fairlead_xds::identity::SIGN;
 use fairlead_xds::raw::Raw;
-use fairlead_xds::serve::{Dialect, View};
+use fairlead_xds::serve::Dialect;
 use rustls::ServerConnection;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::authority::Authority;
+use crate::compile::Compiled;
+use crate::metrics::Metrics;
 
 pub use proxies::{Proxies, Proxy};
 pub use review::{Review, ReviewError, TokenReviews};
@@ -45,7 +47,7 @@ pub struct Plane {
     /// Who signs; nothing until it is known.
     pub authority: watch::Receiver<Option<Arc<Authority>>>,
     /// What proxies are told; nothing until the cluster was read.
-    pub view: watch::Receiver<Option<View>>,
+    pub compiled: watch::Receiver<Option<Arc<Compiled>>>,
     /// Who says to whom a token belongs.
     pub review: Arc<dyn Review>,
     /// The trust domain.
@@ -54,6 +56,8 @@ pub struct Plane {
     pub leaf_life: Duration,
     /// The proxies that are connected.
     pub proxies: Arc<Proxies>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Ends every stream.
     pub stop: CancellationToken,
 }

@@ -6,7 +6,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 
 /// Whom a token has to be meant for.
-pub const AUDIENCE: &str = "mesh.fairlead.dev";
+pub use fairlead_plan::mesh::AUDIENCE;
 /// How the names of service accounts begin.
 const ACCOUNT: &str = "system:serviceaccount:";
 

@@ -25,7 +25,8 @@ impl UnaryService<Bytes> for Call {
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let plane = self.0.clone();
         Box::pin(async move {
-            let id = who(&plane, &request).await?;
+            let id = who(&plane, &request).await;
+            let id = id.inspect_err(|_| plane.metrics.signed("refused"))?;
             let message = SignRequest::decode(request.into_inner());
             let message = message.map_err(|error| Status::invalid_argument(error.to_string()))?;
             let Some(authority) = plane.authority.borrow().clone() else {
@@ -33,6 +34,11 @@ impl UnaryService<Bytes> for Call {
             };
             let now = OffsetDateTime::now_utc();
             let signed = authority.sign(&message.request, &id, plane.leaf_life, now);
+            plane.metrics.signed(match &signed {
+                Ok(_) => "signed",
+                Err(SignError::Failed) => "failed",
+                Err(_) => "refused",
+            });
             match signed {
                 Ok(chain) => {
                     tracing::info!(%id, "signed a certificate");

@@ -1,16 +1,19 @@
 //! A control plane, for proxies of tests.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_mesh::authority::{Authority, Material};
-use fairlead_mesh::compile::compile;
-use fairlead_mesh::facts::Facts;
+use fairlead_mesh::compile::{Compiled, compile};
+use fairlead_mesh::facts::{Facts, Pod};
 use fairlead_mesh::serve::{Names, Plane, Proxies, Review, ReviewError, serve};
+use fairlead_plan::mesh::{Bootstrap, bootstrap, spiffe};
 use fairlead_xds::Shapes;
 use futures::future::BoxFuture;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +36,7 @@ impl Review for Plain {
 pub struct Control {
     pub address: SocketAddr,
     pub authority: watch::Sender<Option<Arc<Authority>>>,
-    pub view: watch::Sender<Option<fairlead_xds::serve::View>>,
+    pub compiled: watch::Sender<Option<Arc<Compiled>>>,
     pub proxies: Arc<Proxies>,
     pub material: Material,
     pub leaf_life: Duration,
@@ -50,7 +53,7 @@ impl Control {
         let mut control = Self {
             address: ([127, 0, 0, 1], 0).into(),
             authority: watch::Sender::new(Some(Arc::new(authority))),
-            view: watch::Sender::new(None),
+            compiled: watch::Sender::new(None),
             proxies: Arc::default(),
             material,
             leaf_life,
@@ -68,11 +71,12 @@ impl Control {
         self.stop = CancellationToken::new();
         let plane = Plane {
             authority: self.authority.subscribe(),
-            view: self.view.subscribe(),
+            compiled: self.compiled.subscribe(),
             review: Arc::new(Plain),
             trust_domain: DOMAIN.to_owned(),
             leaf_life: self.leaf_life,
             proxies: Arc::clone(&self.proxies),
+            metrics: Arc::default(),
             stop: self.stop.clone(),
         };
         let names = Names {
@@ -82,59 +86,53 @@ impl Control {
         tokio::spawn(serve(listener, names, plane));
     }
 
-    /// Tells proxies of the cluster.
+    /// Tells proxies of the cluster, in which the pods cart-1 and web-1 of the shop are.
     pub fn tell(&self, facts: &Facts) {
         let roots = &self.material.root.certificate;
-        let view = compile(facts, roots, &Shapes::default()).expect("it compiles");
-        self.view.send_replace(Some(view));
+        let mut facts = facts.clone();
+        facts.trust_domain = DOMAIN.into();
+        for account in ["cart", "web"] {
+            let id = spiffe(DOMAIN, "shop", account).parse().expect("an id");
+            let pod = facts
+                .pods
+                .entry(("shop".into(), format!("{account}-1").into()));
+            pod.or_insert_with(|| {
+                Arc::new(Pod {
+                    id,
+                    labels: BTreeMap::new(),
+                    probes: Vec::new(),
+                })
+            });
+        }
+        let compiled = compile(&facts, roots, &Shapes::default()).expect("it compiles");
+        self.compiled.send_replace(Some(Arc::new(compiled)));
     }
 
-    /// The bootstrap of a proxy that reaches the control plane here.
-    pub fn bootstrap(&self, id: &str, token: &str, address: &Value) -> Value {
-        let tls = |certificates: Value| {
-            json!({
-                "name": "tls",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                    "common_tls_context": {
-                        "alpn_protocols": ["h2"],
-                        "tls_certificate_sds_secret_configs": certificates,
-                        "validation_context": {
-                            "trusted_ca": {"inline_string": self.material.root.certificate},
-                            "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": MESH}}],
-                        },
-                    },
-                },
-            })
+    /// The bootstrap of a pod's proxy that reaches the control plane here; what it is given lies in `folder`.
+    pub fn bootstrap(
+        &self,
+        (namespace, account): (&str, &str),
+        folder: &Path,
+        control: Value,
+    ) -> Value {
+        let file = |name: &str, text: &str| {
+            let path = folder.join(format!("{account}.{name}"));
+            std::fs::write(&path, text).expect("a file");
+            path.display().to_string()
         };
-        let cluster = |name: &str, certificates: Value| {
-            json!({
-                "name": name,
-                "load_assignment": {"endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]},
-                "transport_socket": tls(certificates),
-            })
-        };
-        let ads = json!({"ads": {}});
-        json!({
-            "node": {"id": "cart-1.shop"},
-            "bootstrap_extensions": [{
-                "name": "identity",
-                "typed_config": {
-                    "@type": "type.googleapis.com/fairlead.mesh.v1.Identity",
-                    "cluster": "authority",
-                    "spiffe_id": id,
-                    "token_file": token,
-                },
-            }],
-            "dynamic_resources": {
-                "lds_config": ads,
-                "cds_config": ads,
-                "ads_config": {"api_type": "DELTA_GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "control"}}]},
-            },
-            "static_resources": {"clusters": [
-                cluster("authority", json!([])),
-                cluster("control", json!([{"name": "identity"}])),
-            ]},
+        bootstrap(&Bootstrap {
+            trust_domain: DOMAIN,
+            system: "fairlead-system",
+            namespace,
+            account,
+            pod: &format!("{account}-1"),
+            control,
+            token: &file("token", &format!("{namespace}/{account}")),
+            roots: &file("pem", &self.material.root.certificate),
+            admin: &folder
+                .join(format!("{account}.admin"))
+                .display()
+                .to_string(),
         })
     }
 }

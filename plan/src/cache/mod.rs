@@ -41,6 +41,10 @@ pub enum KindName {
     Release,
     /// [`fairlead_crds::platform::ResourceInstance`].
     ResourceInstance,
+    /// [`fairlead_crds::mesh::MeshPolicy`].
+    MeshPolicy,
+    /// [`fairlead_crds::mesh::MeshAuthorization`].
+    MeshAuthorization,
 }
 
 impl KindName {
@@ -56,6 +60,8 @@ impl KindName {
             Self::ScoreWorkload => "ScoreWorkload",
             Self::Release => "Release",
             Self::ResourceInstance => "ResourceInstance",
+            Self::MeshPolicy => "MeshPolicy",
+            Self::MeshAuthorization => "MeshAuthorization",
         }
     }
 }
@@ -101,12 +107,13 @@ impl std::fmt::Display for ObjectId {
 /// Annotations by which the controller of Deployments counts; they are no edit of what was applied.
 const COUNTED: &str = "deployment.kubernetes.io/";
 
-/// The labels that are held: those that anything is found by.
-const HELD: [&str; 4] = [
+/// The labels that are held: those that anything is found by, or that are handed on.
+const HELD: [&str; 5] = [
     labels::MANAGED_BY,
     labels::APPLICATION,
     labels::ENVIRONMENT,
     labels::WORKLOAD,
+    labels::INJECT,
 ];
 
 /// What is held of an object of another kind.
@@ -201,6 +208,10 @@ pub struct Cache {
     pub releases: Table<Release>,
     /// Instances, by `revision:<name>` and `dependency:<namespace>/<name>`.
     pub instances: Table<ResourceInstance>,
+    /// MeshPolicy objects.
+    pub meshpolicies: Table<fairlead_crds::mesh::MeshPolicy>,
+    /// MeshAuthorization objects.
+    pub meshauthorizations: Table<fairlead_crds::mesh::MeshAuthorization>,
     /// Metadata of other objects, by `<group>/<kind>/<name>` within a namespace; indexed by owner uid.
     pub others: Table<ChildMeta>,
 }
@@ -216,6 +227,8 @@ impl Default for Cache {
             workloads: Table::new(|_| Vec::new()),
             releases: Table::new(releases::index_release),
             instances: Table::new(releases::index_instance),
+            meshpolicies: Table::new(|_| Vec::new()),
+            meshauthorizations: Table::new(|_| Vec::new()),
             others: Table::new(|child| child.owner_uid.clone().into_iter().collect()),
         }
     }

@@ -58,7 +58,8 @@ impl ErrandError {
     /// Whether time was over.
     pub(super) fn is_late(&self) -> bool {
         match self {
-            Self::Late(_) | Self::Failed(4) => true,
+            // A service that ends by the deadline it was told says so with either status (tonic: CANCELLED).
+            Self::Late(_) | Self::Failed(1 | 4) => true,
             Self::Unserved(fault) => {
                 matches!(fault, Fault::ResponseTimeout | Fault::DeadlineExceeded)
             }

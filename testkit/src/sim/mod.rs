@@ -144,6 +144,7 @@ impl Sim {
             image: "fairlead:test".to_owned(),
             image_pull_policy: "Never".to_owned(),
             image_pull_secrets: Vec::new(),
+            proxy_image: "fairlead-proxy:test".to_owned(),
             version: "0.0.0".to_owned(),
             ca_bundle: Some("-----BEGIN CERTIFICATE-----".to_owned()),
         };

@@ -288,6 +288,9 @@ fn publish<K: Kind>(
     }
     Ok(match (problem, outcome.wake()) {
         _ if matches!(outcome, Outcome::Invalid(_)) => Next::Problem(Class::Invalid),
+        (Some(problem), Some(wake)) if problem.class == Class::Waiting => {
+            Next::After(i64::try_from(wake.as_millis()).unwrap_or(RESYNC))
+        }
         (Some(problem), _) => Next::Problem(problem.class),
         (None, Some(wake)) => Next::After(i64::try_from(wake.as_millis()).unwrap_or(RESYNC)),
         (None, None) => Next::Resync,

@@ -52,11 +52,12 @@ fn decode<K: Kind>(object: &Value) -> Result<Value, String> {
 /// True for kinds whose objects live in a namespace.
 #[must_use]
 pub fn is_namespaced(kind: &str) -> bool {
-    const CLUSTER: [&str; 4] = [
+    const CLUSTER: [&str; 5] = [
         "Namespace",
         "ClusterRole",
         "ClusterRoleBinding",
         "ValidatingWebhookConfiguration",
+        "MutatingWebhookConfiguration",
     ];
     own()
         .get(kind)

@@ -61,7 +61,7 @@ impl Session {
                 }
             }
         }
-        self.known.has_heard_listeners |= !self.known.told.listeners.is_empty();
+        self.known.is_restored |= !self.known.told.listeners.is_empty();
         self.known.wait(now);
         wrong
     }

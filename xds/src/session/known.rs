@@ -30,6 +30,8 @@ pub(super) struct Known {
     awaited: BTreeMap<(Kind, String), Moment>,
     /// Whether the control plane told which listeners there are.
     pub(super) has_heard_listeners: bool,
+    /// Whether it told so at another time, and is not waited for.
+    pub(super) is_restored: bool,
 }
 
 impl Known {
@@ -188,7 +190,7 @@ impl Known {
         let mut told = self.told.listeners.keys();
         let is_whole =
             self.has_heard_listeners && told.all(|name| next.listeners.contains_key(name));
-        next.awaits_listeners &= !is_whole;
+        next.awaits_listeners &= !is_whole && !self.is_restored;
         next.complete(&[&self.told, &self.used]);
         (next != self.used).then(|| {
             self.used = next.clone();

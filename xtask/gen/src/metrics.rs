@@ -10,6 +10,7 @@ use crate::NOTICE;
 const SOURCES: &[(&str, &str)] = &[
     ("operator", "operator/src/metrics.rs"),
     ("webhook", "webhook/src/metrics.rs"),
+    ("mesh", "mesh/src/metrics.rs"),
 ];
 
 /// The page.

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::archive;
 use crate::command::{capture, command, find};
-use crate::paths::{cache, root, write};
+use crate::paths::{cache, lock, root, write};
 use crate::progress::step;
 
 /// An image made of Debian packages.
@@ -122,6 +122,29 @@ pub(crate) const IMAGES: &[Debian] = &[
     },
 ];
 
+/// nft, with which the image of the proxy brings a pod's connections to it.
+pub(crate) const NFTABLES: Debian = Debian {
+    name: "nftables",
+    tag: "",
+    packages: &[
+        "libbsd0",
+        "libc6",
+        "libedit2",
+        "libgmp10",
+        "libjansson4",
+        "libmd0",
+        "libmnl0",
+        "libnftables1",
+        "libnftnl11",
+        "libtinfo6",
+        "libxtables12",
+        "nftables",
+    ],
+    without: &["etc/nftables.conf", "usr/share/nftables"],
+    complete: &["usr/sbin"],
+    owned: &[],
+};
+
 /// What no container needs of any package.
 const CLUTTER: &[&str] = &[
     "etc/init.d",
@@ -146,25 +169,18 @@ impl Debian {
             images.join(format!("{}.tar", self.name)),
             images.join(format!("{}.stamp", self.name)),
         );
-        let fingerprint = self.fingerprint()?;
+        let fingerprint = self.fingerprint(&["Containerfile", "entrypoint.sh"])?;
         if made.exists() && fs::read_to_string(&stamp).is_ok_and(|known| known == fingerprint) {
             return Ok(made);
         }
-        for program in ["apt-get", "dpkg-deb", "busybox"] {
-            if find(program).is_none() {
-                bail!(
-                    "image {} is made of Debian packages, and {program} is not here",
-                    self.tag
-                );
-            }
-        }
+        needs(&["apt-get", "dpkg-deb", "busybox"])?;
         step(
             &format!("image {} of Debian packages (once)", self.tag),
             || {
                 let folder = cache()?.join("packages").join(self.name);
                 let packages = self.download(&folder)?;
                 let made = archive(self.name, self.tag, |context| {
-                    self.unpack(&packages, &context.join("rootfs"))
+                    self.serve(&packages, &context.join("rootfs"))
                 })?;
                 super::remove(&folder)?;
                 Ok(made)
@@ -174,12 +190,38 @@ impl Debian {
         Ok(made)
     }
 
-    fn fingerprint(&self) -> Result<String> {
+    /// The packages' files alone, in a folder of the cache.
+    pub(crate) fn files(&self) -> Result<PathBuf> {
+        let packages = cache()?.join("packages");
+        let (made, stamp) = (
+            packages.join(format!("{}.rootfs", self.name)),
+            packages.join(format!("{}.stamp", self.name)),
+        );
+        let fingerprint = self.fingerprint(&[])?;
+        if made.exists() && fs::read_to_string(&stamp).is_ok_and(|known| known == fingerprint) {
+            return Ok(made);
+        }
+        needs(&["apt-get", "dpkg-deb"])?;
+        let _held = lock(
+            &packages.join(format!("{}.lock", self.name)),
+            "unpacks packages",
+        )?;
+        step(&format!("{} of Debian packages (once)", self.name), || {
+            super::remove(&made)?;
+            let folder = packages.join(self.name);
+            self.unpack(&self.download(&folder)?, &made)?;
+            super::remove(&folder)
+        })?;
+        write(&stamp, fingerprint)?;
+        Ok(made)
+    }
+
+    fn fingerprint(&self, files: &[&str]) -> Result<String> {
         let mut hash = Sha256::new();
         for part in [self.packages, self.without, self.owned, CLUTTER] {
             hash.update(part.join(" "));
         }
-        for file in ["Containerfile", "entrypoint.sh"] {
+        for file in files {
             let file = root().join("images").join(self.name).join(file);
             hash.update(
                 fs::read(&file).with_context(|| format!("failed to read {}", file.display()))?,
@@ -229,7 +271,12 @@ impl Debian {
         for path in CLUTTER.iter().chain(self.without) {
             super::remove(&rootfs.join(path))?;
         }
-        self.check_complete(rootfs)?;
+        self.check_complete(rootfs)
+    }
+
+    /// Unpacks them with what a server needs beside.
+    fn serve(&self, packages: &[PathBuf], rootfs: &Path) -> Result<()> {
+        self.unpack(packages, rootfs)?;
         shell(rootfs)?;
         write(
             &rootfs.join("etc/passwd"),
@@ -279,6 +326,15 @@ impl Debian {
         }
         Ok(())
     }
+}
+
+fn needs(programs: &[&str]) -> Result<()> {
+    for program in programs {
+        if find(program).is_none() {
+            bail!("the image is made of Debian packages, and {program} is not here");
+        }
+    }
+    Ok(())
 }
 
 fn is_elf(path: &Path) -> bool {

@@ -37,8 +37,6 @@ struct Binary {
     binary: &'static str,
     tag: &'static str,
     profile: &'static str,
-    /// Whether a cluster needs it from the start.
-    is_in_cluster: bool,
 }
 
 const BINARIES: &[Binary] = &[
@@ -48,7 +46,6 @@ const BINARIES: &[Binary] = &[
         binary: "fairlead",
         tag: "localhost/fairlead:dev",
         profile: "release",
-        is_in_cluster: true,
     },
     Binary {
         name: PROXY,
@@ -56,7 +53,6 @@ const BINARIES: &[Binary] = &[
         binary: "fairlead-proxy",
         tag: "localhost/fairlead-proxy:dev",
         profile: "proxy",
-        is_in_cluster: false,
     },
     Binary {
         name: "shop",
@@ -64,7 +60,6 @@ const BINARIES: &[Binary] = &[
         binary: "shop",
         tag: "localhost/shop:dev",
         profile: "release",
-        is_in_cluster: true,
     },
 ];
 
@@ -104,19 +99,8 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds what was asked for, and loads it when wanted.
 pub(crate) fn run(request: &Request) -> Result<()> {
-    let known = || {
-        BINARIES
-            .iter()
-            .map(|image| image.name)
-            .chain(debian::IMAGES.iter().map(|image| image.name))
-    };
     let names: Vec<&str> = match request.image.as_str() {
-        "all" => BINARIES
-            .iter()
-            .filter(|image| image.is_in_cluster)
-            .map(|image| image.name)
-            .chain(debian::IMAGES.iter().map(|image| image.name))
-            .collect(),
+        "all" => known().collect(),
         name if known().any(|known| known == name) => vec![name],
         name => bail!(
             "no image {name:?}; there are {} and all",
@@ -124,7 +108,7 @@ pub(crate) fn run(request: &Request) -> Result<()> {
         ),
     };
     for name in names {
-        let archive = build(name)?;
+        let archive = build(name, true)?;
         if request.load {
             cluster::load_image(&request.which.name, &archive)?;
         } else {
@@ -134,20 +118,23 @@ pub(crate) fn run(request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// Builds all images and loads them into the named cluster.
-pub(crate) fn all_into(cluster: &str) -> Result<()> {
-    run(&Request {
-        image: "all".to_owned(),
-        load: true,
-        which: cluster::Which {
-            name: cluster.to_owned(),
-        },
-    })
+/// The names of all images.
+fn known() -> impl Iterator<Item = &'static str> {
+    let own = BINARIES.iter().map(|image| image.name);
+    own.chain(debian::IMAGES.iter().map(|image| image.name))
 }
 
-fn build(name: &str) -> Result<PathBuf> {
+/// Builds all images and loads them into the named cluster; what takes long to compile well is compiled as anything else is.
+pub(crate) fn all_into(cluster: &str) -> Result<()> {
+    for name in known() {
+        cluster::load_image(cluster, &build(name, false)?)?;
+    }
+    Ok(())
+}
+
+fn build(name: &str, best: bool) -> Result<PathBuf> {
     if let Some(image) = BINARIES.iter().find(|image| image.name == name) {
-        return image.build();
+        return image.build(best);
     }
     let image = debian::IMAGES.iter().find(|image| image.name == name);
     image.with_context(|| format!("no image {name}"))?.build()
@@ -187,19 +174,36 @@ impl Binary {
         Ok(target.join(TARGET).join(self.profile).join(self.binary))
     }
 
-    fn build(&self) -> Result<PathBuf> {
-        let binary = match self.name {
-            PROXY => trained::binary()?,
+    /// Builds it; the proxy as well as can be (`best`), or fast.
+    fn build(&self, best: bool) -> Result<PathBuf> {
+        let binary = match (self.name, best) {
+            (PROXY, true) => trained::binary()?,
+            (PROXY, false) => self.of_profile("release").compile(&Build::Plain)?,
             _ => self.compile(&Build::Plain)?,
+        };
+        let beside = match self.name {
+            PROXY => Some(debian::NFTABLES.files()?),
+            _ => None,
         };
         step(&format!("image {}", self.tag), || {
             archive(self.name, self.tag, |context| {
                 let copy = context.join(self.binary);
                 fs::copy(&binary, &copy)
-                    .with_context(|| format!("failed to copy {}", binary.display()))
-                    .map(drop)
+                    .with_context(|| format!("failed to copy {}", binary.display()))?;
+                if let Some(beside) = &beside {
+                    capture(
+                        command("cp", ["--archive"])
+                            .arg(beside)
+                            .arg(context.join("rootfs")),
+                    )?;
+                }
+                Ok(())
             })
         })
+    }
+
+    fn of_profile(&self, profile: &'static str) -> Self {
+        Self { profile, ..*self }
     }
 }
 

@@ -5,20 +5,25 @@
 
 mod build;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fairlead_crds::condition::{ConditionType, Reason};
-use fairlead_crds::install::{Fairlead, FairleadStatus, HighAvailability};
+use fairlead_crds::install::{Component, Fairlead, FairleadStatus, HighAvailability};
+use serde_json::Value;
 
+use self::build::Part;
 use crate::cache::{Cache, ChildMeta, Event, KindName, ObjectId, Table};
 use crate::change::{Change, Plan};
 use crate::conditions::Conditions;
-use crate::kind::{Child, Context, Kind, Planned};
+use crate::kind::{Child, Context, Kind, Operator, Planned};
 use crate::live::{Live, ObjectKey, Read};
 use crate::objects;
 use crate::problem::{Invalid, Problem};
 use crate::readiness::{self, Readiness};
+
+/// By which the API server knows of the webhook.
+const VALIDATION: &str = "ValidatingWebhookConfiguration";
+const INJECTION: &str = "MutatingWebhookConfiguration";
 
 /// See the module.
 pub struct FairleadKind;
@@ -55,6 +60,18 @@ impl Kind for FairleadKind {
             plural: "clusterrolebindings",
         },
         Child {
+            group: "rbac.authorization.k8s.io",
+            version: "v1",
+            kind: "Role",
+            plural: "roles",
+        },
+        Child {
+            group: "rbac.authorization.k8s.io",
+            version: "v1",
+            kind: "RoleBinding",
+            plural: "rolebindings",
+        },
+        Child {
             group: "",
             version: "v1",
             kind: "Service",
@@ -84,25 +101,30 @@ impl Kind for FairleadKind {
             kind: "ValidatingWebhookConfiguration",
             plural: "validatingwebhookconfigurations",
         },
+        Child {
+            group: "admissionregistration.k8s.io",
+            version: "v1",
+            kind: "MutatingWebhookConfiguration",
+            plural: "mutatingwebhookconfigurations",
+        },
     ];
-    const CONDITIONS: &'static [ConditionType] = &[ConditionType::WebhookReady];
+    const CONDITIONS: &'static [ConditionType] =
+        &[ConditionType::WebhookReady, ConditionType::MeshReady];
 
     fn table(cache: &Cache) -> &Table<Fairlead> {
         &cache.fairleads
     }
 
     fn validate(object: &Fairlead) -> Result<(), Vec<Invalid>> {
-        let replicas = object.spec.components.webhook.replicas;
-        if object.spec.high_availability == HighAvailability::Enabled
-            && replicas.is_some_and(|replicas| replicas < 2)
-        {
-            let message = "found 1 with highAvailability Enabled, which needs at least 2";
-            return Err(vec![Invalid::new(
-                "spec.components.webhook.replicas",
-                message,
-            )]);
-        }
-        quantities(&object.spec.components.webhook.resources)
+        let components = &object.spec.components;
+        let list: Vec<Invalid> = [
+            ("webhook", &components.webhook),
+            ("mesh", &components.mesh.component),
+        ]
+        .into_iter()
+        .flat_map(|(name, own)| check(object, &format!("spec.components.{name}"), own))
+        .collect();
+        if list.is_empty() { Ok(()) } else { Err(list) }
     }
 
     fn observe(object: &Fairlead, (): &(), cache: &Cache) -> Seen {
@@ -113,7 +135,10 @@ impl Kind for FairleadKind {
     }
 
     fn reads(object: &Fairlead, (): &(), _: &Seen, _: &Live) -> Vec<Read> {
-        vec![Read::Object(deployment_key(object))]
+        let operator = Operator::default();
+        let parts = build::parts(object, &operator);
+        let reads = parts.iter().map(|part| Read::Object(part.deployment_key()));
+        reads.collect()
     }
 
     fn plan(object: &Fairlead, (): &(), seen: &Seen, live: &Live, context: &Context) -> Plan {
@@ -140,16 +165,15 @@ impl Kind for FairleadKind {
         let mut changes: Vec<Change> = build::ownership(object, &namespace.uid)
             .into_iter()
             .collect();
-        let mut wanted = build::webhook(object, &context.operator);
+        let parts = build::parts(object, &context.operator);
+        let mut wanted: Vec<Value> = parts.iter().flat_map(Part::objects).collect();
         // The API server is told of the webhook once one serves, so that an installation never waits for itself.
-        let registered = seen.owned.iter().any(|child| {
-            child
-                .key
-                .as_ref()
-                .is_some_and(|key| key.kind == "ValidatingWebhookConfiguration")
-        });
-        if registered || webhook_health(object, live).is_ok() {
-            wanted.push(build::registration(object, ca_bundle));
+        if seen.has(VALIDATION) || health(&parts[..1], live).is_ok() {
+            wanted.push(build::validation(object, &context.operator, ca_bundle));
+        }
+        // Pods get proxies once there is somebody to tell them something.
+        if build::has_mesh(object) && (seen.has(INJECTION) || health(&parts, live).is_ok()) {
+            wanted.push(build::injection(object, &context.operator, ca_bundle));
         }
         changes.extend(wanted.into_iter().map(|body| {
             let key = ObjectKey::of(&body);
@@ -177,33 +201,30 @@ impl Kind for FairleadKind {
             return status;
         };
         status.version = Some(env!("CARGO_PKG_VERSION").to_owned());
-        let registered = planned
-            .plan
-            .changes
-            .iter()
-            .any(|change| change.key.kind == "ValidatingWebhookConfiguration")
-            && planned.failed.is_none();
-        match webhook_health(object, &planned.live) {
-            Ok(()) if registered => conditions.yes(ConditionType::WebhookReady, Reason::Ok, ""),
-            Ok(()) => conditions.no(
-                ConditionType::WebhookReady,
-                Reason::Progressing,
-                "the webhook is being registered",
-            ),
-            Err(problem) => {
-                conditions.no(
-                    ConditionType::WebhookReady,
-                    problem.reason,
-                    problem.message.clone(),
-                );
-                conditions.fail(&problem);
-            }
-        }
-        if !registered {
-            conditions.fail(&Problem::waiting(
-                Reason::Progressing,
-                "the webhook is being registered",
-            ));
+        let operator = Operator::default();
+        let parts = build::parts(object, &operator);
+        let is_done = |kind: &str| {
+            let changes = &planned.plan.changes;
+            planned.failed.is_none() && changes.iter().any(|change| change.key.kind == kind)
+        };
+        let mut say = |condition: ConditionType, parts: &[Part], registration: &str| {
+            let healthy = health(parts, &planned.live);
+            let problem = match healthy {
+                Ok(()) if is_done(registration) => {
+                    return conditions.yes(condition, Reason::Ok, "");
+                }
+                Ok(()) => Problem::waiting(Reason::Progressing, "the webhook is being registered"),
+                Err(problem) => problem,
+            };
+            conditions.no(condition, problem.reason, problem.message.clone());
+            conditions.fail(&problem);
+        };
+        say(ConditionType::WebhookReady, &parts[..1], VALIDATION);
+        if build::has_mesh(object) {
+            say(ConditionType::MeshReady, &parts[1..], INJECTION);
+        } else {
+            let message = "spec.components.mesh.state is Disabled";
+            conditions.no(ConditionType::MeshReady, Reason::Disabled, message);
         }
         conditions.ready("");
         status
@@ -237,60 +258,57 @@ impl Kind for FairleadKind {
     }
 }
 
-fn deployment_key(object: &Fairlead) -> ObjectKey {
-    ObjectKey::new(
-        "apps/v1",
-        "Deployment",
-        Some(&object.spec.namespace),
-        build::WEBHOOK,
-    )
-}
-
-fn webhook_health(object: &Fairlead, live: &Live) -> Result<(), Problem> {
-    let Some(deployment) = live.object(&deployment_key(object)) else {
-        return Err(Problem::waiting(
-            Reason::Progressing,
-            "the webhook is being made",
-        ));
-    };
-    match readiness::of(deployment) {
-        Readiness::Ready => Ok(()),
-        Readiness::Progressing(text) => Err(Problem::waiting(
-            Reason::Progressing,
-            format!("webhook: {text}"),
-        )),
-        Readiness::Failed(text) => Err(Problem::waiting(
-            Reason::Degraded,
-            format!("webhook: {text}"),
-        )),
+impl Seen {
+    /// Whether an object of this kind was made before.
+    fn has(&self, kind: &str) -> bool {
+        self.owned
+            .iter()
+            .filter_map(|child| child.key.as_ref())
+            .any(|key| key.kind == kind)
     }
 }
 
-fn quantities(
-    resources: &Option<fairlead_crds::install::ComponentResources>,
-) -> Result<(), Vec<Invalid>> {
-    let Some(resources) = resources else {
-        return Ok(());
+/// Whether components serve; the first that does not, and why.
+fn health(parts: &[Part], live: &Live) -> Result<(), Problem> {
+    for part in parts {
+        let component = part.component();
+        let Some(deployment) = live.object(&part.deployment_key()) else {
+            let message = format!("the {component} is being made");
+            return Err(Problem::waiting(Reason::Progressing, message));
+        };
+        let (reason, text) = match readiness::of(deployment) {
+            Readiness::Ready => continue,
+            Readiness::Progressing(text) => (Reason::Progressing, text),
+            Readiness::Failed(text) => (Reason::Degraded, text),
+        };
+        return Err(Problem::waiting(reason, format!("{component}: {text}")));
+    }
+    Ok(())
+}
+
+/// Checks the settings of a component at a field.
+fn check(object: &Fairlead, field: &str, component: &Component) -> Vec<Invalid> {
+    let mut list = Vec::new();
+    let is_doubled = object.spec.high_availability == HighAvailability::Enabled;
+    if is_doubled && component.replicas.is_some_and(|replicas| replicas < 2) {
+        let message = "found 1 with highAvailability Enabled, which needs at least 2";
+        list.push(Invalid::new(format!("{field}.replicas"), message));
+    }
+    let Some(resources) = &component.resources else {
+        return list;
     };
-    let broken = |(field, map): (&str, &BTreeMap<String, String>)| {
-        let known = ["cpu", "memory", "ephemeral-storage"];
-        let unknown = map.keys().filter(|key| !known.contains(&key.as_str()));
-        let field = format!("spec.components.webhook.resources.{field}");
-        unknown
-            .map(|key| {
-                Invalid::new(
-                    format!("{field}.{key}"),
-                    format!("there are {}", known.join(", ")),
-                )
-            })
-            .collect::<Vec<_>>()
-    };
-    let list: Vec<Invalid> = [
+    let known = ["cpu", "memory", "ephemeral-storage"];
+    for (name, map) in [
         ("requests", &resources.requests),
         ("limits", &resources.limits),
-    ]
-    .into_iter()
-    .flat_map(broken)
-    .collect();
-    if list.is_empty() { Ok(()) } else { Err(list) }
+    ] {
+        for key in map.keys().filter(|key| !known.contains(&key.as_str())) {
+            let message = format!("there are {}", known.join(", "));
+            list.push(Invalid::new(
+                format!("{field}.resources.{name}.{key}"),
+                message,
+            ));
+        }
+    }
+    list
 }

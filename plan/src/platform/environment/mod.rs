@@ -40,6 +40,8 @@ pub struct Valid {
 /// What a pass sees.
 pub struct Seen {
     namespace: Option<Arc<ChildMeta>>,
+    /// What the application's own namespace says of the mesh.
+    mesh: Option<String>,
     releases: Vec<Arc<Release>>,
     /// The name for a release to be made, where one may be.
     next_name: String,
@@ -112,6 +114,9 @@ impl Kind for EnvironmentKind {
         let on_change = object.spec.deploy == DeployMode::OnChange;
         Seen {
             namespace: cache.namespace(&valid.namespace),
+            mesh: cache
+                .namespace(&application)
+                .and_then(|own| own.labels.get(labels::INJECT).cloned()),
             releases: releases::of_environment(cache, &application, &object.name_any()),
             next_name: if on_change {
                 let taken = cache.releases.in_namespace(&application);
@@ -134,7 +139,10 @@ impl Kind for EnvironmentKind {
             ..Plan::default()
         };
         if seen.namespace.is_none() {
-            plan.changes.push(namespace(object, valid));
+            plan.changes.push(namespace(object, valid, seen));
+        }
+        if plan.problem.is_none() {
+            plan.changes.extend(mesh(valid, seen));
         }
         plan.changes.extend(release_on_change(object, seen));
         plan.changes.extend(old_releases(seen));
@@ -200,7 +208,9 @@ impl Kind for EnvironmentKind {
             }
             Event::Other(meta) => match &meta.key {
                 Some(key) if key.kind == "Namespace" => {
-                    ids(&cache.environments.with_term(&key.name))
+                    let mut all = ids(&cache.environments.with_term(&key.name));
+                    all.extend(ids(&cache.environments.in_namespace(&key.name)));
+                    all
                 }
                 _ => Vec::new(),
             },
@@ -224,11 +234,14 @@ pub(super) fn belongs(application: &str, environment: &str) -> [(&'static str, S
     ]
 }
 
-fn namespace(object: &Environment, valid: &Valid) -> Change {
+fn namespace(object: &Environment, valid: &Valid, seen: &Seen) -> Change {
     let (application, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let mut wanted = objects::labelled(&[]);
     for (key, value) in belongs(&application, &name) {
         wanted.insert(key.to_owned(), value.into());
+    }
+    if let Some(value) = &seen.mesh {
+        wanted.insert(labels::INJECT.to_owned(), value.clone().into());
     }
     let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": valid.namespace, "labels": wanted}});
     Change::create(
@@ -236,6 +249,21 @@ fn namespace(object: &Environment, valid: &Valid) -> Change {
         "CreateNamespace",
         format!("creates the namespace {}", valid.namespace),
     )
+}
+
+/// Says of the mesh what the application's own namespace says, where that says anything.
+fn mesh(valid: &Valid, seen: &Seen) -> Option<Change> {
+    let (found, wanted) = (seen.namespace.as_ref()?, seen.mesh.as_ref()?);
+    if found.labels.get(labels::INJECT) == Some(wanted) {
+        return None;
+    }
+    let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": valid.namespace, "labels": {labels::INJECT: wanted}}});
+    let note = format!(
+        "labels the namespace {} {}={wanted}",
+        valid.namespace,
+        labels::INJECT
+    );
+    Some(Change::apply(body, "JoinMesh", note))
 }
 
 fn namespace_problem(object: &Environment, valid: &Valid, seen: &Seen) -> Option<Problem> {

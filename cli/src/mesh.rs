@@ -1,0 +1,170 @@
+//! What the mesh does with a service, and who said so.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail};
+use fairlead_crds::labels;
+use fairlead_crds::mesh::{MeshPolicy, TargetKind};
+use fairlead_plan::Kind as _;
+use fairlead_plan::mesh::{MeshPolicyKind, Set, effective};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use serde::Serialize;
+
+use crate::cluster::Target;
+use crate::output::{self, Format};
+use crate::{Ended, Misuse};
+
+/// The most objects of a kind that are read.
+const MOST: u32 = 5000;
+
+/// What is told of a service.
+#[derive(Serialize)]
+struct Told {
+    service: String,
+    namespace: String,
+    /// How many of its pods there are, and how many of them have a proxy.
+    pods: usize,
+    proxied: usize,
+    /// The fields that are set, and by whom.
+    sets: Vec<Set>,
+    /// Policies about it that are ignored, and why.
+    ignored: BTreeMap<String, String>,
+}
+
+/// Prints which policies count for a service.
+pub(crate) async fn explain(
+    target: &Target,
+    format: Format,
+    service: &str,
+) -> anyhow::Result<Ended> {
+    let (client, namespace) = target.client().await?;
+    let told = tell(&client, &namespace, service).await?;
+    if !output::print(format, &told)? {
+        output::write(&text(&told));
+    }
+    Ok(Ended::Done)
+}
+
+async fn tell(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Told> {
+    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
+    let found = services.get_opt(name).await;
+    let Some(service) = found.context("failed to read the Service")? else {
+        bail!(Misuse(format!("there is no Service {name} in {namespace}")));
+    };
+    let all = ListParams::default().limit(MOST);
+    let policies: Api<MeshPolicy> = Api::namespaced(client.clone(), namespace);
+    let policies = policies.list(&all).await;
+    let policies = policies.context("failed to read the MeshPolicies")?.items;
+    let (valid, wrong): (Vec<&MeshPolicy>, Vec<&MeshPolicy>) = policies
+        .iter()
+        .partition(|own| MeshPolicyKind::validate(own).is_ok());
+    let is_about = |policy: &&&MeshPolicy| {
+        policy.spec.target_refs.iter().any(|own| match own.kind {
+            TargetKind::Service => own.name == name,
+            TargetKind::Namespace => own.name == namespace,
+        })
+    };
+    let ignored = wrong.iter().filter(is_about).map(|own| {
+        let why = MeshPolicyKind::validate(own).err().unwrap_or_default();
+        (own.name_any(), fairlead_plan::problem::join_invalid(&why))
+    });
+    let pods = pods(client, namespace, &service).await?;
+    let is_proxied = |pod: &&Pod| pod.labels().contains_key(labels::PROXIED);
+    Ok(Told {
+        service: name.to_owned(),
+        namespace: namespace.to_owned(),
+        proxied: pods.iter().filter(is_proxied).count(),
+        pods: pods.len(),
+        sets: effective(&valid, namespace, name).sets,
+        ignored: ignored.collect(),
+    })
+}
+
+/// The pods that a service selects; none where it selects none itself.
+async fn pods(client: &Client, namespace: &str, service: &Service) -> anyhow::Result<Vec<Pod>> {
+    let selector = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.selector.as_ref());
+    let Some(selector) = selector.filter(|selector| !selector.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let labels: Vec<String> = selector
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let list = api
+        .list(&ListParams::default().limit(MOST).labels(&labels.join(",")))
+        .await;
+    Ok(list.context("failed to read the pods")?.items)
+}
+
+fn text(told: &Told) -> String {
+    let mut text = format!(
+        "Service {} in {}: {} of {} pods have a proxy",
+        told.service, told.namespace, told.proxied, told.pods
+    );
+    text.push_str("\n\n");
+    if told.sets.is_empty() {
+        text.push_str("No MeshPolicy is about it: requests that were not begun are tried again twice, and take as long as they take.\n");
+    } else {
+        let mut rows = vec![
+            ["FIELD", "VALUE", "POLICY", "OF"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        rows.extend(told.sets.iter().map(|set| {
+            let value = match &set.value {
+                serde_json::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            vec![
+                set.field.clone(),
+                value,
+                set.policy.clone(),
+                set.target.to_owned(),
+            ]
+        }));
+        text.push_str(&output::table(&rows));
+    }
+    for (name, why) in &told.ignored {
+        text.push_str(&format!("\nMeshPolicy {name} is ignored: {why}\n"));
+    }
+    output::plain(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_field_is_told_with_who_set_it() {
+        let mut told = Told {
+            service: "cart".to_owned(),
+            namespace: "shop".to_owned(),
+            pods: 3,
+            proxied: 2,
+            sets: vec![Set {
+                field: "timeouts.request".to_owned(),
+                value: json!("2s"),
+                policy: "cart".to_owned(),
+                target: "Service",
+            }],
+            ignored: BTreeMap::from([("odd".to_owned(), "spec: it says nothing".to_owned())]),
+        };
+        assert_eq!(
+            text(&told),
+            "Service cart in shop: 2 of 3 pods have a proxy\n\n\
+             FIELD             VALUE  POLICY  OF\n\
+             timeouts.request  2s     cart    Service\n\n\
+             MeshPolicy odd is ignored: spec: it says nothing\n"
+        );
+        told.sets.clear();
+        assert!(text(&told).contains("No MeshPolicy is about it"));
+    }
+}

@@ -1,0 +1,115 @@
+//! What policies say of a service, in the words of the traffic model.
+
+use std::time::Duration;
+
+use fairlead_crds::mesh::{Algorithm, Behaviour, Hedging, Retries, RetryCondition};
+use fairlead_model::balance::{PeakEwma, Policy};
+use fairlead_model::breaker::BreakerSettings;
+use fairlead_model::budget::RetryBudget;
+use fairlead_model::cluster::Cluster;
+use fairlead_model::hedge::{Hedge, HedgeAfter};
+use fairlead_model::retry::{RetryOn, RetryPolicy};
+use fairlead_model::route::Forward;
+use fairlead_plan::mesh::{duration, effective};
+
+use crate::facts::{Facts, Key};
+
+/// How often what was not begun is tried again where nobody says otherwise.
+const RETRIES: u32 = 2;
+/// The share of requests that may be hedged where nobody says otherwise, in percent.
+const EXTRA_PERCENT: u8 = 2;
+
+/// What the policies of its namespace come to for a service.
+pub(super) fn of(facts: &Facts, service: &Key) -> Behaviour {
+    let policies = facts.policies.get(&service.0);
+    let policies: Vec<_> = policies.into_iter().flatten().map(AsRef::as_ref).collect();
+    effective(&policies, &service.0, &service.1).behaviour
+}
+
+/// A timeout as it was written, which was checked when the policy was taken.
+fn read(text: Option<&String>) -> Option<Duration> {
+    text.and_then(|text| duration(text))
+}
+
+/// How long a connection may be silent.
+pub(super) fn idle(said: &Behaviour) -> Option<Duration> {
+    read(said.timeouts.as_ref()?.idle.as_ref())
+}
+
+/// What is said of how requests are carried.
+pub(super) fn forward(said: &Behaviour, forward: &mut Forward) {
+    let mut one_try = None;
+    if let Some(timeouts) = &said.timeouts {
+        forward.timeouts.request = read(timeouts.request.as_ref());
+        one_try = read(timeouts.backend_request.as_ref());
+    }
+    forward.timeouts.idle = idle(said);
+    let usual = Retries::default();
+    let mut retry = retries(said.retries.as_ref().unwrap_or(&usual));
+    retry.per_try = one_try;
+    retry.hedge = said.hedging.as_ref().map(hedge);
+    let is_used = retry.retries > 0 || retry.hedge.is_some() || retry.per_try.is_some();
+    forward.retry = is_used.then_some(retry);
+}
+
+fn retries(said: &Retries) -> RetryPolicy {
+    use RetryCondition::{ConnectFailure, GatewayError, RefusedStream, Reset, ServerError};
+    // What surely was not begun may go elsewhere.
+    let usual = [ConnectFailure, RefusedStream];
+    let on = said.on.as_deref().unwrap_or(&usual);
+    let budget = said.budget_percent.map(|percent| RetryBudget {
+        percent,
+        ..RetryBudget::default()
+    });
+    let policy = RetryPolicy::default();
+    RetryPolicy {
+        on: RetryOn {
+            connect_failure: on.contains(&ConnectFailure),
+            refused_stream: on.contains(&RefusedStream),
+            reset: on.contains(&Reset),
+            gateway_error: on.contains(&GatewayError),
+            server_error: on.contains(&ServerError),
+            ..RetryOn::default()
+        },
+        retries: said.attempts.unwrap_or(RETRIES),
+        budget: budget.or(policy.budget),
+        ..policy
+    }
+}
+
+fn hedge(said: &Hedging) -> Hedge {
+    Hedge {
+        after: HedgeAfter::Percentile(u32::from(said.after_percentile) * 10_000),
+        extra: Some(said.extra_percent.unwrap_or(EXTRA_PERCENT)),
+        least: Duration::ZERO,
+        any_method: false,
+    }
+}
+
+/// What is said of a service's endpoints.
+pub(super) fn cluster(said: &Behaviour, cluster: &mut Cluster) {
+    if let Some(own) = &said.circuit_breaker {
+        let limits = &mut cluster.limits;
+        limits.connections = own.max_connections.unwrap_or(limits.connections);
+        limits.requests = own.max_requests.unwrap_or(limits.requests);
+        limits.pending = own.max_pending_requests.unwrap_or(limits.pending);
+        if let Some(consecutive) = own.consecutive_failures {
+            let usual = BreakerSettings::default();
+            cluster.breaker = Some(BreakerSettings {
+                consecutive: Some(consecutive),
+                rate: None,
+                most_resting_percent: own
+                    .max_resting_percent
+                    .unwrap_or(usual.most_resting_percent),
+                ..usual
+            });
+        }
+    }
+    let algorithm = said.load_balancer.as_ref().and_then(|own| own.algorithm);
+    cluster.balancing.policy = match algorithm {
+        None | Some(Algorithm::LeastLatency) => Policy::PeakEwma(PeakEwma::default()),
+        Some(Algorithm::LeastRequest) => Policy::LeastRequest { choices: 2 },
+        Some(Algorithm::RoundRobin) => Policy::RoundRobin,
+        Some(Algorithm::Random) => Policy::Random,
+    };
+}

@@ -1,0 +1,52 @@
+//! What pods of the mesh carry: their proxy, and what it is told before the control plane tells it anything.
+
+mod bootstrap;
+mod inject;
+mod mesh_authorization;
+mod mesh_policy;
+mod targets;
+
+pub use bootstrap::{Bootstrap, bootstrap};
+pub use inject::{Injection, Outcome, inject};
+pub use mesh_authorization::MeshAuthorizationKind;
+pub use mesh_policy::{Effective, MeshPolicyKind, Set, duration, effective};
+pub use targets::covers;
+
+use std::net::IpAddr;
+
+/// The name of the control plane's Service and service account.
+pub const CONTROL: &str = "fairlead-mesh";
+/// Where it answers proxies.
+pub const CONTROL_PORT: u16 = 15012;
+/// Where a proxy takes connections that begin in its pod.
+pub const OUTBOUND_PORT: u16 = 15001;
+/// Where a proxy takes connections to its pod.
+pub const INBOUND_PORT: u16 = 15006;
+/// Where a proxy answers `/ready` and `/stats/prometheus`, and nothing else.
+pub const PROBE_PORT: u16 = 15020;
+/// Whom tokens of proxies are for.
+pub const AUDIENCE: &str = "mesh.fairlead.dev";
+/// The ConfigMap of each namespace with whom to trust, and its key.
+pub const TRUST: (&str, &str) = ("fairlead-mesh-trust", "roots.pem");
+/// The secret of a proxy's own certificate.
+pub const IDENTITY: &str = "identity";
+
+/// Whether a text is a network in CIDR.
+#[must_use]
+fn is_network(text: &str) -> bool {
+    let Some((address, length)) = text.split_once('/') else {
+        return false;
+    };
+    let most = match address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => 32,
+        Ok(IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    length.parse::<u8>().is_ok_and(|length| length <= most)
+}
+
+/// The SPIFFE name of a service account.
+#[must_use]
+pub fn spiffe(trust_domain: &str, namespace: &str, account: &str) -> String {
+    format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}")
+}
