@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use fairlead_e2e::{Cluster, find_condition};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::DeleteParams;
 use serde_json::json;
 
 const NAMESPACE: &str = "fairlead-system";
@@ -27,11 +27,7 @@ async fn both_run(cluster: &Cluster) -> Result<()> {
         .await?;
     cluster
         .eventually("two replicas of the operator are ready", async || {
-            let all = deployments.list(&ListParams::default()).await?.items;
-            let operator = all
-                .into_iter()
-                .find(|one| !one.name_any().contains("webhook"))
-                .context("there is no operator")?;
+            let operator = deployments.get("fairlead-operator").await?;
             Ok((operator.data["status"]["readyReplicas"] == 2).then_some(()))
         })
         .await
