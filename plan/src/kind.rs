@@ -14,7 +14,7 @@ use crate::cache::{Cache, Event, KindName, ObjectId, Table};
 use crate::change::{Change, Plan};
 use crate::conditions::Conditions;
 use crate::live::{Live, ObjectKey, Read};
-use crate::problem::{Invalid, Problem};
+use crate::problem::{Class, Invalid, Problem};
 
 /// A kind of object that a kind's passes write: watches, rights and pruning derive from this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -211,4 +211,30 @@ impl<K: Kind> Outcome<K> {
             _ => None,
         }
     }
+
+    /// When to look at the object again.
+    #[must_use]
+    pub fn next(&self) -> Next {
+        match (self.problem(), self.wake()) {
+            _ if matches!(self, Self::Invalid(_)) => Next::Problem(Class::Invalid),
+            // What is waited for may be nothing that is watched.
+            (Some(problem), Some(wake)) if problem.class == Class::Waiting => Next::After(wake),
+            (Some(problem), _) => Next::Problem(problem.class),
+            (None, Some(wake)) => Next::After(wake),
+            (None, None) => Next::Resync,
+        }
+    }
+}
+
+/// When to look at an object again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It is gone.
+    Never,
+    /// After this pause.
+    After(Duration),
+    /// After the pause that the class of the problem asks for.
+    Problem(Class),
+    /// At the hourly visit.
+    Resync,
 }

@@ -32,6 +32,6 @@ pub mod view;
 
 pub use cache::{Cache, Event, KindName, ObjectId};
 pub use change::{Body, Change, Plan, Verb};
-pub use kind::{Child, Context, Kind, Outcome, Planned, Teardown};
+pub use kind::{Child, Context, Kind, Next, Outcome, Planned, Teardown};
 pub use live::{Live, ObjectKey, Read};
 pub use problem::{Class, Invalid, Problem};

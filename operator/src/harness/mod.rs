@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_crds::labels;
+pub(crate) use fairlead_plan::Next;
 use fairlead_plan::kind::{Context, Kind};
 use fairlead_plan::registry::{self, Visitor};
-use fairlead_plan::{Cache, Class, Event, KindName, ObjectId, Outcome, Planned};
+use fairlead_plan::{Cache, Event, KindName, ObjectId, Outcome, Planned};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
@@ -23,19 +24,6 @@ pub(crate) use errors::problem_of;
 pub(crate) use publish::send;
 
 use crate::world::World;
-
-/// When to look at an object again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// It is gone.
-    Never,
-    /// After this pause.
-    After(Duration),
-    /// After the pause that the class of the problem asks for.
-    Problem(Class),
-    /// At the hourly visit.
-    Resync,
-}
 
 /// The most rounds of reads of one pass.
 const ROUNDS: usize = 5;

@@ -69,14 +69,7 @@ pub(super) async fn publish<K: Kind>(
             }
         }
     }
-    match (problem, outcome.wake()) {
-        _ if matches!(outcome, Outcome::Invalid(_)) => Next::Problem(Class::Invalid),
-        // What is waited for may be nothing that is watched.
-        (Some(problem), Some(wake)) if problem.class == Class::Waiting => Next::After(wake),
-        (Some(problem), _) => Next::Problem(problem.class),
-        (None, Some(wake)) => Next::After(wake),
-        (None, None) => Next::Resync,
-    }
+    outcome.next()
 }
 
 /// The key of an object of a kind.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use fairlead_plan::kind::Kind;
 use fairlead_plan::registry::{self, Visitor};
-use fairlead_plan::{Cache, Event, KindName, ObjectId};
+use fairlead_plan::{Cache, Event, KindName, Next, ObjectId};
 use kube::Resource;
 use serde_json::Value;
 
-use super::pass::{self, Next};
+use super::pass;
 use super::{Crash, Sim};
 
 /// See the module.

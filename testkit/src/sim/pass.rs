@@ -1,11 +1,13 @@
 //! One pass over one object, as the operator's harness does it:
 //! validate → observe → read → plan → apply → report → publish.
 
+use std::time::Duration;
+
 use fairlead_crds::{Condition, Reported, labels};
 use fairlead_plan::kind::{Context, Kind};
 use fairlead_plan::live::Answer;
 use fairlead_plan::report::report;
-use fairlead_plan::{Class, Live, ObjectId, ObjectKey, Outcome, Planned, Problem, Read};
+use fairlead_plan::{Class, Live, Next, ObjectId, ObjectKey, Outcome, Planned, Problem, Read};
 use kube::{Resource, ResourceExt};
 
 use super::write::{Attempt, unanswered};
@@ -15,15 +17,6 @@ use super::{Crash, Key, Sim};
 const ROUNDS: usize = 5;
 /// The pause until the visit that happens anyway; longer than anything that is simulated.
 const RESYNC: i64 = 1000 * 3600 * 1000;
-
-/// When to look at an object again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    Never,
-    After(i64),
-    Problem(Class),
-    Resync,
-}
 
 /// Who writes: a pass over an object, which it read at this state.
 #[derive(Clone, Debug)]
@@ -81,7 +74,7 @@ impl Sim {
         }
         Some(match next {
             Next::Never => return None,
-            Next::After(pause) => pause,
+            Next::After(pause) => i64::try_from(pause.as_millis()).unwrap_or(RESYNC),
             Next::Resync | Next::Problem(Class::Waiting | Class::Invalid) => RESYNC,
             Next::Problem(Class::Conflict) => 1000,
             Next::Problem(Class::Denied | Class::Bug) => 300_000,
@@ -247,7 +240,7 @@ fn teardown<K: Kind>(sim: &mut Sim, actor: &Actor, object: &K::Object) -> Result
         return Ok(Next::Problem(problem.class));
     }
     if step.waiting.is_some() {
-        return Ok(Next::After(30_000));
+        return Ok(Next::After(Duration::from_secs(30)));
     }
     let mut live = Live::default();
     for read in K::last_look(object) {
@@ -255,7 +248,7 @@ fn teardown<K: Kind>(sim: &mut Sim, actor: &Actor, object: &K::Object) -> Result
         live.put(read, answer);
     }
     if K::unseen(object, &cache, &live).is_some() {
-        return Ok(Next::After(1_000));
+        return Ok(Next::After(Duration::from_secs(1)));
     }
     sim.say(format!("{actor}: lets the object go"));
     let rest: Vec<String> = object
@@ -274,7 +267,6 @@ fn publish<K: Kind>(
     outcome: &Outcome<K>,
 ) -> Result<Next, Crash> {
     let report = report::<K>(object, outcome, sim.store.now());
-    let problem = outcome.problem().cloned();
     if object.status() != Some(&report.status) {
         match write_status::<K>(sim, actor, object, &report.status)? {
             Ok(()) => {
@@ -282,19 +274,13 @@ fn publish<K: Kind>(
                     sim.told(actor, &note.message);
                 }
             }
-            Err(problem) if problem.class == Class::Conflict => return Ok(Next::After(300)),
+            Err(problem) if problem.class == Class::Conflict => {
+                return Ok(Next::After(Duration::from_millis(300)));
+            }
             Err(problem) => return Ok(Next::Problem(problem.class)),
         }
     }
-    Ok(match (problem, outcome.wake()) {
-        _ if matches!(outcome, Outcome::Invalid(_)) => Next::Problem(Class::Invalid),
-        (Some(problem), Some(wake)) if problem.class == Class::Waiting => {
-            Next::After(i64::try_from(wake.as_millis()).unwrap_or(RESYNC))
-        }
-        (Some(problem), _) => Next::Problem(problem.class),
-        (None, Some(wake)) => Next::After(i64::try_from(wake.as_millis()).unwrap_or(RESYNC)),
-        (None, None) => Next::Resync,
-    })
+    Ok(outcome.next())
 }
 
 fn write_status<K: Kind>(
