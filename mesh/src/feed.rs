@@ -3,6 +3,7 @@
 //! Objects are kept with no more than traffic depends on. Facts are gathered anew when something changed, at most every
 //! [`GATHER`]: a rollout changes hundreds of objects in a second, and proxies are told once.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -13,7 +14,7 @@ use fairlead_crds::labels::PROXIED;
 use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy};
 use fairlead_operator::metrics::Metrics;
 use fairlead_plan::Kind as _;
-use fairlead_plan::mesh::MeshPolicyKind;
+use fairlead_plan::mesh::{MeshPolicyKind, spiffe};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -187,7 +188,7 @@ impl Feed {
                 .and_then(|spec| spec.service_account_name.clone())
                 .unwrap_or_else(|| "default".to_owned());
             let namespace = own.namespace().unwrap_or_default();
-            let id = format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}").parse();
+            let id = spiffe(trust_domain, &namespace, &account).parse();
             if let Ok(id) = id {
                 let pod = facts::Pod {
                     id,
@@ -197,25 +198,28 @@ impl Feed {
                 facts.pods.insert(key(&*own), Arc::new(pod));
             }
         }
-        for own in self.policies.state() {
-            if MeshPolicyKind::validate(&own).is_ok() {
-                let namespace = own.namespace().unwrap_or_default().into();
-                facts.policies.entry(namespace).or_default().push(own);
-            }
-        }
-        for own in facts.policies.values_mut() {
-            own.sort_by_key(|policy| policy.name_any());
-        }
-        for own in self.authorizations.state() {
-            // One that says what cannot be lets nobody in: to leave it out would let everybody.
-            let namespace = own.namespace().unwrap_or_default().into();
-            facts.authorizations.entry(namespace).or_default().push(own);
-        }
-        for own in facts.authorizations.values_mut() {
-            own.sort_by_key(|authorization| authorization.name_any());
-        }
+        let policies = self.policies.state().into_iter();
+        let valid = policies.filter(|own| MeshPolicyKind::validate(own).is_ok());
+        facts.policies = by_namespace(valid);
+        // None of these is left out for what it says: without one that allows, everybody might come in.
+        facts.authorizations = by_namespace(self.authorizations.state());
         facts
     }
+}
+
+/// Objects by their namespaces, in the order of their names.
+fn by_namespace<K: ResourceExt>(
+    all: impl IntoIterator<Item = Arc<K>>,
+) -> BTreeMap<Arc<str>, Vec<Arc<K>>> {
+    let mut found: BTreeMap<Arc<str>, Vec<Arc<K>>> = BTreeMap::new();
+    for own in all {
+        let namespace = own.namespace().unwrap_or_default();
+        found.entry(namespace.into()).or_default().push(own);
+    }
+    for own in found.values_mut() {
+        own.sort_by_key(|object| object.name_any());
+    }
+    found
 }
 
 /// Leaves of a pod's spec who it is and what kubelet asks it.

@@ -31,16 +31,19 @@ pub(super) struct Guards {
 pub(super) fn guards(facts: &Facts, key: &Key, pod: &Pod) -> Option<Guards> {
     let namespace = &key.0;
     let all = facts.authorizations.get(namespace)?;
+    let first: Key = (Arc::clone(namespace), "".into());
     let services: Vec<&str> = facts
         .services
-        .iter()
-        .filter(|(own, service)| own.0 == *namespace && service.selects(&pod.labels))
+        .range(first..)
+        .take_while(|(own, _)| own.0 == *namespace)
+        .filter(|(_, service)| service.selects(&pod.labels))
         .map(|(own, _)| &*own.1)
         .collect();
     let about = |own: &&Arc<MeshAuthorization>| {
         let targets = &own.spec.target_refs;
-        covers(targets, namespace, "")
-            || services.iter().any(|name| covers(targets, namespace, name))
+        // A pod of no service is of its namespace still.
+        let mut names = services.iter().copied().chain([""]);
+        names.any(|name| covers(targets, namespace, name))
     };
     let about: Vec<&MeshAuthorization> = all.iter().filter(about).map(AsRef::as_ref).collect();
     if about.is_empty() {
@@ -48,14 +51,14 @@ pub(super) fn guards(facts: &Facts, key: &Key, pod: &Pod) -> Option<Guards> {
     }
     let mut guards = Guards::default();
     for action in [AuthorizationAction::Deny, AuthorizationAction::Allow] {
-        let of = |is_http: bool, enforcement: Enforcement| {
-            rules(facts, pod, &about, action, enforcement, is_http)
+        let of = |is_http: bool| {
+            let rules = |own| rules(facts, pod, &about, (action, own), is_http);
+            Authorization {
+                rules: rules(Enforcement::Enforced),
+                shadow: rules(Enforcement::DryRun),
+            }
         };
-        let both = |is_http: bool| Authorization {
-            rules: of(is_http, Enforcement::Enforced),
-            shadow: of(is_http, Enforcement::DryRun),
-        };
-        let (http, tcp) = (both(true), both(false));
+        let (http, tcp) = (of(true), of(false));
         if http != Authorization::default() {
             guards.http.push(HttpFilter {
                 name: format!("authorization/{action:?}").to_lowercase(),
@@ -73,8 +76,7 @@ fn rules(
     facts: &Facts,
     pod: &Pod,
     about: &[&MeshAuthorization],
-    action: AuthorizationAction,
-    enforcement: Enforcement,
+    (action, enforcement): (AuthorizationAction, Enforcement),
     is_http: bool,
 ) -> Option<Rules> {
     let own: Vec<&MeshAuthorization> = about

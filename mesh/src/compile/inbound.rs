@@ -1,6 +1,7 @@
 //! Connections to a pod: from proxies of the mesh over mutual TLS, and in plain text from everybody else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fairlead_model::cluster::{Address, Cluster, Discovery, Endpoints, Original, UpstreamProtocol};
 use fairlead_model::filter::Overrides;
@@ -67,7 +68,7 @@ pub(super) fn listener(gathered: &mut Gathered<'_>, guards: &Guards) -> Result<(
     ] {
         chains.push(meshed(name, http(cluster), &["h2", "http/1.1"]));
     }
-    chains.push(guarded(meshed(SNI_TCP, tcp(APPLICATION_TCP), &[])));
+    chains.push(guarded(meshed(SNI_TCP, tcp(APPLICATION_TCP, None), &[])));
     for (protocol, cluster) in [("http/1.1", APPLICATION_HTTP1), ("h2c", APPLICATION_HTTP2)] {
         let matches = ChainMatch {
             transport: Some(Transport::Plain),
@@ -76,7 +77,11 @@ pub(super) fn listener(gathered: &mut Gathered<'_>, guards: &Guards) -> Result<(
         };
         chains.push(chain(&format!("plain/{protocol}"), matches, http(cluster)));
     }
-    let rest = chain("plain/tcp", ChainMatch::default(), tcp(APPLICATION_TCP));
+    let rest = chain(
+        "plain/tcp",
+        ChainMatch::default(),
+        tcp(APPLICATION_TCP, None),
+    );
     let listener = Listener {
         name: NAME.to_owned(),
         address: Address::Socket(([0, 0, 0, 0], INBOUND_PORT).into()),
@@ -129,11 +134,12 @@ fn http(cluster: &str, guards: &Guards) -> Handler {
     }))
 }
 
-pub(super) fn tcp(cluster: &str) -> Handler {
+/// Bytes to a cluster; a connection may be silent for as long as `idle`.
+pub(super) fn tcp(cluster: &str, idle: Option<Duration>) -> Handler {
     Handler::Tcp(Arc::new(Tcp {
         name: cluster.to_owned(),
         clusters: vec![(cluster.into(), 1)],
-        idle: None,
+        idle,
         tunnel: None,
         by_server_name: None,
         logs: Vec::new(),

@@ -1,10 +1,9 @@
 //! Facts in, resources for proxies out. Pure: the same facts make the same bytes, whichever replica compiles them.
 //!
 //! Every proxy has the same view of services, which is made once; what the proxy of a pod listens with is its own where not
-//! everybody may come in. A service's port is three clusters at the most, one for each
-//! way of speaking to it, that share their endpoints:
-//! `/http1` and `/http2`, which between two proxies are both carried over HTTP/2, and `/tcp`. The name asked for in TLS tells the
-//! other proxy which of them it is ([`names`]), so that it speaks the same to its application.
+//! everybody may come in. A service's port is three clusters at the most, one for each way of speaking to it, that share their
+//! endpoints: `/http1` and `/http2`, which between two proxies are both carried over HTTP/2, and `/tcp`. The name asked for in TLS
+//! tells the other proxy which of them it is ([`names`]), so that it speaks the same to its application.
 
 mod authorization;
 mod inbound;
@@ -112,12 +111,24 @@ pub fn compile(facts: &Facts, roots: &str, shapes: &Shapes) -> Result<Compiled, 
     let mut open = gathered();
     inbound::listener(&mut open, &Guards::default())?;
     let mut guarded = BTreeMap::new();
+    // The pods of a workload let the same callers in.
+    let mut made: Vec<(Guards, Arc<Resources>)> = Vec::new();
     for (key, pod) in &facts.pods {
-        if let Some(guards) = authorization::guards(facts, key, pod) {
-            let mut own = gathered();
-            inbound::listener(&mut own, &guards)?;
-            guarded.insert(key.clone(), Arc::new(own.resources));
-        }
+        let Some(guards) = authorization::guards(facts, key, pod) else {
+            continue;
+        };
+        let found = made.iter().find(|(other, _)| *other == guards);
+        let resources = match found {
+            Some((_, resources)) => Arc::clone(resources),
+            None => {
+                let mut own = gathered();
+                inbound::listener(&mut own, &guards)?;
+                let resources = Arc::new(own.resources);
+                made.push((guards, Arc::clone(&resources)));
+                resources
+            }
+        };
+        guarded.insert(key.clone(), resources);
     }
     Ok(Compiled {
         shared: Arc::new(shared.resources),

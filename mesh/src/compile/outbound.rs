@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_crds::mesh::Behaviour;
 use fairlead_model::TextMatch;
 use fairlead_model::cluster::{
     Address, Cluster, Discovery, Endpoint, Endpoints, Locality, SocketMatch, UpstreamProtocol,
@@ -56,6 +57,19 @@ const TCP: Way = Way {
     server_name: SNI_TCP,
 };
 
+/// A port of a service, as callers reach it.
+struct Reached<'a> {
+    /// The name of its endpoints, and what those of its clusters begin with.
+    name: String,
+    /// What policies say of the service.
+    said: &'a Behaviour,
+    found: Found,
+    /// Where connections to it are made to: addresses by port.
+    places: BTreeMap<u16, BTreeSet<IpAddr>>,
+    /// Whether callers choose among its endpoints themselves, as it has no address.
+    is_chosen: bool,
+}
+
 /// Adds the listener, and what each service needs.
 pub(super) fn compile(facts: &Facts, gathered: &mut Gathered<'_>) -> Result<(), CompileError> {
     let passthrough = original(PASSTHROUGH, UpstreamProtocol::Http1);
@@ -66,41 +80,19 @@ pub(super) fn compile(facts: &Facts, gathered: &mut Gathered<'_>) -> Result<(), 
         let said = policy::of(facts, key);
         for port in &service.ports {
             let found = endpoints(facts, key, port);
-            let name = names::port(&key.0, &key.1, port.number);
-            let places = places(service, port, &found, &mut taken);
-            if places.is_empty() {
-                continue;
-            }
-            for way in ways(port.spoken) {
-                let mut cluster = match service.addresses.is_empty() {
-                    false => cluster(&name, way, &found.ids),
-                    true => each(&name, way, &found.ids),
-                };
-                policy::cluster(&said, &mut cluster);
-                gathered.put(Kind::Cluster, &cluster.name, &write::cluster(&cluster))?;
-                if way.detected.is_some() {
-                    let mut forward = Forward::to(&cluster.name);
-                    policy::forward(&said, &mut forward);
-                    let routes = table(&cluster.name, forward);
-                    gathered.put(Kind::Routes, &cluster.name, &write::routes(&routes))?;
-                }
-                for (number, addresses) in &places {
-                    let mut chain = way_chain(&cluster.name, *number, addresses, way);
-                    if places.len() > 1 {
-                        chain.name = format!("{}@{number}", chain.name);
-                    }
-                    if let Handler::Tcp(tcp) = &mut chain.handler {
-                        Arc::make_mut(tcp).idle = policy::idle(&said);
-                    }
-                    chains.push(chain);
-                }
-            }
-            if !service.addresses.is_empty() {
-                let all = write::endpoints(&name, &found.endpoints);
-                gathered.put(Kind::Endpoints, &name, &all)?;
+            let reached = Reached {
+                name: names::port(&key.0, &key.1, port.number),
+                said: &said,
+                places: places(service, port, &found, &mut taken),
+                found,
+                is_chosen: service.addresses.is_empty(),
+            };
+            if !reached.places.is_empty() {
+                reached.compile(ways(port.spoken), gathered, &mut chains)?;
             }
         }
     }
+    let rest = chain(PASSTHROUGH, ChainMatch::default(), tcp(PASSTHROUGH, None));
     let listener = Listener {
         name: NAME.to_owned(),
         address: Address::Socket(([127, 0, 0, 1], OUTBOUND_PORT).into()),
@@ -109,11 +101,83 @@ pub(super) fn compile(facts: &Facts, gathered: &mut Gathered<'_>) -> Result<(), 
         proxy_protocol: false,
         detect: Some(Detect::default()),
         chains,
-        default_chain: Some(chain(PASSTHROUGH, ChainMatch::default(), tcp(PASSTHROUGH))),
+        default_chain: Some(rest),
         buffer_bytes: BUFFER,
         logs: Vec::new(),
     };
     gathered.put(Kind::Listener, NAME, &write::listener(&listener))
+}
+
+impl Reached<'_> {
+    /// Adds what it needs, and its chains.
+    fn compile(
+        &self,
+        ways: &[Way],
+        gathered: &mut Gathered<'_>,
+        chains: &mut Vec<Chain>,
+    ) -> Result<(), CompileError> {
+        for way in ways {
+            let cluster = self.cluster(way);
+            gathered.put(Kind::Cluster, &cluster.name, &write::cluster(&cluster))?;
+            if way.detected.is_some() {
+                let mut forward = Forward::to(&cluster.name);
+                policy::forward(self.said, &mut forward);
+                let routes = table(&cluster.name, forward);
+                gathered.put(Kind::Routes, &cluster.name, &write::routes(&routes))?;
+            }
+            chains.extend(self.chains(way, &cluster.name));
+        }
+        if self.is_chosen {
+            return Ok(());
+        }
+        let all = write::endpoints(&self.name, &self.found.endpoints);
+        gathered.put(Kind::Endpoints, &self.name, &all)
+    }
+
+    fn cluster(&self, way: &Way) -> Cluster {
+        let name = format!("{}{}", self.name, way.suffix);
+        let ids = &self.found.ids;
+        let mut cluster = original(&name, way.protocol);
+        cluster.connect_timeout = CONNECT;
+        if self.is_chosen {
+            cluster.tls = Some(secured(way, ids));
+        } else {
+            cluster.discovery = Discovery::Eds(self.name.clone());
+            cluster.sockets = (!ids.is_empty())
+                .then(|| SocketMatch {
+                    name: "mesh".to_owned(),
+                    labels: vec![label()],
+                    tls: Some(secured(way, ids)),
+                })
+                .into_iter()
+                .collect();
+        }
+        policy::cluster(self.said, &mut cluster);
+        cluster
+    }
+
+    /// The connections that are spoken on in one way.
+    fn chains(&self, way: &Way, cluster: &str) -> impl Iterator<Item = Chain> {
+        self.places.iter().map(move |(port, addresses)| {
+            let handler = match way.detected {
+                None => tcp(cluster, policy::idle(self.said)),
+                Some(_) => Handler::Http(Arc::new(Http {
+                    connect: true,
+                    ..Http::routed(NAME, Routes::Named(cluster.to_owned()))
+                })),
+            };
+            let matches = ChainMatch {
+                port: Some(*port),
+                destinations: addresses.iter().copied().map(IpNet::from).collect(),
+                protocols: way.detected.into_iter().map(str::to_owned).collect(),
+                ..ChainMatch::default()
+            };
+            match self.places.len() {
+                1 => chain(cluster, matches, handler),
+                _ => chain(&format!("{cluster}@{port}"), matches, handler),
+            }
+        })
+    }
 }
 
 fn ways(spoken: Spoken) -> &'static [Way] {
@@ -145,24 +209,6 @@ fn places(
     places
 }
 
-/// The connections to a port that are spoken on in one way.
-fn way_chain(name: &str, port: u16, addresses: &BTreeSet<IpAddr>, way: &Way) -> Chain {
-    let handler = match way.detected {
-        None => tcp(name),
-        Some(_) => Handler::Http(Arc::new(Http {
-            connect: true,
-            ..Http::routed(NAME, Routes::Named(name.to_owned()))
-        })),
-    };
-    let matches = ChainMatch {
-        port: Some(port),
-        destinations: addresses.iter().copied().map(IpNet::from).collect(),
-        protocols: way.detected.into_iter().map(str::to_owned).collect(),
-        ..ChainMatch::default()
-    };
-    chain(name, matches, handler)
-}
-
 /// Endpoints, and who they are as far as they have a proxy.
 struct Found {
     endpoints: Endpoints,
@@ -174,7 +220,7 @@ struct Found {
 fn endpoints(facts: &Facts, key: &Key, port: &Port) -> Found {
     let mut zones: BTreeMap<&str, BTreeMap<SocketAddr, Endpoint>> = BTreeMap::new();
     let mut ids = Vec::new();
-    let mut meshed_ones = BTreeSet::new();
+    let mut meshed = BTreeSet::new();
     let slices = facts.slices.get(key).into_iter().flat_map(BTreeMap::values);
     for slice in slices {
         let numbers = slice.ports.iter().filter(|(name, _)| *name == port.name);
@@ -184,13 +230,13 @@ fn endpoints(facts: &Facts, key: &Key, port: &Port) -> Found {
                 // Who is about to come is known before it is asked.
                 ids.extend(pod.map(|pod| pod.id.to_string()));
                 let address: SocketAddr = (own.address, *number).into();
-                meshed_ones.extend(pod.map(|_| address));
+                meshed.extend(pod.map(|_| address));
                 if !own.is_ready {
                     continue;
                 }
                 let mut endpoint = Endpoint::at(address);
                 if pod.is_some() {
-                    endpoint.socket_labels = vec![meshed()];
+                    endpoint.socket_labels = vec![label()];
                 }
                 let zone = zones.entry(&own.zone).or_default();
                 zone.insert(address, endpoint);
@@ -210,36 +256,13 @@ fn endpoints(facts: &Facts, key: &Key, port: &Port) -> Found {
             ..Endpoints::default()
         },
         ids,
-        meshed: meshed_ones,
+        meshed,
     }
 }
 
-fn meshed() -> (String, String) {
+/// The label of an endpoint that has a proxy.
+fn label() -> (String, String) {
     (MESHED.0.to_owned(), MESHED.1.to_owned())
-}
-
-fn cluster(name: &str, way: &Way, ids: &[String]) -> Cluster {
-    let own = format!("{name}{}", way.suffix);
-    let mut cluster = Cluster::of(&own, Endpoints::default());
-    cluster.discovery = Discovery::Eds(name.to_owned());
-    cluster.connect_timeout = CONNECT;
-    cluster.protocol = way.protocol;
-    if !ids.is_empty() {
-        cluster.sockets.push(SocketMatch {
-            name: "mesh".to_owned(),
-            labels: vec![meshed()],
-            tls: Some(secured(way, ids)),
-        });
-    }
-    cluster
-}
-
-/// A cluster of the endpoint that the caller chose, which has a proxy.
-fn each(name: &str, way: &Way, ids: &[String]) -> Cluster {
-    let mut cluster = original(&format!("{name}{}", way.suffix), way.protocol);
-    cluster.connect_timeout = CONNECT;
-    cluster.tls = Some(secured(way, ids));
-    cluster
 }
 
 /// TLS to one of these.

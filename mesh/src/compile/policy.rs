@@ -21,8 +21,10 @@ const EXTRA_PERCENT: u8 = 2;
 
 /// What the policies of its namespace come to for a service.
 pub(super) fn of(facts: &Facts, service: &Key) -> Behaviour {
-    let policies = facts.policies.get(&service.0);
-    let policies: Vec<_> = policies.into_iter().flatten().map(AsRef::as_ref).collect();
+    let Some(policies) = facts.policies.get(&service.0) else {
+        return Behaviour::default();
+    };
+    let policies: Vec<_> = policies.iter().map(AsRef::as_ref).collect();
     effective(&policies, &service.0, &service.1).behaviour
 }
 
@@ -44,8 +46,7 @@ pub(super) fn forward(said: &Behaviour, forward: &mut Forward) {
         one_try = read(timeouts.backend_request.as_ref());
     }
     forward.timeouts.idle = idle(said);
-    let usual = Retries::default();
-    let mut retry = retries(said.retries.as_ref().unwrap_or(&usual));
+    let mut retry = retries(&said.retries.clone().unwrap_or_default());
     retry.per_try = one_try;
     retry.hedge = said.hedging.as_ref().map(hedge);
     let is_used = retry.retries > 0 || retry.hedge.is_some() || retry.per_try.is_some();

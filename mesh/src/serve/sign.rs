@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use fairlead_model::identity::SpiffeId;
+use fairlead_plan::mesh::spiffe;
 use fairlead_xds::identity::{SignRequest, SignResponse};
 use futures::future::BoxFuture;
 use prost::Message as _;
@@ -73,7 +74,7 @@ async fn who(plane: &Plane, request: &Request<Bytes>) -> Result<SpiffeId, Status
         }
     })?;
     let (namespace, name) = account;
-    format!("spiffe://{}/ns/{namespace}/sa/{name}", plane.trust_domain)
+    spiffe(&plane.trust_domain, &namespace, &name)
         .parse()
         .map_err(|_| Status::internal("the service account has no SPIFFE id"))
 }
