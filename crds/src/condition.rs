@@ -117,6 +117,8 @@ words! {
         Conflicted,
         /// The control plane of the mesh serves, and pods get their proxies.
         MeshReady,
+        /// One root signs, and no other is believed or about to be.
+        Rotated,
     }
 }
 

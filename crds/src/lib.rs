@@ -95,6 +95,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         platform::ResourceInstance::crd(),
         mesh::MeshPolicy::crd(),
         mesh::MeshAuthorization::crd(),
+        mesh::MeshTrust::crd(),
     ]
     .into_iter()
     .map(schema::finish)

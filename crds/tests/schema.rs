@@ -187,7 +187,9 @@ fn times_are_in_conditions_and_durations_are_numbers_of_seconds() {
         ];
         let timed = schema["type"] == "string"
             && (schema["format"] == "date-time" || words.iter().any(|word| name.ends_with(word)));
-        (timed && !path.contains(".conditions[]"))
+        // The end of a certificate's life is part of it.
+        let allowed = path.contains(".conditions[]") || name == "notAfter";
+        (timed && !allowed)
             .then_some("a time belongs to a condition, a duration is a number that ends in Seconds")
     });
 }

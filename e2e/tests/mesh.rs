@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fairlead_e2e::wire::Wire;
-use fairlead_e2e::{Cluster, fairlead, get};
+use fairlead_e2e::{Cluster, fairlead, find_condition, get};
 use kube::Api;
-use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 const MESH: &str = "mesh.fairlead.dev/v1alpha1";
@@ -489,4 +489,54 @@ async fn traffic_goes_on_without_the_control_plane() -> Result<()> {
     .await?;
     ready(&cluster, "steady", "late").await?;
     cluster.remove_namespace("steady").await
+}
+
+#[tokio::test]
+async fn the_root_is_replaced_while_requests_go_on() -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    namespace(&cluster, "rotated").await?;
+    let (back, front) = ("http://localhost:1", "http://back:8080");
+    for (name, other) in [("back", back), ("front", front)] {
+        run(&cluster, "rotated", name, template(name, other)).await?;
+        ready(&cluster, "rotated", name).await?;
+    }
+    let outside = service_address(&cluster, "rotated", "front").await?;
+    let trusts = cluster.api(MESH, "MeshTrust", None).await?;
+    let trust = cluster
+        .eventually("there is a MeshTrust with a root", async || {
+            let own = trusts.get_opt("fairlead").await?;
+            Ok(own.filter(|own| own.data["status"]["root"].is_u64()))
+        })
+        .await?;
+    let root = trust.data["status"]["root"]
+        .as_u64()
+        .context("a root signs")?;
+    // When another root is wanted; those before this one are not believed for longer than they have to
+    let spec = json!({"spec": {"root": root + 1, "tainted": (1..root).collect::<Vec<_>>()}});
+    trusts
+        .patch("fairlead", &PatchParams::default(), &Patch::Merge(spec))
+        .await?;
+    // Then it signs soon, and no request fails meanwhile
+    cluster
+        .eventually("the next root signs", async || {
+            for _ in 0..20 {
+                let (status, _) = get(&outside, 8080, "/healthz").await?;
+                ensure!(status == 200, "answered {status}");
+            }
+            let own = trusts.get("fairlead").await?;
+            Ok((own.data["status"]["root"] == root + 1).then_some(()))
+        })
+        .await?;
+    cluster
+        .eventually("the status says that the old root retires", async || {
+            let own = trusts.get("fairlead").await?;
+            let rotated = find_condition(&own, "Rotated");
+            let said = rotated.is_some_and(|own| own["message"].to_string().contains(" retires"));
+            Ok(said.then_some(()))
+        })
+        .await?;
+    // And whoever comes now comes into the mesh
+    run(&cluster, "rotated", "late", template("late", front)).await?;
+    ready(&cluster, "rotated", "late").await?;
+    cluster.remove_namespace("rotated").await
 }

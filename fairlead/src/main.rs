@@ -98,6 +98,9 @@ struct MeshArguments {
     /// The namespace that the control plane of the mesh runs in.
     #[arg(long, env = "POD_NAMESPACE", default_value = "fairlead-system")]
     namespace: String,
+    /// The name of this replica; one of its own where unset.
+    #[arg(long, env = "POD_NAME")]
+    identity: Option<String>,
     /// The SPIFFE trust domain of the identities that it gives.
     #[arg(long, env = "FAIRLEAD_TRUST_DOMAIN", default_value = "cluster.local")]
     trust_domain: String,
@@ -107,6 +110,11 @@ struct MeshArguments {
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "0.0.0.0:8080")]
     admin: SocketAddr,
+}
+
+/// The name of a replica.
+fn identity(given: Option<String>, component: &str) -> String {
+    given.unwrap_or_else(|| format!("fairlead-{component}-{}", std::process::id()))
 }
 
 #[tokio::main]
@@ -122,9 +130,7 @@ async fn main() -> anyhow::Result<()> {
             let _telemetry = telemetry::start("fairlead-operator")?;
             let config = Config {
                 namespace: arguments.namespace,
-                identity: arguments
-                    .identity
-                    .unwrap_or_else(|| format!("fairlead-operator-{}", std::process::id())),
+                identity: identity(arguments.identity, "operator"),
                 image: arguments.image,
                 image_pull_policy: arguments.image_pull_policy,
                 image_pull_secrets: arguments.image_pull_secrets,
@@ -141,6 +147,7 @@ async fn main() -> anyhow::Result<()> {
             let _telemetry = telemetry::start("fairlead-mesh")?;
             let config = fairlead_mesh::Config {
                 namespace: arguments.namespace,
+                identity: identity(arguments.identity, "mesh"),
                 trust_domain: arguments.trust_domain,
                 listen: arguments.listen,
                 admin: arguments.admin,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy};
+use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy, MeshTrust};
 use fairlead_model::identity::SpiffeId;
 
 /// A namespace and a name.
@@ -21,10 +21,14 @@ pub struct Facts {
     pub slices: BTreeMap<Key, BTreeMap<Arc<str>, Arc<Slice>>>,
     /// Pods with a proxy of the mesh.
     pub pods: BTreeMap<Key, Arc<Pod>>,
+    /// Those of them that run, whose proxies are to be connected.
+    pub running: BTreeSet<Key>,
     /// The policies of each namespace, those that say what can be.
     pub policies: BTreeMap<Arc<str>, Vec<Arc<MeshPolicy>>>,
     /// Who may reach services, in the same way.
     pub authorizations: BTreeMap<Arc<str>, Vec<Arc<MeshAuthorization>>>,
+    /// Whom the mesh is to believe.
+    pub trust: Option<Arc<MeshTrust>>,
 }
 
 /// A service.

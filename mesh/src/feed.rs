@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_crds::labels::PROXIED;
-use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy};
+use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy, MeshTrust};
 use fairlead_operator::metrics::Metrics;
 use fairlead_plan::Kind as _;
-use fairlead_plan::mesh::{MeshPolicyKind, spiffe};
+use fairlead_plan::mesh::{MeshPolicyKind, MeshTrustKind, spiffe};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::api::ObjectMeta;
 use kube::runtime::reflector::{Store, reflector, store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -42,6 +43,7 @@ pub struct Feed {
     pods: Store<Pod>,
     policies: Store<MeshPolicy>,
     authorizations: Store<MeshAuthorization>,
+    trusts: Store<MeshTrust>,
     changed: Arc<Notify>,
 }
 
@@ -118,7 +120,11 @@ impl Feed {
                 let labels = std::mem::take(own.labels_mut());
                 strip(own);
                 *own.labels_mut() = labels;
-                own.status = None;
+                let phase = own.status.take().and_then(|status| status.phase);
+                own.status = Some(PodStatus {
+                    phase,
+                    ..PodStatus::default()
+                });
                 own.spec = own.spec.take().map(asked);
             }),
             authorizations: watch.start(None, |own: &mut MeshAuthorization| {
@@ -127,6 +133,14 @@ impl Feed {
             }),
             policies: watch.start(None, |own: &mut MeshPolicy| {
                 strip(own);
+                own.status = None;
+            }),
+            trusts: watch.start(None, |own: &mut MeshTrust| {
+                let name = own.metadata.name.take();
+                own.metadata = ObjectMeta {
+                    name,
+                    ..ObjectMeta::default()
+                };
                 own.status = None;
             }),
             changed,
@@ -140,7 +154,8 @@ impl Feed {
             self.slices.wait_until_ready().await?;
             self.pods.wait_until_ready().await?;
             self.policies.wait_until_ready().await?;
-            self.authorizations.wait_until_ready().await
+            self.authorizations.wait_until_ready().await?;
+            self.trusts.wait_until_ready().await
         };
         if ready.await.is_err() {
             // The watches ended, as the process does.
@@ -181,7 +196,7 @@ impl Feed {
             let slices = facts.slices.entry(of).or_default();
             slices.insert(own.name_any().into(), Arc::new(slice(&own)));
         }
-        for own in self.pods.state() {
+        for own in self.pods.state().into_iter().filter(|own| !is_over(own)) {
             let account = own
                 .spec
                 .as_ref()
@@ -196,6 +211,9 @@ impl Feed {
                     probes: own.spec.as_ref().map(probes).unwrap_or_default(),
                 };
                 facts.pods.insert(key(&*own), Arc::new(pod));
+                if phase(&own) == Some("Running") {
+                    facts.running.insert(key(&*own));
+                }
             }
         }
         let policies = self.policies.state().into_iter();
@@ -203,6 +221,9 @@ impl Feed {
         facts.policies = by_namespace(valid);
         // None of these is left out for what it says: without one that allows, everybody might come in.
         facts.authorizations = by_namespace(self.authorizations.state());
+        // There is one at most: others are refused by its rules.
+        let mut trusts = self.trusts.state().into_iter();
+        facts.trust = trusts.find(|own| MeshTrustKind::validate(own).is_ok());
         facts
     }
 }
@@ -220,6 +241,17 @@ fn by_namespace<K: ResourceExt>(
         own.sort_by_key(|object| object.name_any());
     }
     found
+}
+
+/// How far a pod is.
+fn phase(pod: &Pod) -> Option<&str> {
+    let status = pod.status.as_ref();
+    status.and_then(|status| status.phase.as_deref())
+}
+
+/// Whether a pod has ended, and its proxy with it.
+fn is_over(pod: &Pod) -> bool {
+    matches!(phase(pod), Some("Succeeded" | "Failed"))
 }
 
 /// Leaves of a pod's spec who it is and what kubelet asks it.

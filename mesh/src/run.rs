@@ -11,12 +11,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::authority::{Authority, Keeper, LEAF_LIFE, keep};
+use crate::authority::{Authority, Keeper, LEAF_LIFE, Leader, keep, lead};
 use crate::compile::{Compiled, compile};
 use crate::facts::Facts;
 use crate::feed::Feed;
 use crate::metrics::Metrics;
-use crate::serve::{Names, Plane, TokenReviews, serve};
+use crate::serve::{Names, Plane, Replicas, TokenReviews, serve};
 use crate::trust;
 
 /// Settings of the process.
@@ -24,6 +24,8 @@ use crate::trust;
 pub struct Config {
     /// The namespace that it runs in.
     pub namespace: String,
+    /// The name of this replica.
+    pub identity: String,
     /// The trust domain.
     pub trust_domain: String,
     /// Where proxies are answered.
@@ -101,6 +103,18 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         namespace: config.namespace.clone(),
         trust_domain: config.trust_domain.clone(),
     };
+    let leader = Leader {
+        keeper: keeper.clone(),
+        identity: config.identity.clone(),
+        facts: facts.subscribe(),
+        replicas: Replicas {
+            authority: authority.subscribe(),
+            compiled: compiled.subscribe(),
+            proxies: Arc::clone(&plane.proxies),
+            names: names.clone(),
+            namespace: config.namespace.clone(),
+        },
+    };
     let feed = Feed::start(client.clone(), client_metrics, stop.clone());
     let spreading = trust::spread(client, facts.subscribe(), authority.subscribe());
     let compiling = follow(facts.subscribe(), authority.subscribe(), compiled, metrics);
@@ -110,6 +124,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
             feed.follow(&config.trust_domain, facts),
             compiling,
             spreading,
+            lead(leader),
         )
     };
     tokio::select! {

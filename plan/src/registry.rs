@@ -25,4 +25,5 @@ pub fn visit(visitor: &mut impl Visitor) {
     visitor.visit::<ResourceInstanceKind>();
     visitor.visit::<crate::mesh::MeshPolicyKind>();
     visitor.visit::<crate::mesh::MeshAuthorizationKind>();
+    visitor.visit::<crate::mesh::MeshTrustKind>();
 }

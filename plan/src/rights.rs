@@ -16,6 +16,9 @@ pub const OWN_SECRETS: &[&str] = &["fairlead-ca", "fairlead-webhook-tls"];
 /// The Secret that the mesh keeps there: its certificate authority.
 pub const MESH_SECRETS: &[&str] = &["fairlead-mesh-ca"];
 
+/// The Secret with an authority of the user's own for the mesh.
+pub const MESH_ISSUER: &str = "fairlead-mesh-issuer";
+
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
@@ -61,6 +64,12 @@ impl Rights {
         self.add("discovery.k8s.io", "endpointslices", READ);
         self.add(fairlead_crds::mesh::GROUP, "meshauthorizations", READ);
         self.add(fairlead_crds::mesh::GROUP, "meshpolicies", READ);
+        self.add(
+            fairlead_crds::mesh::GROUP,
+            "meshtrusts",
+            &["get", "list", "watch", "create"],
+        );
+        self.add(fairlead_crds::mesh::GROUP, "meshtrusts/status", &["patch"]);
         self.add("", "configmaps", &["create", "patch"]);
         self.add("authentication.k8s.io", "tokenreviews", &["create"]);
     }
@@ -149,16 +158,21 @@ pub fn operator() -> Vec<PolicyRule> {
     rights.rules()
 }
 
+/// What a leader does with its lease.
+fn leases() -> PolicyRule {
+    rule(
+        "coordination.k8s.io",
+        vec!["leases".to_owned()],
+        &["get", "watch", "create", "update"],
+        &[],
+    )
+}
+
 /// The rules of the operator's Role in its own namespace: the lease of the leader and the certificates.
 #[must_use]
 pub fn operator_namespaced() -> Vec<PolicyRule> {
     vec![
-        rule(
-            "coordination.k8s.io",
-            vec!["leases".to_owned()],
-            &["get", "watch", "create", "update"],
-            &[],
-        ),
+        leases(),
         rule("", vec!["secrets".to_owned()], &["create"], &[]),
         rule(
             "",
@@ -166,6 +180,13 @@ pub fn operator_namespaced() -> Vec<PolicyRule> {
             &["get", "update"],
             &[OWN_SECRETS, MESH_SECRETS].concat(),
         ),
+        rule(
+            "",
+            vec!["secrets".to_owned()],
+            &["list", "watch"],
+            MESH_SECRETS,
+        ),
+        rule("", vec!["secrets".to_owned()], &["get"], &[MESH_ISSUER]),
     ]
 }
 
@@ -188,9 +209,12 @@ pub fn mesh() -> Vec<PolicyRule> {
 #[must_use]
 pub fn mesh_namespaced() -> Vec<PolicyRule> {
     let secrets = || vec!["secrets".to_owned()];
+    let verbs = &["get", "list", "watch", "update"];
     vec![
+        leases(),
         rule("", secrets(), &["create"], &[]),
-        rule("", secrets(), &["get", "update"], MESH_SECRETS),
+        rule("", secrets(), verbs, MESH_SECRETS),
+        rule("", secrets(), &["get"], &[MESH_ISSUER]),
     ]
 }
 

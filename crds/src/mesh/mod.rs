@@ -2,6 +2,7 @@
 
 mod mesh_authorization;
 mod mesh_policy;
+mod mesh_trust;
 
 pub use mesh_authorization::{
     Asked, AuthorizationAction, AuthorizationRule, Callers, Enforcement, MeshAuthorization,
@@ -10,6 +11,9 @@ pub use mesh_authorization::{
 pub use mesh_policy::{
     Algorithm, Ancestor, Behaviour, CircuitBreaker, Hedging, LoadBalancer, MeshPolicy,
     MeshPolicySpec, MeshPolicyStatus, Retries, RetryCondition, TargetKind, TargetRef, Timeouts,
+};
+pub use mesh_trust::{
+    AuthoritySource, Federated, MeshTrust, MeshTrustSpec, MeshTrustStatus, Root, RootPhase,
 };
 
 /// The API group of this area.

@@ -1,40 +1,56 @@
-//! The authority's material in a Secret: made by the first replica that finds none, read by all, its issuer renewed by whoever is
-//! first. Every write is at the version that was read, so that two replicas never mix.
+//! The roots in a Secret, which every replica follows. Every write is at the version that was read, so that two never mix.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
+use fairlead_crds::mesh::RootPhase;
+use futures::StreamExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
-use super::{Authority, AuthorityError, Material, Pair};
+use super::{Authority, AuthorityError, Material, Pair, Slot, Slots};
 
 /// The name of the Secret.
-const SECRET: &str = "fairlead-mesh-ca";
-/// How often it is looked at.
-const LOOK: Duration = Duration::from_secs(30);
-/// The pause after a failure.
-const PAUSE: Duration = Duration::from_secs(2);
-/// The names in the Secret: the certificate, and its key.
-const ROOT: (&str, &str) = ("root.crt", "root.key");
-const ISSUER: (&str, &str) = ("issuer.crt", "issuer.key");
+pub(super) const SECRET: &str = fairlead_plan::rights::MESH_SECRETS[0];
+/// The field that lists the roots.
+const ROOTS: &str = "roots.json";
 
+/// Why roots are not kept.
 #[derive(Debug, thiserror::Error)]
-enum KeepError {
+pub(super) enum KeepError {
+    /// What is kept is none, or none can be made.
     #[error(transparent)]
     Authority(AuthorityError),
-    #[error("failed to read or write the Secret {SECRET}: {source}")]
-    Secret { source: Box<kube::Error> },
+    /// The API server did not do as it was asked.
+    #[error("failed to read or write the Secret {name}: {source}")]
+    Secret {
+        /// Its name.
+        name: &'static str,
+        /// The cause.
+        source: Box<kube::Error>,
+    },
+    /// Something is missing.
     #[error("the Secret {SECRET} lacks {field}")]
-    Field { field: &'static str },
+    Field {
+        /// The field.
+        field: String,
+    },
+    /// The list is none.
+    #[error("the Secret {SECRET} has no list of roots in {ROOTS}: {cause}")]
+    List {
+        /// Why.
+        cause: String,
+    },
 }
 
-/// Where the material is kept, and for whom.
+/// Where the roots are kept, and for whom.
 #[derive(Clone)]
 pub struct Keeper {
     /// The cluster.
@@ -45,75 +61,133 @@ pub struct Keeper {
     pub trust_domain: String,
 }
 
-/// Keeps the authority for as long as it is polled.
+/// A root in the list.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed {
+    number: u32,
+    phase: RootPhase,
+    since: String,
+    #[serde(default)]
+    is_tainted: bool,
+}
+
+/// The list.
+#[derive(Serialize, Deserialize)]
+struct List {
+    last: u32,
+    roots: Vec<Listed>,
+}
+
+/// Follows the Secret for as long as it is polled.
 pub async fn keep(keeper: Keeper, current: watch::Sender<Option<Arc<Authority>>>) {
-    let mut known: Option<Material> = None;
-    loop {
-        let pause = match keeper.look().await {
-            Ok(material) if known.as_ref() == Some(&material) => LOOK,
-            Ok(material) => match Authority::of(&material) {
-                Ok(authority) => {
-                    tracing::info!("the authority is ready");
-                    current.send_replace(Some(Arc::new(authority)));
-                    known = Some(material);
-                    LOOK
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the authority cannot be used");
-                    LOOK
-                }
-            },
+    let stream = watcher::watch_object(keeper.secrets(), SECRET).default_backoff();
+    let mut stream = std::pin::pin!(stream);
+    let mut known: Option<Slots> = None;
+    while let Some(next) = stream.next().await {
+        let found = match next {
+            Ok(Some(secret)) => slots(&secret),
+            Ok(None) => continue,
             Err(error) => {
-                tracing::warn!(%error, "failed to keep the authority; it is tried again");
-                PAUSE
+                tracing::warn!(%error, "failed to watch the Secret {SECRET}; it is tried again");
+                continue;
             }
         };
-        tokio::time::sleep(pause).await;
+        let made = found.and_then(|found| {
+            let authority = Authority::of(&found).map_err(KeepError::Authority)?;
+            Ok((found, authority))
+        });
+        match made {
+            Ok((found, _)) if known.as_ref() == Some(&found) => {}
+            Ok((found, authority)) => {
+                tracing::info!(root = found.active().number, "the authority is ready");
+                current.send_replace(Some(Arc::new(authority)));
+                known = Some(found);
+            }
+            Err(error) => tracing::error!(%error, "the authority cannot be used"),
+        }
     }
 }
 
 impl Keeper {
-    /// Makes what is missing or due, and returns what is kept.
-    async fn look(&self) -> Result<Material, KeepError> {
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let failed = |source| KeepError::Secret {
+    pub(super) fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// What is kept, and its version.
+    pub(super) async fn read(&self) -> Result<Option<(Slots, Option<String>)>, KeepError> {
+        let Some(found) = self.secret(SECRET).await? else {
+            return Ok(None);
+        };
+        Ok(Some((slots(&found)?, found.metadata.resource_version)))
+    }
+
+    /// A Secret.
+    pub(super) async fn secret(&self, name: &'static str) -> Result<Option<Secret>, KeepError> {
+        let found = self.secrets().get_opt(name).await;
+        found.map_err(|source| KeepError::Secret {
+            name,
             source: Box::new(source),
-        };
-        let found = api.get_opt(SECRET).await.map_err(failed)?;
-        let now = OffsetDateTime::now_utc();
+        })
+    }
+
+    /// Keeps these, in the place of that version or for the first time.
+    pub(super) async fn write(
+        &self,
+        slots: &Slots,
+        version: Option<String>,
+    ) -> Result<(), KeepError> {
         let params = PostParams::default();
-        let Some(found) = found else {
-            let made = Material::make(&self.trust_domain, now).map_err(KeepError::Authority)?;
-            let secret = secret(&made, None);
-            // Whoever was first has made it.
-            return match api.create(&params, &secret).await {
-                Ok(_) => Ok(made),
-                Err(kube::Error::Api(status)) if status.code == 409 => {
-                    material(&api.get(SECRET).await.map_err(failed)?)
-                }
-                Err(error) => Err(failed(error)),
-            };
+        let secret = secret(slots, version.clone());
+        let api = self.secrets();
+        let written = match version {
+            None => api.create(&params, &secret).await,
+            Some(_) => api.replace(SECRET, &params, &secret).await,
         };
-        let known = material(&found)?;
-        let renewed = known.renewed(&self.trust_domain, now);
-        let Some(renewed) = renewed.map_err(KeepError::Authority)? else {
-            return Ok(known);
-        };
-        let secret = secret(&renewed, found.metadata.resource_version);
-        api.replace(SECRET, &params, &secret)
-            .await
-            .map_err(failed)?;
-        tracing::info!("renewed the issuer of certificates");
-        Ok(renewed)
+        written.map(drop).map_err(|source| KeepError::Secret {
+            name: SECRET,
+            source: Box::new(source),
+        })
     }
 }
 
-fn secret(material: &Material, version: Option<String>) -> Secret {
-    let data = [(ROOT, &material.root), (ISSUER, &material.issuer)];
-    let data = data.into_iter().flat_map(|((certificate, key), pair)| {
-        [(certificate, &pair.certificate), (key, &pair.key)]
-            .map(|(name, text)| (name.to_owned(), ByteString(text.clone().into_bytes())))
-    });
+/// A time as it is written.
+pub(super) fn text(time: OffsetDateTime) -> String {
+    let whole = time.replace_nanosecond(0).unwrap_or(time);
+    whole.format(&Rfc3339).unwrap_or_default()
+}
+
+/// The names in the Secret of a root's parts: certificate and key of the root and of the issuer.
+fn fields(number: u32) -> [String; 4] {
+    ["root.crt", "root.key", "issuer.crt", "issuer.key"].map(|part| format!("{number}.{part}"))
+}
+
+fn secret(slots: &Slots, version: Option<String>) -> Secret {
+    let mut data = BTreeMap::new();
+    let mut roots = Vec::new();
+    for slot in slots.iter() {
+        let own = &slot.material;
+        let parts = [
+            Some(&own.root),
+            own.root_key.as_ref(),
+            Some(&own.issuer.certificate),
+            Some(&own.issuer.key),
+        ];
+        for (name, part) in fields(slot.number).into_iter().zip(parts) {
+            if let Some(part) = part {
+                data.insert(name, ByteString(part.clone().into_bytes()));
+            }
+        }
+        roots.push(Listed {
+            number: slot.number,
+            phase: slot.phase,
+            since: text(slot.since),
+            is_tainted: slot.is_tainted,
+        });
+    }
+    let last = slots.last();
+    let list = serde_json::json!(List { last, roots });
+    data.insert(ROOTS.to_owned(), ByteString(list.to_string().into_bytes()));
     Secret {
         metadata: ObjectMeta {
             name: Some(SECRET.to_owned()),
@@ -124,28 +198,40 @@ fn secret(material: &Material, version: Option<String>) -> Secret {
             )])),
             ..ObjectMeta::default()
         },
-        data: Some(data.collect()),
+        data: Some(data),
         ..Secret::default()
     }
 }
 
-fn material(secret: &Secret) -> Result<Material, KeepError> {
-    let text = |field: &'static str| {
+fn slots(secret: &Secret) -> Result<Slots, KeepError> {
+    let part = |field: &str| {
         let bytes = secret.data.as_ref().and_then(|data| data.get(field));
-        bytes
-            .and_then(|bytes| String::from_utf8(bytes.0.clone()).ok())
-            .ok_or(KeepError::Field { field })
+        bytes.and_then(|bytes| String::from_utf8(bytes.0.clone()).ok())
     };
-    let pair = |(certificate, key)| -> Result<Pair, KeepError> {
-        Ok(Pair {
-            certificate: text(certificate)?,
-            key: text(key)?,
-        })
-    };
-    Ok(Material {
-        root: pair(ROOT)?,
-        issuer: pair(ISSUER)?,
-    })
+    let needed = |field: String| part(&field).ok_or(KeepError::Field { field });
+    let wrong = |cause: String| KeepError::List { cause };
+    let list: List = serde_json::from_str(&needed(ROOTS.to_owned())?)
+        .map_err(|error| wrong(error.to_string()))?;
+    let mut all = Vec::new();
+    for listed in list.roots {
+        let [root, root_key, certificate, key] = fields(listed.number);
+        let since = OffsetDateTime::parse(&listed.since, &Rfc3339);
+        all.push(Slot {
+            number: listed.number,
+            phase: listed.phase,
+            since: since.map_err(|error| wrong(error.to_string()))?,
+            is_tainted: listed.is_tainted,
+            material: Material {
+                root: needed(root)?,
+                root_key: part(&root_key),
+                issuer: Pair {
+                    certificate: needed(certificate)?,
+                    key: needed(key)?,
+                },
+            },
+        });
+    }
+    Slots::of(all, list.last).map_err(KeepError::Authority)
 }
 
 #[cfg(test)]
@@ -154,11 +240,20 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_read_again() {
-        let made = Material::make("cluster.local", OffsetDateTime::now_utc()).expect("it is made");
-        let mut kept = secret(&made, None);
-        assert_eq!(material(&kept).expect("it is whole"), made);
-        kept.data.as_mut().map(|data| data.remove("issuer.key"));
-        let error = material(&kept).expect_err("it lacks something").to_string();
-        assert_eq!(error, "the Secret fairlead-mesh-ca lacks issuer.key");
+        let now = OffsetDateTime::now_utc();
+        let now = now.replace_nanosecond(0).expect("a time");
+        let make =
+            || Material::make("cluster.local", time::Duration::days(9), now).expect("it is made");
+        let brought = Material {
+            root_key: None,
+            ..make()
+        };
+        let first = Slots::first(make(), now).prepared(brought, now);
+        let kept = first.activated(true, now).prepared(make(), now).without(3);
+        let mut secret = secret(&kept, None);
+        assert_eq!(slots(&secret).expect("it is whole"), kept);
+        secret.data.as_mut().map(|data| data.remove("2.issuer.key"));
+        let error = slots(&secret).expect_err("it lacks something").to_string();
+        assert_eq!(error, "the Secret fairlead-mesh-ca lacks 2.issuer.key");
     }
 }

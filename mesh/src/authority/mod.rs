@@ -3,7 +3,11 @@
 //! The root is in every proxy's bundle and signs nothing but issuers; the issuer signs leaves of a day. Only the key of a request
 //! is taken over: the name is the one that its sender proved, and everything else is the authority's own.
 
+mod brought;
 mod keep;
+mod lead;
+mod slots;
+mod steps;
 
 use std::time::Duration;
 
@@ -19,9 +23,11 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
 pub use keep::{Keeper, keep};
+pub(crate) use lead::Leader;
+pub(crate) use lead::lead;
+pub use slots::{Slot, Slots};
+pub use steps::{Decision, Heard, Step, Timing, Wanted, decide, taken};
 
-/// How long a root lives.
-const ROOT_LIFE: time::Duration = time::Duration::days(3650);
 /// How long an issuer lives; the next one is made when two thirds are over.
 const ISSUER_LIFE: time::Duration = time::Duration::days(365);
 /// How long a leaf lives.
@@ -91,78 +97,125 @@ impl std::fmt::Debug for Pair {
 }
 
 impl Pair {
-    /// When its life begins and ends.
-    fn life(&self) -> Result<(OffsetDateTime, OffsetDateTime), AuthorityError> {
-        let wrong = |cause: String| AuthorityError::Read {
-            what: "a certificate",
-            cause,
-        };
-        let (_, pem) = x509_parser::pem::parse_x509_pem(self.certificate.as_bytes())
-            .map_err(|error| wrong(error.to_string()))?;
-        let certificate = pem.parse_x509().map_err(|error| wrong(error.to_string()))?;
-        let validity = certificate.validity();
-        Ok((
-            validity.not_before.to_datetime(),
-            validity.not_after.to_datetime(),
-        ))
-    }
-
     fn issuer(&self) -> Result<Issuer<'static, KeyPair>, AuthorityError> {
         let key = KeyPair::from_pem(&self.key)?;
         Ok(Issuer::from_ca_cert_pem(&self.certificate, key)?)
     }
 }
 
-/// A root and the issuer that it signed, as they are kept.
+/// When a certificate's life begins and ends.
+type Life = (OffsetDateTime, OffsetDateTime);
+
+/// The life of a certificate in PEM.
+fn life(certificate: &str) -> Result<Life, AuthorityError> {
+    let wrong = |cause: String| AuthorityError::Read {
+        what: "a certificate",
+        cause,
+    };
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes())
+        .map_err(|error| wrong(error.to_string()))?;
+    let certificate = pem.parse_x509().map_err(|error| wrong(error.to_string()))?;
+    let validity = certificate.validity();
+    Ok((
+        validity.not_before.to_datetime(),
+        validity.not_after.to_datetime(),
+    ))
+}
+
+/// Whether two thirds of a life are over.
+fn is_due((begin, end): Life, now: OffsetDateTime) -> bool {
+    now >= begin + (end - begin) * 2 / 3
+}
+
+/// A root and an issuer that it signed, as they are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Material {
-    /// The root.
-    pub root: Pair,
+    /// The root's certificate, in PEM.
+    pub root: String,
+    /// The root's key, in PEM; none where somebody else keeps it.
+    root_key: Option<String>,
     /// The issuer.
     pub issuer: Pair,
 }
 
 impl Material {
-    /// A new root and its issuer.
+    /// A new root that lives for so long, and its issuer.
     ///
     /// # Errors
     /// When no key can be made.
-    pub fn make(trust_domain: &str, now: OffsetDateTime) -> Result<Self, AuthorityError> {
+    pub fn make(
+        trust_domain: &str,
+        life: time::Duration,
+        now: OffsetDateTime,
+    ) -> Result<Self, AuthorityError> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let params = authority("root", trust_domain, 1, (now - SKEW, now + ROOT_LIFE))?;
+        let params = authority("root", trust_domain, 1, (now - SKEW, now + life))?;
         let root = Pair {
             certificate: params.self_signed(&key)?.pem(),
             key: key.serialize_pem(),
         };
         let issuer = issuer(&root, trust_domain, now)?;
-        Ok(Self { root, issuer })
+        Ok(Self {
+            root: root.certificate,
+            root_key: Some(root.key),
+            issuer,
+        })
     }
 
-    /// The same with a new issuer, where two thirds of the life of the one there is are over.
+    /// The same with a new issuer; nothing where somebody else has to make it.
     ///
     /// # Errors
     /// When what is kept cannot be read.
-    pub fn renewed(
+    pub fn reissued(
         &self,
         trust_domain: &str,
         now: OffsetDateTime,
     ) -> Result<Option<Self>, AuthorityError> {
-        let (begin, end) = self.issuer.life()?;
-        if now < begin + (end - begin) * 2 / 3 {
+        let Some(key) = self.root_key.clone() else {
             return Ok(None);
-        }
+        };
+        let root = Pair {
+            certificate: self.root.clone(),
+            key,
+        };
         Ok(Some(Self {
-            root: self.root.clone(),
-            issuer: issuer(&self.root, trust_domain, now)?,
+            issuer: issuer(&root, trust_domain, now)?,
+            ..self.clone()
         }))
+    }
+
+    /// When the root's life begins and ends.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn life(&self) -> Result<Life, AuthorityError> {
+        life(&self.root)
     }
 }
 
 /// Signs for workloads.
 pub struct Authority {
     roots: String,
+    signer: Signer,
+    own: Signer,
+}
+
+/// An issuer and its certificate.
+struct Signer {
     intermediate: String,
+    /// When its life ends, and that of whatever it signs.
+    end: OffsetDateTime,
     issuer: Issuer<'static, KeyPair>,
+}
+
+impl Signer {
+    fn of(slot: &Slot) -> Result<Self, AuthorityError> {
+        Ok(Self {
+            intermediate: slot.material.issuer.certificate.clone(),
+            end: life(&slot.material.issuer.certificate)?.1,
+            issuer: slot.material.issuer.issuer()?,
+        })
+    }
 }
 
 impl std::fmt::Debug for Authority {
@@ -176,15 +229,15 @@ impl Authority {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn of(material: &Material) -> Result<Self, AuthorityError> {
+    pub fn of(slots: &Slots) -> Result<Self, AuthorityError> {
         Ok(Self {
-            roots: material.root.certificate.clone(),
-            intermediate: material.issuer.certificate.clone(),
-            issuer: material.issuer.issuer()?,
+            roots: slots.bundle(),
+            signer: Signer::of(slots.active())?,
+            own: Signer::of(slots.best_known())?,
         })
     }
 
-    /// Whom to trust, in PEM.
+    /// Whom to trust, in PEM: first the root that signs.
     #[must_use]
     pub fn roots(&self) -> &str {
         &self.roots
@@ -208,11 +261,11 @@ impl Authority {
         let der = CertificateSigningRequestDer::from(request);
         let parsed = CertificateSigningRequestParams::from_der(&der);
         let key = parsed.map_err(|_| SignError::Request)?.public_key;
-        self.leaf(&key, id, &[], life, now)
-            .map_err(|_| SignError::Failed)
+        leaf(&self.signer, &key, id, &[], life, now).map_err(|_| SignError::Failed)
     }
 
-    /// A certificate of the control plane's own, with the names that it is reached by.
+    /// A certificate of the control plane's own, with the names that it is reached by. The root that is known for the longest
+    /// time vouches for it: proxies learn of a new one from files that kubelet brings up to date when it comes to it.
     ///
     /// # Errors
     /// When no key can be made.
@@ -224,33 +277,33 @@ impl Authority {
     ) -> Result<Pair, AuthorityError> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         Ok(Pair {
-            certificate: self.leaf(&key, id, names, LEAF_LIFE, now)?,
+            certificate: leaf(&self.own, &key, id, names, LEAF_LIFE, now)?,
             key: key.serialize_pem(),
         })
     }
+}
 
-    fn leaf(
-        &self,
-        key: &impl PublicKeyData,
-        id: &SpiffeId,
-        names: &[String],
-        life: Duration,
-        now: OffsetDateTime,
-    ) -> Result<String, AuthorityError> {
-        let mut params = CertificateParams::new(names.to_vec())?;
-        params.distinguished_name = DistinguishedName::new();
-        let uri = SanType::URI(id.as_str().try_into()?);
-        params.subject_alt_names.insert(0, uri);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        params.not_before = now - SKEW;
-        params.not_after = now + life;
-        let leaf = params.signed_by(key, &self.issuer)?;
-        Ok(format!("{}{}", leaf.pem(), self.intermediate))
-    }
+fn leaf(
+    signer: &Signer,
+    key: &impl PublicKeyData,
+    id: &SpiffeId,
+    names: &[String],
+    life: Duration,
+    now: OffsetDateTime,
+) -> Result<String, AuthorityError> {
+    let mut params = CertificateParams::new(names.to_vec())?;
+    params.distinguished_name = DistinguishedName::new();
+    let uri = SanType::URI(id.as_str().try_into()?);
+    params.subject_alt_names.insert(0, uri);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    params.not_before = now - SKEW;
+    params.not_after = (now + life).min(signer.end);
+    let certificate = params.signed_by(key, &signer.issuer)?;
+    Ok(format!("{}{}", certificate.pem(), signer.intermediate))
 }
 
 fn issuer(root: &Pair, trust_domain: &str, now: OffsetDateTime) -> Result<Pair, AuthorityError> {
@@ -336,9 +389,14 @@ mod tests {
         OffsetDateTime::now_utc()
     }
 
+    fn first() -> Slots {
+        let life = time::Duration::days(3650);
+        let material = Material::make("cluster.local", life, now()).expect("an authority");
+        Slots::first(material, now())
+    }
+
     fn own() -> Authority {
-        let material = Material::make("cluster.local", now()).expect("an authority");
-        Authority::of(&material).expect("an authority")
+        Authority::of(&first()).expect("an authority")
     }
 
     fn request(change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
@@ -425,18 +483,12 @@ mod tests {
     }
 
     #[test]
-    fn the_issuer_is_renewed_under_the_same_root() {
-        let begin = now();
-        let first = Material::make("cluster.local", begin).expect("an authority");
-        let early = begin + time::Duration::days(200);
-        assert_eq!(
-            first.renewed("cluster.local", early).expect("it is read"),
-            None
-        );
-        let late = begin + time::Duration::days(250);
-        let next = first.renewed("cluster.local", late).expect("it is read");
-        let next = next.expect("it is due");
-        assert_eq!(next.root, first.root);
-        assert_ne!(next.issuer, first.issuer);
+    fn another_issuer_has_the_same_root() {
+        let first = first();
+        let material = &first.active().material;
+        let next = material.reissued("cluster.local", now());
+        let next = next.expect("it is made").expect("its key is here");
+        assert_eq!(next.root, material.root);
+        assert_ne!(next.issuer, material.issuer);
     }
 }

@@ -60,6 +60,8 @@ impl Gathered<'_> {
 /// What proxies are told.
 #[derive(Debug, Clone)]
 pub struct Compiled {
+    /// The own roots, in PEM.
+    roots: Arc<str>,
     /// What is the same for all.
     shared: Arc<Resources>,
     /// What pods listen with into which everybody may come.
@@ -77,6 +79,12 @@ impl Compiled {
         self.pods.get(pod).filter(|own| own.id == *id)?;
         let own = self.guarded.get(pod).unwrap_or(&self.open);
         Some(View::of(vec![Arc::clone(own), Arc::clone(&self.shared)]))
+    }
+
+    /// The own roots, in PEM.
+    #[must_use]
+    pub fn roots(&self) -> &str {
+        &self.roots
     }
 
     /// The version of the bundle of whom to trust.
@@ -97,10 +105,7 @@ pub fn compile(facts: &Facts, roots: &str, shapes: &Shapes) -> Result<Compiled, 
         resources: Resources::default(),
     };
     let mut shared = gathered();
-    let trust = Secret::Trust(Arc::new(Trust {
-        roots: roots.as_bytes().to_vec(),
-        ..Trust::default()
-    }));
+    let trust = Secret::Trust(Arc::new(believed(facts, roots)));
     shared.put(
         Kind::Secret,
         names::TRUST,
@@ -131,11 +136,34 @@ pub fn compile(facts: &Facts, roots: &str, shapes: &Shapes) -> Result<Compiled, 
         guarded.insert(key.clone(), resources);
     }
     Ok(Compiled {
+        roots: roots.into(),
         shared: Arc::new(shared.resources),
         open: Arc::new(open.resources),
         guarded,
         pods: facts.pods.clone(),
     })
+}
+
+/// Whom proxies believe: other meshes only for their own names.
+fn believed(facts: &Facts, roots: &str) -> Trust {
+    let roots = roots.as_bytes().to_vec();
+    let own = facts.trust_domain.as_ref();
+    let federation = facts.trust.iter().flat_map(|trust| &trust.spec.federation);
+    // Nobody else speaks for the own names.
+    let others = federation.filter(|other| other.trust_domain != own);
+    let others = others.map(|other| (other.trust_domain.clone(), other.bundle.clone().into()));
+    let mut domains: Vec<(String, Vec<u8>)> = others.collect();
+    if domains.is_empty() {
+        return Trust {
+            roots,
+            ..Trust::default()
+        };
+    }
+    domains.push((own.to_owned(), roots));
+    Trust {
+        domains,
+        ..Trust::default()
+    }
 }
 
 /// What both sides of mutual TLS settle.

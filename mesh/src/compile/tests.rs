@@ -13,6 +13,7 @@ use fairlead_model::route::{Action, RequestHead};
 use fairlead_model::tls::Peer;
 use fairlead_xds::Session;
 use http::{HeaderMap, Method};
+use serde_json::json;
 
 use super::*;
 use crate::facts::{Endpoint, Key, Pod, Port, Probe, Service, Slice, Spoken};
@@ -468,4 +469,30 @@ fn a_service_without_an_address_is_reached_where_its_proxies_are() {
     ));
     let tls = cluster.tls.as_ref().expect("it is secured");
     assert_eq!(tls.common.names.len(), 1);
+}
+
+#[test]
+fn other_meshes_are_believed_for_their_own_names_alone() {
+    let federated = |domain: &str| {
+        let spec = json!({"federation": [{"trustDomain": domain, "bundle": "other"}]});
+        let own = json!({
+            "apiVersion": "mesh.fairlead.dev/v1alpha1",
+            "kind": "MeshTrust",
+            "metadata": {"name": "fairlead"},
+            "spec": spec,
+        });
+        Facts {
+            trust_domain: "cluster.local".into(),
+            trust: Some(Arc::new(serde_json::from_value(own).expect("a MeshTrust"))),
+            ..Facts::default()
+        }
+    };
+    let both = believed(&federated("other.example"), "own");
+    assert!(both.roots.is_empty());
+    let domains = [("other.example", "other"), ("cluster.local", "own")];
+    let domains = domains.map(|(domain, roots)| (domain.to_owned(), roots.as_bytes().to_vec()));
+    assert_eq!(both.domains, domains);
+    // Nobody else speaks for the own names.
+    let own = believed(&federated("cluster.local"), "own");
+    assert_eq!((own.roots, own.domains), (b"own".to_vec(), Vec::new()));
 }

@@ -5,6 +5,7 @@
 
 mod discovery;
 mod proxies;
+mod replicas;
 mod review;
 mod sign;
 mod tls;
@@ -31,6 +32,7 @@ use crate::compile::Compiled;
 use crate::metrics::Metrics;
 
 pub use proxies::{Proxies, Proxy};
+pub use replicas::Replicas;
 pub use review::{Review, ReviewError, TokenReviews};
 pub use tls::Names;
 
@@ -69,9 +71,9 @@ pub async fn serve(listener: TcpListener, names: Names, plane: Plane) {
         let current = current.subscribe();
         Arc::new(move || current.borrow().clone())
     };
-    let stop = plane.stop.clone();
+    let (stop, own) = (plane.stop.clone(), names.id.clone());
     let keeping = tls::keep(names, plane.authority.clone(), current);
-    let answers: https::Answers = Arc::new(move |connection| router(&plane, connection));
+    let answers: https::Answers = Arc::new(move |connection| router(&plane, &own, connection));
     tokio::select! {
         () = https::serve(listener, tls, answers, stop) => {}
         () = keeping => {}
@@ -79,12 +81,17 @@ pub async fn serve(listener: TcpListener, names: Names, plane: Plane) {
 }
 
 /// What answers on a connection.
-fn router(plane: &Plane, connection: &ServerConnection) -> Router {
-    Router::new()
+fn router(plane: &Plane, own: &SpiffeId, connection: &ServerConnection) -> Router {
+    let caller = tls::caller(connection);
+    let router = match caller.as_ref() == Some(own) {
+        true => Router::new().route(replicas::PROXIES, post(proxies)),
+        false => Router::new(),
+    };
+    router
         .route(DELTA, post(delta))
         .route(STATE, post(state))
         .route(SIGN, post(sign))
-        .layer(Extension(tls::caller(connection)))
+        .layer(Extension(caller))
         .with_state(plane.clone())
 }
 
@@ -110,6 +117,10 @@ async fn state(
 ) -> Answer {
     let call = discovery::Call::new(plane, caller, Dialect::State);
     grpc().streaming(call, request).await
+}
+
+async fn proxies(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {
+    grpc().unary(replicas::Call(plane), request).await
 }
 
 async fn sign(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {

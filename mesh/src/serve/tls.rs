@@ -6,7 +6,7 @@ use fairlead_model::identity::SpiffeId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use x509_parser::extensions::GeneralName;
@@ -44,28 +44,51 @@ pub(super) async fn keep(
     }
 }
 
-fn config(names: &Names, authority: &Authority) -> Result<ServerConfig, String> {
+type Chain = Vec<CertificateDer<'static>>;
+
+fn certificates(pem: &str) -> Result<Chain, String> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())
+}
+
+/// A certificate of the control plane's own, with its key, and whom it believes.
+fn material(
+    names: &Names,
+    authority: &Authority,
+) -> Result<(Chain, PrivateKeyDer<'static>, Arc<RootCertStore>), String> {
     let pair = authority
         .own(&names.id, &names.dns, OffsetDateTime::now_utc())
         .map_err(|error| error.to_string())?;
-    let certificates = |pem: &str| -> Result<Vec<CertificateDer<'static>>, String> {
-        CertificateDer::pem_slice_iter(pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|error| error.to_string())
-    };
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes());
     let key = key.map_err(|error| error.to_string())?;
     let mut roots = RootCertStore::empty();
     for root in certificates(authority.roots())? {
         roots.add(root).map_err(|error| error.to_string())?;
     }
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+    Ok((certificates(&pair.certificate)?, key, Arc::new(roots)))
+}
+
+/// TLS to another replica.
+pub(super) fn client(names: &Names, authority: &Authority) -> Result<ClientConfig, String> {
+    let (chain, key, roots) = material(names, authority)?;
+    let mut config = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| error.to_string())?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+fn config(names: &Names, authority: &Authority) -> Result<ServerConfig, String> {
+    let (chain, key, roots) = material(names, authority)?;
+    let verifier = WebPkiClientVerifier::builder(roots)
         .allow_unauthenticated()
         .build()
         .map_err(|error| error.to_string())?;
     let mut config = ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(&pair.certificate)?, key)
+        .with_single_cert(chain, key)
         .map_err(|error| error.to_string())?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     // A certificate that ran out is not to be remembered.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_mesh::authority::{Authority, Material};
+use fairlead_mesh::authority::{Authority, Material, Slots};
 use fairlead_mesh::compile::{Compiled, compile};
 use fairlead_mesh::facts::{Facts, Pod};
 use fairlead_mesh::serve::{Names, Plane, Proxies, Review, ReviewError, serve};
@@ -14,12 +14,13 @@ use fairlead_plan::mesh::{Bootstrap, bootstrap, spiffe};
 use fairlead_xds::Shapes;
 use futures::future::BoxFuture;
 use serde_json::Value;
+use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-const DOMAIN: &str = "cluster.local";
-const MESH: &str = "spiffe://cluster.local/ns/fairlead-system/sa/fairlead-mesh";
+pub const DOMAIN: &str = "cluster.local";
+pub const MESH: &str = "spiffe://cluster.local/ns/fairlead-system/sa/fairlead-mesh";
 
 /// Tokens that are the names of their service accounts.
 pub struct Plain;
@@ -32,13 +33,19 @@ impl Review for Plain {
     }
 }
 
+/// A root that lives for a day.
+pub fn root() -> Material {
+    let made = Material::make(DOMAIN, time::Duration::DAY, OffsetDateTime::now_utc());
+    made.expect("a root")
+}
+
 /// A control plane.
 pub struct Control {
     pub address: SocketAddr,
     pub authority: watch::Sender<Option<Arc<Authority>>>,
     pub compiled: watch::Sender<Option<Arc<Compiled>>>,
     pub proxies: Arc<Proxies>,
-    pub material: Material,
+    pub slots: Slots,
     pub leaf_life: Duration,
     pub stop: CancellationToken,
 }
@@ -47,15 +54,14 @@ impl Control {
     pub async fn start(leaf_life: Duration) -> Self {
         // Another test of this process may have chosen it already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let material = Material::make(DOMAIN, time::OffsetDateTime::now_utc());
-        let material = material.expect("an authority");
-        let authority = Authority::of(&material).expect("an authority");
+        let slots = Slots::first(root(), OffsetDateTime::now_utc());
+        let authority = Authority::of(&slots).expect("an authority");
         let mut control = Self {
             address: ([127, 0, 0, 1], 0).into(),
             authority: watch::Sender::new(Some(Arc::new(authority))),
             compiled: watch::Sender::new(None),
             proxies: Arc::default(),
-            material,
+            slots,
             leaf_life,
             stop: CancellationToken::new(),
         };
@@ -88,7 +94,7 @@ impl Control {
 
     /// Tells proxies of the cluster, in which the pods cart-1 and web-1 of the shop are.
     pub fn tell(&self, facts: &Facts) {
-        let roots = &self.material.root.certificate;
+        let roots = &self.slots.bundle();
         let mut facts = facts.clone();
         facts.trust_domain = DOMAIN.into();
         for account in ["cart", "web"] {
@@ -128,7 +134,7 @@ impl Control {
             pod: &format!("{account}-1"),
             control,
             token: &file("token", &format!("{namespace}/{account}")),
-            roots: &file("pem", &self.material.root.certificate),
+            roots: &file("pem", &self.slots.bundle()),
             admin: &folder
                 .join(format!("{account}.admin"))
                 .display()

@@ -45,6 +45,8 @@ pub enum KindName {
     MeshPolicy,
     /// [`fairlead_crds::mesh::MeshAuthorization`].
     MeshAuthorization,
+    /// [`fairlead_crds::mesh::MeshTrust`].
+    MeshTrust,
 }
 
 impl KindName {
@@ -62,6 +64,7 @@ impl KindName {
             Self::ResourceInstance => "ResourceInstance",
             Self::MeshPolicy => "MeshPolicy",
             Self::MeshAuthorization => "MeshAuthorization",
+            Self::MeshTrust => "MeshTrust",
         }
     }
 }
@@ -212,6 +215,8 @@ pub struct Cache {
     pub meshpolicies: Table<fairlead_crds::mesh::MeshPolicy>,
     /// MeshAuthorization objects.
     pub meshauthorizations: Table<fairlead_crds::mesh::MeshAuthorization>,
+    /// MeshTrust objects.
+    pub meshtrusts: Table<fairlead_crds::mesh::MeshTrust>,
     /// Metadata of other objects, by `<group>/<kind>/<name>` within a namespace; indexed by owner uid.
     pub others: Table<ChildMeta>,
 }
@@ -229,6 +234,7 @@ impl Default for Cache {
             instances: Table::new(releases::index_instance),
             meshpolicies: Table::new(|_| Vec::new()),
             meshauthorizations: Table::new(|_| Vec::new()),
+            meshtrusts: Table::new(|_| Vec::new()),
             others: Table::new(|child| child.owner_uid.clone().into_iter().collect()),
         }
     }

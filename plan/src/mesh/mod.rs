@@ -4,12 +4,14 @@ mod bootstrap;
 mod inject;
 mod mesh_authorization;
 mod mesh_policy;
+mod mesh_trust;
 mod targets;
 
 pub use bootstrap::{Bootstrap, bootstrap};
 pub use inject::{Injection, Outcome, inject};
 pub use mesh_authorization::MeshAuthorizationKind;
 pub use mesh_policy::{Effective, MeshPolicyKind, Set, duration, effective};
+pub use mesh_trust::MeshTrustKind;
 pub use targets::covers;
 
 use std::net::IpAddr;

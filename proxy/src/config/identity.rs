@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fairlead_model::Snapshot;
-use fairlead_model::tls::{Certificate, Peer, Secret};
+use fairlead_model::tls::{Certificate, Peer, Secret, SecretSource};
 use fairlead_xds::identity::{Identity, SIGN, SignRequest, SignResponse};
 use fairlead_xds::raw::Raw;
 use http::uri::PathAndQuery;
@@ -27,6 +27,8 @@ use super::file::check_alone;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A certificate is not renewed sooner than this.
 const LEAST: Duration = Duration::from_secs(1);
+/// The most that a proxy waits before it asks a new root for a certificate: not all ask at once.
+const SPREAD: Duration = Duration::from_secs(60);
 /// The largest answer.
 const LARGEST: usize = 1 << 20;
 /// The largest token.
@@ -74,6 +76,12 @@ pub(super) async fn follow(
             () = tokio::time::sleep_until(next) => {}
             Ok(()) = given.changed() => {
                 publish(&identity, current.as_ref(), &mut given, &snapshots);
+                let signed = current.as_ref();
+                if let Some(signed) = signed.filter(|own| is_old(own, &identity, &given.borrow())) {
+                    let most = SPREAD.min(left(signed) / 4);
+                    next = next.min(Instant::now() + most.mul_f64(fastrand::f64()));
+                    tracing::info!(id = %identity.id, "another root signs now; its certificate is asked for");
+                }
                 continue;
             }
         }
@@ -124,13 +132,28 @@ fn publish(
     snapshots.send_replace(Arc::new(next));
 }
 
+/// Whether another root than the one that vouches for it signs now: the first of those by which the authority is believed.
+fn is_old(signed: &Signed, identity: &Identity, given: &Snapshot) -> bool {
+    let cluster = given.clusters.get(&*identity.cluster);
+    let tls = cluster.and_then(|cluster| cluster.tls.as_ref());
+    let Some(SecretSource::Inline(Secret::Trust(trust))) =
+        tls.and_then(|tls| tls.common.trust.as_ref())
+    else {
+        return false;
+    };
+    !crate::tls::leads_to_first(&signed.certificate.chain, &trust.roots)
+}
+
+/// What is left of its life.
+fn left(signed: &Signed) -> Duration {
+    let left = signed.end.duration_since(SystemTime::now());
+    left.unwrap_or_default()
+}
+
 /// Half of what is left of its life, give or take a tenth, so that not all proxies ask at once.
 fn renewal(signed: &Signed) -> Duration {
-    let left = signed
-        .end
-        .duration_since(SystemTime::now())
-        .unwrap_or_default();
-    (left / 2).mul_f64(0.9 + fastrand::f64() / 10.0).max(LEAST)
+    let half = left(signed) / 2;
+    half.mul_f64(0.9 + fastrand::f64() / 10.0).max(LEAST)
 }
 
 async fn sign(

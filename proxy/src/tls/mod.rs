@@ -24,6 +24,7 @@ pub use describe::describe;
 pub use material::MaterialError;
 pub use server::server_config;
 pub(crate) use shown::{own_uri, pem_of, shown};
+pub(crate) use verify::leads_to_first;
 
 use name::names_of;
 

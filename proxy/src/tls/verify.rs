@@ -5,9 +5,11 @@ use std::sync::Arc;
 use fairlead_model::tls::{NameMatch, Trust};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::aws_lc_rs;
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::WebPkiClientVerifier;
@@ -33,6 +35,36 @@ fn refuse(reason: impl Into<String>) -> Error {
         reason: reason.into(),
     };
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
+}
+
+/// Whether a chain in PEM, its leaf first, leads to the first of these roots.
+#[must_use]
+pub(crate) fn leads_to_first(chain: &[u8], roots: &[u8]) -> bool {
+    let Some(Ok(first)) = CertificateDer::pem_slice_iter(roots).next() else {
+        return false;
+    };
+    let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>();
+    let chain = chain.unwrap_or_default();
+    let Some((leaf, intermediates)) = chain.split_first() else {
+        return false;
+    };
+    let mut store = RootCertStore::empty();
+    let Ok(leaf) = store
+        .add(first)
+        .and_then(|()| ParsedCertificate::try_from(leaf))
+    else {
+        return false;
+    };
+    verify_server_cert_signed_by_trust_anchor(
+        &leaf,
+        &store,
+        intermediates,
+        UnixTime::now(),
+        aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .all,
+    )
+    .is_ok()
 }
 
 /// Roots and names.
