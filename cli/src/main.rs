@@ -140,6 +140,9 @@ enum MeshCommand {
     Explain {
         /// The Service.
         service: String,
+        /// The pod whose requests are meant, as POD or NAMESPACE/POD; those of anybody where unset.
+        #[arg(long, value_name = "POD")]
+        from: Option<String>,
     },
 }
 
@@ -234,8 +237,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
             offline,
         } => show::plan(&target, format, &environment, &files, offline).await,
         Command::Mesh {
-            command: MeshCommand::Explain { service },
-        } => mesh::explain(&target, format, &service).await,
+            command: MeshCommand::Explain { service, from },
+        } => mesh::explain(&target, format, &service, from.as_deref()).await,
         Command::Lint { files } => files::lint(format, &files),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use fairlead_crds::labels;
-use fairlead_crds::mesh::{MeshPolicy, TargetKind};
+use fairlead_crds::mesh::MeshPolicy;
 use fairlead_plan::Kind as _;
-use fairlead_plan::mesh::{MeshPolicyKind, Set, effective};
+use fairlead_plan::mesh::{Caller, MeshPolicyKind, Set, covers, effective};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -24,6 +24,9 @@ const MOST: u32 = 5000;
 struct Told {
     service: String,
     namespace: String,
+    /// Whose requests are meant: a service account; those of anybody where unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
     /// How many of its pods there are, and how many of them have a proxy.
     pods: usize,
     proxied: usize,
@@ -38,16 +41,39 @@ pub(crate) async fn explain(
     target: &Target,
     format: Format,
     service: &str,
+    from: Option<&str>,
 ) -> anyhow::Result<Ended> {
     let (client, namespace) = target.client().await?;
-    let told = tell(&client, &namespace, service).await?;
+    let told = tell(&client, &namespace, service, from).await?;
     if !output::print(format, &told)? {
         output::write(&text(&told));
     }
     Ok(Ended::Done)
 }
 
-async fn tell(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Told> {
+/// The namespace and the service account of a pod, which is named with its namespace or is of this one.
+async fn caller(client: &Client, own: &str, pod: &str) -> anyhow::Result<(String, String)> {
+    let (namespace, name) = pod.split_once('/').unwrap_or((own, pod));
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let Some(pod) = pods.get_opt(name).await.context("failed to read the pod")? else {
+        bail!(Misuse(format!("there is no pod {name} in {namespace}")));
+    };
+    if !pod.labels().contains_key(labels::PROXIED) {
+        bail!(Misuse(format!(
+            "the pod {name} in {namespace} has no proxy, so no policy counts for its requests"
+        )));
+    }
+    let account = pod.spec.and_then(|spec| spec.service_account_name);
+    let account = account.unwrap_or_else(|| "default".to_owned());
+    Ok((namespace.to_owned(), account))
+}
+
+async fn tell(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    from: Option<&str>,
+) -> anyhow::Result<Told> {
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);
     let found = services.get_opt(name).await;
     let Some(service) = found.context("failed to read the Service")? else {
@@ -60,24 +86,30 @@ async fn tell(client: &Client, namespace: &str, name: &str) -> anyhow::Result<To
     let (valid, wrong): (Vec<&MeshPolicy>, Vec<&MeshPolicy>) = policies
         .iter()
         .partition(|own| MeshPolicyKind::validate(own).is_ok());
-    let is_about = |policy: &&&MeshPolicy| {
-        policy.spec.target_refs.iter().any(|own| match own.kind {
-            TargetKind::Service => own.name == name,
-            TargetKind::Namespace => own.name == namespace,
-        })
-    };
+    let is_about = |policy: &&&MeshPolicy| covers(&policy.spec.target_refs, namespace, name);
     let ignored = wrong.iter().filter(is_about).map(|own| {
         let why = MeshPolicyKind::validate(own).err().unwrap_or_default();
         (own.name_any(), fairlead_plan::problem::join_invalid(&why))
     });
     let pods = pods(client, namespace, &service).await?;
+    let caller = match from {
+        Some(pod) => Some(caller(client, namespace, pod).await?),
+        None => None,
+    };
+    let who = caller
+        .as_ref()
+        .map(|(namespace, account)| Caller { namespace, account });
+    let from = caller
+        .as_ref()
+        .map(|(namespace, account)| format!("{namespace}/{account}"));
     let is_proxied = |pod: &&Pod| pod.labels().contains_key(labels::PROXIED);
     Ok(Told {
         service: name.to_owned(),
         namespace: namespace.to_owned(),
+        from,
         proxied: pods.iter().filter(is_proxied).count(),
         pods: pods.len(),
-        sets: effective(&valid, namespace, name).sets,
+        sets: effective(&valid, namespace, name, who).sets,
         ignored: ignored.collect(),
     })
 }
@@ -107,6 +139,9 @@ fn text(told: &Told) -> String {
         "Service {} in {}: {} of {} pods have a proxy",
         told.service, told.namespace, told.proxied, told.pods
     );
+    if let Some(from) = &told.from {
+        text.push_str(&format!("\nRequests of the service account {from}"));
+    }
     text.push_str("\n\n");
     if told.sets.is_empty() {
         text.push_str("No MeshPolicy is about it: requests that were not begun are tried again twice, and take as long as they take.\n");
@@ -147,6 +182,7 @@ mod tests {
         let mut told = Told {
             service: "cart".to_owned(),
             namespace: "shop".to_owned(),
+            from: None,
             pods: 3,
             proxied: 2,
             sets: vec![Set {

@@ -187,8 +187,8 @@ fn times_are_in_conditions_and_durations_are_numbers_of_seconds() {
         ];
         let timed = schema["type"] == "string"
             && (schema["format"] == "date-time" || words.iter().any(|word| name.ends_with(word)));
-        // The end of a certificate's life is part of it.
-        let allowed = path.contains(".conditions[]") || name == "notAfter";
+        // The end of a certificate's life is part of it, and whoever injects a fault says when it ends.
+        let allowed = path.contains(".conditions[]") || ["notAfter", "until"].contains(&name);
         (timed && !allowed)
             .then_some("a time belongs to a condition, a duration is a number that ends in Seconds")
     });

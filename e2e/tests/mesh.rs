@@ -72,6 +72,15 @@ async fn run(cluster: &Cluster, namespace: &str, name: &str, template: Value) ->
     Ok(())
 }
 
+/// A namespace of the mesh, anew, with the service back, and front that asks it.
+async fn pair(cluster: &Cluster, name: &str) -> Result<()> {
+    namespace(cluster, name).await?;
+    let back = template("back", "http://localhost:1");
+    run(cluster, name, "back", back).await?;
+    let front = template("front", "http://back:8080");
+    run(cluster, name, "front", front).await
+}
+
 /// The pod of a name, once it is ready.
 async fn ready(cluster: &Cluster, namespace: &str, name: &str) -> Result<DynamicObject> {
     let api = cluster.api("v1", "Pod", Some(namespace)).await?;
@@ -355,24 +364,21 @@ async fn a_policy_changes_what_happens_and_says_so() -> Result<()> {
     cluster.remove_namespace("policed").await
 }
 
+/// Whether front asks another service whenever it is asked.
+async fn asks(pod: Ipv4Addr, front: &str, other: &str) -> Result<()> {
+    let asked = async || figure(pod, "envoy_cluster_upstream_rq_total", other).await;
+    let before = asked().await?;
+    for _ in 0..5 {
+        get(front, 8080, "/").await?;
+    }
+    ensure!(asked().await? >= before + 5.0, "front did not ask {other}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn only_who_is_named_comes_in() -> Result<()> {
     let cluster = Cluster::connect().await?;
-    namespace(&cluster, "guarded").await?;
-    run(
-        &cluster,
-        "guarded",
-        "back",
-        template("back", "http://localhost:1"),
-    )
-    .await?;
-    run(
-        &cluster,
-        "guarded",
-        "front",
-        template("front", "http://back:8080"),
-    )
-    .await?;
+    pair(&cluster, "guarded").await?;
     ready(&cluster, "guarded", "front").await?;
     let pod = address(&ready(&cluster, "guarded", "back").await?)?;
     let back = service_address(&cluster, "guarded", "back").await?;
@@ -406,19 +412,7 @@ async fn only_who_is_named_comes_in() -> Result<()> {
     // And who is of it is let in, as kubelet is
     let refused = figure(pod, "envoy_http_rbac_denied", "").await?;
     let caller = address(&ready(&cluster, "guarded", "front").await?)?;
-    let asked = async || {
-        figure(
-            caller,
-            "envoy_cluster_upstream_rq_total",
-            "back.guarded:8080",
-        )
-        .await
-    };
-    let before = asked().await?;
-    for _ in 0..5 {
-        get(&front, 8080, "/").await?;
-    }
-    ensure!(asked().await? >= before + 5.0, "front did not ask back");
+    asks(caller, &front, "back.guarded:8080").await?;
     let now = figure(pod, "envoy_http_rbac_denied", "").await?;
     ensure!(
         refused > 0.0 && now == refused,
@@ -441,21 +435,7 @@ async fn only_who_is_named_comes_in() -> Result<()> {
 #[tokio::test]
 async fn traffic_goes_on_without_the_control_plane() -> Result<()> {
     let cluster = Cluster::connect().await?;
-    namespace(&cluster, "steady").await?;
-    run(
-        &cluster,
-        "steady",
-        "back",
-        template("back", "http://localhost:1"),
-    )
-    .await?;
-    run(
-        &cluster,
-        "steady",
-        "front",
-        template("front", "http://back:8080"),
-    )
-    .await?;
+    pair(&cluster, "steady").await?;
     ready(&cluster, "steady", "back").await?;
     ready(&cluster, "steady", "front").await?;
     let outside = service_address(&cluster, "steady", "front").await?;
@@ -494,10 +474,8 @@ async fn traffic_goes_on_without_the_control_plane() -> Result<()> {
 #[tokio::test]
 async fn the_root_is_replaced_while_requests_go_on() -> Result<()> {
     let cluster = Cluster::connect().await?;
-    namespace(&cluster, "rotated").await?;
-    let (back, front) = ("http://localhost:1", "http://back:8080");
-    for (name, other) in [("back", back), ("front", front)] {
-        run(&cluster, "rotated", name, template(name, other)).await?;
+    pair(&cluster, "rotated").await?;
+    for name in ["back", "front"] {
         ready(&cluster, "rotated", name).await?;
     }
     let outside = service_address(&cluster, "rotated", "front").await?;
@@ -536,7 +514,60 @@ async fn the_root_is_replaced_while_requests_go_on() -> Result<()> {
         })
         .await?;
     // And whoever comes now comes into the mesh
-    run(&cluster, "rotated", "late", template("late", front)).await?;
+    let late = template("late", "http://back:8080");
+    run(&cluster, "rotated", "late", late).await?;
     ready(&cluster, "rotated", "late").await?;
     cluster.remove_namespace("rotated").await
+}
+
+#[tokio::test]
+async fn a_strict_service_takes_callers_of_the_mesh_alone() -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    pair(&cluster, "strict").await?;
+    let front = ready(&cluster, "strict", "front").await?;
+    let pod = address(&ready(&cluster, "strict", "back").await?)?;
+    let back = service_address(&cluster, "strict", "back").await?;
+    let outside = service_address(&cluster, "strict", "front").await?;
+    // When a service is for the mesh alone, and late for the caller in it
+    for (name, mut spec) in [
+        ("own", json!({"inbound": "Strict"})),
+        (
+            "late",
+            json!({"from": {"namespaces": ["strict"]}, "timeouts": {"request": "7s"}}),
+        ),
+    ] {
+        spec["targetRefs"] = json!([{"kind": "Service", "name": "back"}]);
+        let metadata = json!({"name": name, "namespace": "strict"});
+        let policy =
+            json!({"apiVersion": MESH, "kind": "MeshPolicy", "metadata": metadata, "spec": spec});
+        cluster.apply_one(&policy).await?;
+        let policies = cluster.api(MESH, "MeshPolicy", Some("strict")).await?;
+        cluster.ready(&policies, name).await?;
+    }
+    // Then who has no identity is refused, past the Service too
+    for host in [back, pod.to_string()] {
+        cluster
+            .eventually("callers without an identity are refused", async || {
+                let (status, _) = get(&host, 8080, "/").await?;
+                Ok((status == 403).then_some(()))
+            })
+            .await?;
+    }
+    // And whoever is of the mesh is let in, as kubelet is
+    let refused = figure(pod, "envoy_http_rbac_denied", "").await?;
+    asks(address(&front)?, &outside, "back.strict:8080").await?;
+    let now = figure(pod, "envoy_http_rbac_denied", "").await?;
+    ensure!(now == refused, "{now} were refused, {refused} before");
+    ready(&cluster, "strict", "back").await?;
+    // And all of it is told
+    let name = front.metadata.name.unwrap_or_default();
+    let (_, told) = fairlead("strict", &["mesh", "explain", "back", "--from", &name]).await?;
+    for text in [
+        "Requests of the service account strict/default",
+        "7s",
+        "Strict",
+    ] {
+        ensure!(told.contains(text), "{told}");
+    }
+    cluster.remove_namespace("strict").await
 }

@@ -30,9 +30,26 @@ pub struct MeshPolicySpec {
     /// What it is about: Services of its namespace, or the namespace itself for all of them.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]
     pub target_refs: Vec<TargetRef>,
+    /// The callers for whose requests it counts; all where unset. It goes before those of the same target that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PolicyCallers>,
     /// What it says.
     #[serde(flatten)]
     pub behaviour: Behaviour,
+}
+
+/// Callers; each that is named counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyCallers {
+    /// All pods of these namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63), regex(pattern = schema::LABEL)), extend("x-kubernetes-list-type" = "set"))]
+    pub namespaces: Vec<String>,
+    /// Pods of these service accounts: namespace/name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 3, max = 317)), extend("x-kubernetes-list-type" = "set"))]
+    pub service_accounts: Vec<String>,
 }
 
 /// How requests behave on their way; what is not said is as it is without a policy.
@@ -54,6 +71,175 @@ pub struct Behaviour {
     /// Which endpoint gets a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancer: Option<LoadBalancer>,
+    /// What answers mean, where that is not the usual; the first that fits counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub response_classes: Option<Vec<ResponseClass>>,
+    /// Requests are copied to another Service, whose answers nobody gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorTo>,
+    /// What goes wrong on purpose, and until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// How many requests each pod of the service takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// Who may reach pods of the service about whom no MeshAuthorization says anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbound: Option<Inbound>,
+    /// Whether pods of the namespace may reach what is no Service of the cluster; only of a policy about the Namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
+}
+
+/// What an answer means that fits each part that is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResponseClass {
+    /// The lowest HTTP status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 100, max = 599))]
+    pub status_from: Option<u16>,
+    /// The highest HTTP status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 100, max = 599))]
+    pub status_to: Option<u16>,
+    /// gRPC statuses, by their numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 17), inner(range(min = 0, max = 16)), extend("x-kubernetes-list-type" = "set"))]
+    pub grpc_statuses: Vec<u8>,
+    /// What it means.
+    pub class: AnswerClass,
+}
+
+/// What an answer means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AnswerClass {
+    /// The endpoint did what was asked, or said rightly that it cannot be done.
+    #[default]
+    Success,
+    /// The endpoint failed.
+    Failure,
+    /// The endpoint failed in a way that another try may mend.
+    Retryable,
+}
+
+/// Copies of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MirrorTo {
+    /// The Service of the same namespace that gets them, at the same port.
+    #[schemars(length(min = 1, max = 63), regex(pattern = schema::LABEL))]
+    pub service: String,
+    /// The share of requests, in percent; all where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub percent: Option<u8>,
+    /// Whether requests that change something are copied too.
+    #[serde(default)]
+    pub any_method: bool,
+}
+
+/// What goes wrong on purpose.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fault {
+    /// Requests wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<FaultDelay>,
+    /// Requests are answered by the proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<FaultAbort>,
+    /// When it ends.
+    #[schemars(extend("format" = "date-time"), length(max = 64))]
+    pub until: String,
+    /// How many requests of a proxy may be under it at once; 100 where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_active: Option<u32>,
+}
+
+/// Requests wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultDelay {
+    /// How long, such as 200ms.
+    #[schemars(length(max = 16), regex(pattern = schema::DURATION))]
+    pub by: String,
+    /// The share of requests, in percent.
+    #[schemars(range(min = 1, max = 100))]
+    pub percent: u8,
+}
+
+/// Requests are answered by the proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultAbort {
+    /// With this HTTP status.
+    #[schemars(range(min = 200, max = 599))]
+    pub status: u16,
+    /// The share of requests, in percent.
+    #[schemars(range(min = 1, max = 100))]
+    pub percent: u8,
+}
+
+/// How many requests a pod takes; whoever sends more is answered 429.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RateLimit {
+    /// How many.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests: u32,
+    /// In which time.
+    #[serde(default)]
+    pub per: Per,
+    /// Whose requests are counted together.
+    #[serde(default)]
+    pub of: Counted,
+}
+
+/// A span of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Per {
+    /// A second.
+    #[default]
+    Second,
+    /// A minute.
+    Minute,
+    /// An hour.
+    Hour,
+}
+
+/// Whose requests are counted together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Counted {
+    /// Those of everybody.
+    #[default]
+    Everybody,
+    /// Those of each identity of the mesh; those without one together.
+    Caller,
+}
+
+/// Who may reach pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Inbound {
+    /// Everybody, in plain text too.
+    #[default]
+    Permissive,
+    /// Whoever has an identity of the mesh.
+    Strict,
+    /// Nobody.
+    Deny,
+}
+
+/// Whether pods may reach what is no Service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Egress {
+    /// They may.
+    #[default]
+    Allow,
+    /// They may not.
+    Deny,
 }
 
 /// What a policy is about.

@@ -9,8 +9,10 @@ pub use mesh_authorization::{
     MeshAuthorizationSpec, MeshAuthorizationStatus,
 };
 pub use mesh_policy::{
-    Algorithm, Ancestor, Behaviour, CircuitBreaker, Hedging, LoadBalancer, MeshPolicy,
-    MeshPolicySpec, MeshPolicyStatus, Retries, RetryCondition, TargetKind, TargetRef, Timeouts,
+    Algorithm, Ancestor, AnswerClass, Behaviour, CircuitBreaker, Counted, Egress, Fault,
+    FaultAbort, FaultDelay, Hedging, Inbound, LoadBalancer, MeshPolicy, MeshPolicySpec,
+    MeshPolicyStatus, MirrorTo, Per, PolicyCallers, RateLimit, ResponseClass, Retries,
+    RetryCondition, TargetKind, TargetRef, Timeouts,
 };
 pub use mesh_trust::{
     AuthoritySource, Federated, MeshTrust, MeshTrustSpec, MeshTrustStatus, Root, RootPhase,

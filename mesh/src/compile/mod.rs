@@ -6,6 +6,7 @@
 //! tells the other proxy which of them it is ([`names`]), so that it speaks the same to its application.
 
 mod authorization;
+mod callers;
 mod inbound;
 pub mod names;
 mod outbound;
@@ -64,6 +65,10 @@ pub struct Compiled {
     roots: Arc<str>,
     /// What is the same for all.
     shared: Arc<Resources>,
+    /// Where connections of pods go about which nobody says anything.
+    usual: Arc<Resources>,
+    /// Where those of other pods go.
+    callers: BTreeMap<Key, Arc<Resources>>,
     /// What pods listen with into which everybody may come.
     open: Arc<Resources>,
     /// What other pods listen with.
@@ -78,7 +83,9 @@ impl Compiled {
     pub fn view(&self, pod: &Key, id: &SpiffeId) -> Option<View> {
         self.pods.get(pod).filter(|own| own.id == *id)?;
         let own = self.guarded.get(pod).unwrap_or(&self.open);
-        Some(View::of(vec![Arc::clone(own), Arc::clone(&self.shared)]))
+        let outbound = self.callers.get(pod).unwrap_or(&self.usual);
+        let layers = [own, outbound, &self.shared].map(Arc::clone);
+        Some(View::of(layers.to_vec()))
     }
 
     /// The own roots, in PEM.
@@ -112,7 +119,15 @@ pub fn compile(facts: &Facts, roots: &str, shapes: &Shapes) -> Result<Compiled, 
         &write::secret(names::TRUST, &trust),
     )?;
     inbound::clusters(&mut shared)?;
-    outbound::compile(facts, &mut shared)?;
+    let mut usual = gathered();
+    outbound::compile(facts, None, false, &mut usual)?;
+    let mut callers = BTreeMap::new();
+    for (class, pods) in callers::classes(facts) {
+        let mut own = gathered();
+        outbound::compile(facts, Some(class.caller), class.is_closed, &mut own)?;
+        let own = Arc::new(own.resources);
+        callers.extend(pods.into_iter().map(|pod| (pod, Arc::clone(&own))));
+    }
     let mut open = gathered();
     inbound::listener(&mut open, &Guards::default())?;
     let mut guarded = BTreeMap::new();
@@ -138,6 +153,8 @@ pub fn compile(facts: &Facts, roots: &str, shapes: &Shapes) -> Result<Compiled, 
     Ok(Compiled {
         roots: roots.into(),
         shared: Arc::new(shared.resources),
+        usual: Arc::new(usual.resources),
+        callers,
         open: Arc::new(open.resources),
         guarded,
         pods: facts.pods.clone(),

@@ -11,8 +11,9 @@ use fairlead_model::cluster::{
     Address, Cluster, Discovery, Endpoint, Endpoints, Locality, SocketMatch, UpstreamProtocol,
 };
 use fairlead_model::listener::{Chain, ChainMatch, Detect, Handler, Http, Listener, Routes};
-use fairlead_model::route::Forward;
+use fairlead_model::route::{Forward, Mirror};
 use fairlead_model::tls::{ClientTls, NameKind, NameMatch};
+use fairlead_plan::mesh::Caller;
 use fairlead_xds::{Kind, write};
 use ipnet::IpNet;
 
@@ -63,6 +64,8 @@ struct Reached<'a> {
     name: String,
     /// What policies say of the service.
     said: &'a Behaviour,
+    /// Who gets copies of requests, but for the way of speaking.
+    mirror: Option<Mirror>,
     found: Found,
     /// Where connections to it are made to: addresses by port.
     places: BTreeMap<u16, BTreeSet<IpAddr>>,
@@ -70,18 +73,25 @@ struct Reached<'a> {
     is_chosen: bool,
 }
 
-/// Adds the listener, and what each service needs.
-pub(super) fn compile(facts: &Facts, gathered: &mut Gathered<'_>) -> Result<(), CompileError> {
+/// Adds the listener of a caller, and what each service needs; where nobody is named, of those about whom nobody says anything.
+/// Where it is closed, connections go to services alone.
+pub(super) fn compile(
+    facts: &Facts,
+    caller: Option<Caller<'_>>,
+    is_closed: bool,
+    gathered: &mut Gathered<'_>,
+) -> Result<(), CompileError> {
     let passthrough = original(PASSTHROUGH, UpstreamProtocol::Http1);
     gathered.put(Kind::Cluster, PASSTHROUGH, &write::cluster(&passthrough))?;
     let mut chains = Vec::new();
     let mut taken = BTreeSet::new();
     for (key, service) in &facts.services {
-        let said = policy::of(facts, key);
+        let said = policy::of(facts, key, caller);
         for port in &service.ports {
             let found = endpoints(facts, key, port);
             let reached = Reached {
                 name: names::port(&key.0, &key.1, port.number),
+                mirror: mirror(facts, key, port, &said),
                 said: &said,
                 places: places(service, port, &found, &mut taken),
                 found,
@@ -101,7 +111,7 @@ pub(super) fn compile(facts: &Facts, gathered: &mut Gathered<'_>) -> Result<(), 
         proxy_protocol: false,
         detect: Some(Detect::default()),
         chains,
-        default_chain: Some(rest),
+        default_chain: (!is_closed).then_some(rest),
         buffer_bytes: BUFFER,
         logs: Vec::new(),
     };
@@ -122,6 +132,7 @@ impl Reached<'_> {
             if way.detected.is_some() {
                 let mut forward = Forward::to(&cluster.name);
                 policy::forward(self.said, &mut forward);
+                forward.mirrors = self.mirror(way).into_iter().collect();
                 let routes = table(&cluster.name, forward);
                 gathered.put(Kind::Routes, &cluster.name, &write::routes(&routes))?;
             }
@@ -156,6 +167,14 @@ impl Reached<'_> {
         cluster
     }
 
+    fn mirror(&self, way: &Way) -> Option<Mirror> {
+        let own = self.mirror.clone()?;
+        Some(Mirror {
+            cluster: format!("{}{}", own.cluster, way.suffix).into(),
+            ..own
+        })
+    }
+
     /// The connections that are spoken on in one way.
     fn chains(&self, way: &Way, cluster: &str) -> impl Iterator<Item = Chain> {
         self.places.iter().map(move |(port, addresses)| {
@@ -163,6 +182,7 @@ impl Reached<'_> {
                 None => tcp(cluster, policy::idle(self.said)),
                 Some(_) => Handler::Http(Arc::new(Http {
                     connect: true,
+                    filters: policy::fault(self.said).into_iter().collect(),
                     ..Http::routed(NAME, Routes::Named(cluster.to_owned()))
                 })),
             };
@@ -178,6 +198,21 @@ impl Reached<'_> {
             }
         })
     }
+}
+
+/// Who gets copies of requests to a port: the same port of another service, where that speaks the same.
+fn mirror(facts: &Facts, key: &Key, port: &Port, said: &Behaviour) -> Option<Mirror> {
+    let said = said.mirror.as_ref()?;
+    let other: Key = (Arc::clone(&key.0), said.service.as_str().into());
+    let mut ports = facts.services.get(&other)?.ports.iter();
+    let is_same = |own: &&Port| own.number == port.number && own.spoken == port.spoken;
+    ports.find(is_same)?;
+    Some(Mirror {
+        share: u32::from(said.percent.unwrap_or(100)) * 10_000,
+        safe_only: !said.any_method,
+        compares: true,
+        ..Mirror::to(&names::port(&other.0, &other.1, port.number))
+    })
 }
 
 fn ways(spoken: Spoken) -> &'static [Way] {

@@ -2,15 +2,23 @@
 
 use std::time::Duration;
 
-use fairlead_crds::mesh::{Algorithm, Behaviour, Hedging, Retries, RetryCondition};
+use std::sync::Arc;
+
+use fairlead_crds::mesh::{
+    Algorithm, AnswerClass, Behaviour, Fault, Hedging, ResponseClass, Retries, RetryCondition,
+};
 use fairlead_model::balance::{PeakEwma, Policy};
 use fairlead_model::breaker::BreakerSettings;
 use fairlead_model::budget::RetryBudget;
+use fairlead_model::class::{Class, ClassRule, Classes};
 use fairlead_model::cluster::Cluster;
+use fairlead_model::filter::{Abort, AbortBy, Delay, DelayBy, Filter, HttpFilter, Injection};
 use fairlead_model::hedge::{Hedge, HedgeAfter};
 use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::Forward;
-use fairlead_plan::mesh::{duration, effective};
+use fairlead_plan::mesh::{Caller, duration, effective};
+use http::StatusCode;
+use jiff::Timestamp;
 
 use crate::facts::{Facts, Key};
 
@@ -19,13 +27,18 @@ const RETRIES: u32 = 2;
 /// The share of requests that may be hedged where nobody says otherwise, in percent.
 const EXTRA_PERCENT: u8 = 2;
 
-/// What the policies of its namespace come to for a service.
-pub(super) fn of(facts: &Facts, service: &Key) -> Behaviour {
+/// The share of one percent, in millionths.
+const PERCENT: u32 = 10_000;
+/// How many requests of a proxy may be under a fault at once where nobody says otherwise.
+const FAULTS: u32 = 100;
+
+/// What the policies of its namespace come to for requests of a caller to a service.
+pub(super) fn of(facts: &Facts, service: &Key, caller: Option<Caller<'_>>) -> Behaviour {
     let Some(policies) = facts.policies.get(&service.0) else {
         return Behaviour::default();
     };
     let policies: Vec<_> = policies.iter().map(AsRef::as_ref).collect();
-    effective(&policies, &service.0, &service.1).behaviour
+    effective(&policies, &service.0, &service.1, caller).behaviour
 }
 
 /// A timeout as it was written, which was checked when the policy was taken.
@@ -49,8 +62,64 @@ pub(super) fn forward(said: &Behaviour, forward: &mut Forward) {
     let mut retry = retries(&said.retries.clone().unwrap_or_default());
     retry.per_try = one_try;
     retry.hedge = said.hedging.as_ref().map(hedge);
+    let classes = said.response_classes.iter().flatten();
+    forward.classes = Classes {
+        rules: classes.map(class).collect(),
+    };
     let is_used = retry.retries > 0 || retry.hedge.is_some() || retry.per_try.is_some();
     forward.retry = is_used.then_some(retry);
+}
+
+fn class(said: &ResponseClass) -> ClassRule {
+    let (from, to) = (said.status_from, said.status_to);
+    let is_by_status = from.is_some() || to.is_some();
+    ClassRule {
+        status: is_by_status.then(|| from.unwrap_or(100)..=to.unwrap_or(599)),
+        grpc: (!said.grpc_statuses.is_empty()).then(|| said.grpc_statuses.clone()),
+        header: None,
+        class: match said.class {
+            AnswerClass::Success => Class::Success,
+            AnswerClass::Failure => Class::Failure,
+            AnswerClass::Retryable => Class::Retryable,
+        },
+    }
+}
+
+/// What goes wrong on purpose with requests.
+pub(super) fn fault(said: &Behaviour) -> Option<HttpFilter> {
+    let Fault {
+        delay,
+        abort,
+        until,
+        max_active,
+    } = said.fault.as_ref()?;
+    let delay = delay.as_ref().and_then(|own| {
+        Some(Delay {
+            by: DelayBy::Fixed(duration(&own.by)?),
+            share: u32::from(own.percent) * PERCENT,
+        })
+    });
+    let abort = abort.as_ref().and_then(|own| {
+        Some(Abort {
+            by: AbortBy::Http(StatusCode::from_u16(own.status).ok()?),
+            share: u32::from(own.percent) * PERCENT,
+            body: String::new(),
+        })
+    });
+    // One that ends at no time is not begun.
+    let until: Timestamp = until.parse().ok()?;
+    let injection = Injection {
+        delay,
+        abort,
+        until: Some(u64::try_from(until.as_second()).unwrap_or(0)),
+        most_active: Some(max_active.unwrap_or(FAULTS)),
+        ..Injection::default()
+    };
+    Some(HttpFilter {
+        name: "fault".to_owned(),
+        is_disabled: false,
+        filter: Filter::Injection(Arc::new(injection)),
+    })
 }
 
 fn retries(said: &Retries) -> RetryPolicy {

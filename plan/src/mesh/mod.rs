@@ -10,7 +10,7 @@ mod targets;
 pub use bootstrap::{Bootstrap, bootstrap};
 pub use inject::{Injection, Outcome, inject};
 pub use mesh_authorization::MeshAuthorizationKind;
-pub use mesh_policy::{Effective, MeshPolicyKind, Set, duration, effective};
+pub use mesh_policy::{Caller, Effective, MeshPolicyKind, Set, duration, effective};
 pub use mesh_trust::MeshTrustKind;
 pub use targets::covers;
 
@@ -32,6 +32,17 @@ pub const AUDIENCE: &str = "mesh.fairlead.dev";
 pub const TRUST: (&str, &str) = ("fairlead-mesh-trust", "roots.pem");
 /// The secret of a proxy's own certificate.
 pub const IDENTITY: &str = "identity";
+
+/// Whether a text names a service account: namespace/name.
+#[must_use]
+fn is_account(text: &str) -> bool {
+    let is_name = |part: &str| {
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+        !part.is_empty() && part.chars().all(is_plain)
+    };
+    let parts = text.split_once('/');
+    parts.is_some_and(|(namespace, name)| is_name(namespace) && is_name(name))
+}
 
 /// Whether a text is a network in CIDR.
 #[must_use]

@@ -40,33 +40,38 @@ pub fn covers(targets: &[TargetRef], namespace: &str, service: &str) -> bool {
     })
 }
 
-/// The Services, with their places.
-fn services(namespace: &str, targets: &[TargetRef]) -> impl Iterator<Item = (usize, ObjectKey)> {
+/// The Services among targets, each with the field that names it.
+pub(super) fn named(targets: &[TargetRef]) -> Vec<(String, &str)> {
     let services = targets.iter().enumerate();
     let services = services.filter(|(_, target)| target.kind == TargetKind::Service);
-    services.map(move |(place, target)| {
-        let key = ObjectKey::new("v1", "Service", Some(namespace), &target.name);
-        (place, key)
-    })
+    services
+        .map(|(place, target)| (format!("spec.targetRefs[{place}]"), target.name.as_str()))
+        .collect()
 }
 
-/// What has to be read to know whether they are there.
-pub(super) fn reads(namespace: &str, targets: &[TargetRef]) -> Vec<Read> {
-    let services = services(namespace, targets);
-    services.map(|(_, key)| Read::Object(key)).collect()
+fn key(namespace: &str, name: &str) -> ObjectKey {
+    ObjectKey::new("v1", "Service", Some(namespace), name)
+}
+
+/// What has to be read to know whether Services are there.
+pub(super) fn reads(namespace: &str, services: &[(String, &str)]) -> Vec<Read> {
+    let services = services.iter();
+    services
+        .map(|(_, name)| Read::Object(key(namespace, name)))
+        .collect()
 }
 
 /// The first that is not there.
-fn missing(namespace: &str, targets: &[TargetRef], live: &Live) -> Option<Problem> {
-    let mut services = services(namespace, targets);
-    let (place, key) = services.find(|(_, key)| live.object(key).is_none())?;
-    let message = format!("spec.targetRefs[{place}]: there is no Service {}", key.name);
+fn missing(namespace: &str, services: &[(String, &str)], live: &Live) -> Option<Problem> {
+    let is_missing = |name: &str| live.object(&key(namespace, name)).is_none();
+    let (field, name) = services.iter().find(|(_, name)| is_missing(name))?;
+    let message = format!("{field}: there is no Service {name}");
     Some(Problem::waiting(Reason::NotFound, message))
 }
 
 /// Nothing to do, but to look again while one is missing.
-pub(super) fn plan(namespace: &str, targets: &[TargetRef], live: &Live) -> Plan {
-    match missing(namespace, targets, live) {
+pub(super) fn plan(namespace: &str, services: &[(String, &str)], live: &Live) -> Plan {
+    match missing(namespace, services, live) {
         None => Plan::default(),
         Some(problem) => Plan {
             wake: Some(LOOK),
@@ -78,11 +83,11 @@ pub(super) fn plan(namespace: &str, targets: &[TargetRef], live: &Live) -> Plan 
 /// Says whether all are there.
 pub(super) fn report(
     namespace: &str,
-    targets: &[TargetRef],
+    services: &[(String, &str)],
     live: &Live,
     conditions: &mut Conditions,
 ) {
-    match missing(namespace, targets, live) {
+    match missing(namespace, services, live) {
         None => conditions.yes(ConditionType::ResolvedRefs, Reason::Ok, ""),
         Some(problem) => {
             let message = problem.message.clone();

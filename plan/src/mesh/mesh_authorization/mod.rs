@@ -10,7 +10,7 @@ use crate::change::Plan;
 use crate::conditions::Conditions;
 use crate::kind::{Context, Kind, Planned};
 use crate::live::{Live, Read};
-use crate::mesh::{is_network, targets};
+use crate::mesh::{is_account, is_network, targets};
 use crate::problem::Invalid;
 
 /// See the module.
@@ -53,11 +53,15 @@ impl Kind for MeshAuthorizationKind {
     fn observe(_: &MeshAuthorization, (): &(), _: &Cache) {}
 
     fn reads(object: &MeshAuthorization, (): &(), (): &(), _: &Live) -> Vec<Read> {
-        targets::reads(&namespace(object), &object.spec.target_refs)
+        targets::reads(
+            &namespace(object),
+            &targets::named(&object.spec.target_refs),
+        )
     }
 
     fn plan(object: &MeshAuthorization, (): &(), (): &(), live: &Live, _: &Context) -> Plan {
-        targets::plan(&namespace(object), &object.spec.target_refs, live)
+        let services = targets::named(&object.spec.target_refs);
+        targets::plan(&namespace(object), &services, live)
     }
 
     fn report(
@@ -68,7 +72,8 @@ impl Kind for MeshAuthorizationKind {
     ) -> MeshAuthorizationStatus {
         if let Some(planned) = planned {
             let (own, live) = (namespace(object), &planned.live);
-            targets::report(&own, &object.spec.target_refs, live, conditions);
+            let services = targets::named(&object.spec.target_refs);
+            targets::report(&own, &services, live, conditions);
             conditions.ready("");
         }
         status
@@ -89,13 +94,8 @@ fn check_callers(field: &str, callers: &Callers, wrong: &mut Vec<Invalid>) {
         let message = "it names nobody; there are serviceAccounts, namespaces and networks";
         wrong.push(Invalid::new(field, message));
     }
-    let is_name = |part: &str| {
-        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
-        !part.is_empty() && part.chars().all(is_plain)
-    };
     for (place, account) in callers.service_accounts.iter().enumerate() {
-        let parts = account.split_once('/');
-        if !parts.is_some_and(|(namespace, name)| is_name(namespace) && is_name(name)) {
+        if !is_account(account) {
             let message = format!("found {account}; namespace/name is allowed");
             wrong.push(Invalid::new(
                 format!("{field}.serviceAccounts[{place}]"),

@@ -2,13 +2,59 @@
 
 use std::collections::BTreeMap;
 
-use fairlead_crds::mesh::{Behaviour, MeshPolicy, TargetKind};
+use fairlead_crds::mesh::{Behaviour, MeshPolicy, PolicyCallers, TargetKind};
+use jiff::Timestamp;
 use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// Fields that only mean something as a whole.
-const WHOLE: [&str; 1] = ["hedging"];
+const WHOLE: [&str; 4] = ["fault", "hedging", "mirror", "rateLimit"];
+
+/// Who asks: a namespace and a service account of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller<'a> {
+    /// The namespace.
+    pub namespace: &'a str,
+    /// The service account.
+    pub account: &'a str,
+}
+
+impl Caller<'_> {
+    /// Whether it is one of these.
+    #[must_use]
+    pub fn is_of(&self, callers: &PolicyCallers) -> bool {
+        let mut accounts = callers.service_accounts.iter();
+        let is_account = |own: &String| own.split_once('/') == Some((self.namespace, self.account));
+        callers.namespaces.iter().any(|own| own == self.namespace) || accounts.any(is_account)
+    }
+}
+
+/// Whether a policy counts for somebody's requests; for those of anybody where nobody is named.
+fn counts(policy: &MeshPolicy, caller: Option<Caller<'_>>) -> bool {
+    let from = policy.spec.from.as_ref();
+    from.is_none_or(|from| caller.is_some_and(|caller| caller.is_of(from)))
+}
+
+/// Whether two policies of one target may both count for one request, neither of them being about it more exactly.
+#[must_use]
+pub fn compete(one: &MeshPolicy, other: &MeshPolicy) -> bool {
+    let (Some(one), Some(other)) = (&one.spec.from, &other.spec.from) else {
+        return one.spec.from.is_none() && other.spec.from.is_none();
+    };
+    let share = |one: &PolicyCallers, other: &PolicyCallers| {
+        let mut accounts = one.service_accounts.iter();
+        one.namespaces
+            .iter()
+            .any(|own| other.namespaces.contains(own))
+            || accounts.any(|own| {
+                let caller = own.split_once('/');
+                let caller = caller.map(|(namespace, account)| Caller { namespace, account });
+                caller.is_some_and(|caller| caller.is_of(other))
+            })
+    };
+    share(one, other) || share(other, one)
+}
 
 /// A field that a policy sets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -50,14 +96,13 @@ pub fn fields(behaviour: &Behaviour) -> BTreeMap<String, Value> {
     found
 }
 
-/// Whether a policy goes before another of the same target: the older one does, and of equals the first by name.
+/// The place of a policy among those of the same target: those that name callers go before those that name none, the older
+/// before the newer, and of equals the first by name.
 #[must_use]
-pub fn goes_before(one: &MeshPolicy, other: &MeshPolicy) -> bool {
-    let key = |own: &MeshPolicy| {
-        let made = own.metadata.creation_timestamp.as_ref();
-        (made.map(|time| time.0), own.name_any())
-    };
-    key(one) < key(other)
+pub fn rank(policy: &MeshPolicy) -> (bool, Option<Timestamp>, String) {
+    let made = policy.metadata.creation_timestamp.as_ref();
+    let made = made.map(|time| time.0);
+    (policy.spec.from.is_none(), made, policy.name_any())
 }
 
 /// Whether a policy is about a target.
@@ -67,9 +112,15 @@ pub fn is_about(policy: &MeshPolicy, kind: TargetKind, name: &str) -> bool {
     targets.any(|target| target.kind == kind && target.name == name)
 }
 
-/// What the policies of a namespace come to for one of its services.
+/// What the policies of a namespace come to for requests of somebody to one of its services; where nobody is named, by those
+/// policies that count for anybody.
 #[must_use]
-pub fn effective(policies: &[&MeshPolicy], namespace: &str, service: &str) -> Effective {
+pub fn effective(
+    policies: &[&MeshPolicy],
+    namespace: &str,
+    service: &str,
+    caller: Option<Caller<'_>>,
+) -> Effective {
     let mut sets: BTreeMap<String, Set> = BTreeMap::new();
     for (kind, name) in [
         (TargetKind::Service, service),
@@ -78,9 +129,9 @@ pub fn effective(policies: &[&MeshPolicy], namespace: &str, service: &str) -> Ef
         let mut own: Vec<&MeshPolicy> = policies
             .iter()
             .copied()
-            .filter(|policy| is_about(policy, kind, name))
+            .filter(|policy| is_about(policy, kind, name) && counts(policy, caller))
             .collect();
-        own.sort_by(|one, other| goes_before(other, one).cmp(&goes_before(one, other)));
+        own.sort_by_key(|policy| rank(policy));
         for policy in own {
             for (field, value) in fields(&policy.spec.behaviour) {
                 sets.entry(field.clone()).or_insert_with(|| Set {

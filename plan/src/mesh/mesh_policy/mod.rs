@@ -2,18 +2,20 @@
 //! mesh reads policies itself, by the same [`effective`].
 
 mod behaviour;
+mod check;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use fairlead_crds::condition::{ConditionType, Reason};
-use fairlead_crds::mesh::{Ancestor, Behaviour, MeshPolicy, MeshPolicyStatus, TargetRef};
-use jiff::SignedDuration;
+use fairlead_crds::mesh::{Ancestor, MeshPolicy, MeshPolicyStatus, TargetRef};
 use kube::ResourceExt;
 
-pub use self::behaviour::{Effective, Set, effective};
-use self::behaviour::{fields, goes_before, is_about};
+pub use self::behaviour::{Caller, Effective, Set, effective};
+use self::behaviour::{compete, fields, is_about, rank};
+use self::check::check;
+pub use self::check::duration;
 use crate::cache::{Cache, Event, KindName, ObjectId, Table};
 use crate::change::Plan;
 use crate::conditions::Conditions;
@@ -21,9 +23,6 @@ use crate::kind::{Context, Kind, Planned};
 use crate::live::{Live, Read};
 use crate::mesh::targets;
 use crate::problem::Invalid;
-
-/// The longest timeout.
-const LONGEST: SignedDuration = SignedDuration::from_hours(24);
 
 /// See the module.
 pub struct MeshPolicyKind;
@@ -47,7 +46,7 @@ impl Kind for MeshPolicyKind {
     fn validate(object: &MeshPolicy) -> Result<(), Vec<Invalid>> {
         let mut wrong = Vec::new();
         targets::check(&namespace(object), &object.spec.target_refs, &mut wrong);
-        check_behaviour(&object.spec.behaviour, &mut wrong);
+        check(&object.spec, &mut wrong);
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
@@ -58,11 +57,11 @@ impl Kind for MeshPolicyKind {
     }
 
     fn reads(object: &MeshPolicy, (): &(), _: &Seen, _: &Live) -> Vec<Read> {
-        targets::reads(&namespace(object), &object.spec.target_refs)
+        targets::reads(&namespace(object), &services(object))
     }
 
     fn plan(object: &MeshPolicy, (): &(), _: &Seen, live: &Live, _: &Context) -> Plan {
-        targets::plan(&namespace(object), &object.spec.target_refs, live)
+        targets::plan(&namespace(object), &services(object), live)
     }
 
     fn report(
@@ -79,7 +78,7 @@ impl Kind for MeshPolicyKind {
             .map(|target| ancestor(object, target, &planned.seen))
             .collect();
         let (own, live) = (namespace(object), &planned.live);
-        targets::report(&own, &object.spec.target_refs, live, conditions);
+        targets::report(&own, &services(object), live, conditions);
         let mut conflicts = status.ancestors.iter().flat_map(|own| {
             let target = format!(
                 "{} {}",
@@ -122,24 +121,37 @@ fn namespace(object: &MeshPolicy) -> String {
     object.namespace().unwrap_or_default()
 }
 
+/// The Services that a policy names, each with its field.
+fn services(object: &MeshPolicy) -> Vec<(String, &str)> {
+    let mut named = targets::named(&object.spec.target_refs);
+    let mirror = object.spec.behaviour.mirror.as_ref();
+    let mirror = mirror.map(|own| ("spec.mirror.service".to_owned(), own.service.as_str()));
+    named.extend(mirror);
+    named
+}
+
 /// Which fields count for a target.
 fn ancestor(object: &MeshPolicy, target: &TargetRef, others: &[Arc<MeshPolicy>]) -> Ancestor {
-    let before = others
+    let mut before: Vec<&MeshPolicy> = others
         .iter()
-        .filter(|own| is_about(own, target.kind, &target.name) && goes_before(own, object));
-    let mut before: Vec<&MeshPolicy> = before.map(Arc::as_ref).collect();
-    before.sort_by(|one, other| goes_before(other, one).cmp(&goes_before(one, other)));
+        .map(Arc::as_ref)
+        .filter(|own| is_about(own, target.kind, &target.name) && compete(own, object))
+        .filter(|own| rank(own) < rank(object))
+        .collect();
+    before.sort_by_key(|own| rank(own));
+    let before: Vec<_> = before
+        .into_iter()
+        .map(|own| (own.name_any(), fields(&own.spec.behaviour)))
+        .collect();
     let mut own = Ancestor {
         ancestor_ref: target.clone(),
         ..Ancestor::default()
     };
     for (field, value) in fields(&object.spec.behaviour) {
-        let first = before.iter().find_map(|other| {
-            let said = fields(&other.spec.behaviour).remove(&field)?;
-            Some((other.name_any(), said))
-        });
+        let mut first = before.iter();
+        let first = first.find_map(|(name, said)| Some((name, said.get(&field)?)));
         match first {
-            Some((name, said)) if said != value => {
+            Some((name, said)) if *said != value => {
                 own.conflicts
                     .push(format!("{field} is set by {name}, which is older"));
             }
@@ -148,45 +160,4 @@ fn ancestor(object: &MeshPolicy, target: &TargetRef, others: &[Arc<MeshPolicy>])
         }
     }
     own
-}
-
-fn check_behaviour(behaviour: &Behaviour, wrong: &mut Vec<Invalid>) {
-    if fields(behaviour).is_empty() {
-        let message = "it says nothing; there are timeouts, retries, hedging, circuitBreaker and loadBalancer";
-        wrong.push(Invalid::new("spec", message));
-    }
-    let Some(timeouts) = &behaviour.timeouts else {
-        return;
-    };
-    let mut read = |name: &str, text: &Option<String>| {
-        let text = text.as_deref()?;
-        let read = duration(text);
-        if read.is_none() {
-            let message = format!(
-                "found {text}, and more than 0 and at most 24h is allowed, such as 10s or 1m30s"
-            );
-            wrong.push(Invalid::new(format!("spec.timeouts.{name}"), message));
-        }
-        read
-    };
-    let (whole, one) = (
-        read("request", &timeouts.request),
-        read("backendRequest", &timeouts.backend_request),
-    );
-    read("idle", &timeouts.idle);
-    if let Some((whole, one)) = whole.zip(one)
-        && one > whole
-    {
-        let message =
-            "found more than spec.timeouts.request, in which all tries together have to end";
-        wrong.push(Invalid::new("spec.timeouts.backendRequest", message));
-    }
-}
-
-/// A duration as the Gateway API writes them (GEP-2257).
-#[must_use]
-pub fn duration(text: &str) -> Option<std::time::Duration> {
-    let read: SignedDuration = text.parse().ok()?;
-    let is_allowed = read.is_positive() && read <= LONGEST;
-    read.try_into().ok().filter(|_| is_allowed)
 }

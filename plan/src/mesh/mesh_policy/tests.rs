@@ -34,7 +34,7 @@ fn what_a_service_says_goes_before_what_its_namespace_says_field_by_field() {
         json!({"targetRefs": service("cart"), "timeouts": {"request": "2s"}}),
     );
     let policies = [&all, &cart];
-    let found = effective(&policies, "shop", "cart");
+    let found = effective(&policies, "shop", "cart", None);
     let said: Vec<String> = found
         .sets
         .iter()
@@ -56,9 +56,11 @@ fn what_a_service_says_goes_before_what_its_namespace_says_field_by_field() {
     let timeouts = found.behaviour.timeouts.expect("they are set");
     assert_eq!(timeouts.request.as_deref(), Some("2s"));
     assert_eq!(timeouts.idle.as_deref(), Some("1m"));
-    let other = effective(&policies, "shop", "till").behaviour.timeouts;
+    let other = effective(&policies, "shop", "till", None)
+        .behaviour
+        .timeouts;
     assert_eq!(other.and_then(|own| own.request).as_deref(), Some("30s"));
-    assert_eq!(effective(&[], "shop", "cart"), Effective::default());
+    assert_eq!(effective(&[], "shop", "cart", None), Effective::default());
 }
 
 #[test]
@@ -76,7 +78,9 @@ fn the_older_of_two_policies_of_one_target_counts() {
         ),
     );
     for policies in [[&older, &newer], [&newer, &older]] {
-        let timeouts = effective(&policies, "shop", "cart").behaviour.timeouts;
+        let timeouts = effective(&policies, "shop", "cart", None)
+            .behaviour
+            .timeouts;
         let timeouts = timeouts.expect("they are set");
         assert_eq!(timeouts.request.as_deref(), Some("9s"));
         assert_eq!(timeouts.idle.as_deref(), Some("5s"));
@@ -97,4 +101,47 @@ fn durations_are_those_of_the_gateway_api() {
         let read = duration(text).map(|read| read.as_millis());
         assert_eq!(read, milliseconds, "{text}");
     }
+}
+
+#[test]
+fn a_policy_that_names_callers_counts_for_them_alone_and_goes_before_others() {
+    let (all, tests) = (
+        policy(
+            "all",
+            0,
+            json!({"targetRefs": service("cart"), "timeouts": {"request": "2s", "idle": "1m"}}),
+        ),
+        policy(
+            "tests",
+            9,
+            json!({
+                "targetRefs": service("cart"),
+                "from": {"namespaces": ["tests"], "serviceAccounts": ["shop/robot"]},
+                "timeouts": {"request": "30s"},
+            }),
+        ),
+    );
+    let request = |caller: Option<(&str, &str)>| {
+        let caller = caller.map(|(namespace, account)| Caller { namespace, account });
+        let found = effective(&[&all, &tests], "shop", "cart", caller)
+            .behaviour
+            .timeouts;
+        found.and_then(|own| own.request)
+    };
+    for (caller, wanted) in [
+        (None, "2s"),
+        (Some(("tests", "any")), "30s"),
+        (Some(("shop", "robot")), "30s"),
+        (Some(("shop", "web")), "2s"),
+    ] {
+        assert_eq!(request(caller).as_deref(), Some(wanted), "{caller:?}");
+    }
+    // Neither keeps the other from what it says.
+    assert!(!compete(&all, &tests));
+    let robots = policy(
+        "robots",
+        10,
+        json!({"targetRefs": service("cart"), "from": {"serviceAccounts": ["tests/robot"]}, "timeouts": {"request": "1s"}}),
+    );
+    assert!(compete(&robots, &tests) && compete(&tests, &robots));
 }

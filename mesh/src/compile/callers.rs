@@ -1,0 +1,62 @@
+//! Which pods have to be told of their own where connections go: those that a policy names, and those that may only go to services.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use fairlead_crds::mesh::{Egress, MeshPolicy};
+use fairlead_plan::mesh::Caller;
+
+use super::policy;
+use crate::facts::{Facts, Key};
+
+/// Pods that are told the same.
+pub(super) struct Class<'a> {
+    /// One of them.
+    pub(super) caller: Caller<'a>,
+    /// Whether they go to services alone.
+    pub(super) is_closed: bool,
+}
+
+/// Pods that are not told what all others are.
+pub(super) fn classes(facts: &Facts) -> Vec<(Class<'_>, Vec<Key>)> {
+    let policies = facts.policies.values().flatten();
+    let naming: Vec<&MeshPolicy> = policies
+        .map(AsRef::as_ref)
+        .filter(|policy| policy.spec.from.is_some())
+        .collect();
+    let closed = closed(facts);
+    if naming.is_empty() && closed.is_empty() {
+        return Vec::new();
+    }
+    let mut found: BTreeMap<(bool, Vec<bool>), (Class<'_>, Vec<Key>)> = BTreeMap::new();
+    for (key, pod) in &facts.pods {
+        let Some((namespace, account)) = pod.id.workload() else {
+            continue;
+        };
+        let caller = Caller { namespace, account };
+        let is_named = |policy: &&MeshPolicy| {
+            let from = policy.spec.from.as_ref();
+            from.is_some_and(|from| caller.is_of(from))
+        };
+        let named: Vec<bool> = naming.iter().map(is_named).collect();
+        let is_closed = closed.contains(&key.0);
+        if !is_closed && !named.contains(&true) {
+            continue;
+        }
+        let (_, pods) = found
+            .entry((is_closed, named))
+            .or_insert_with(|| (Class { caller, is_closed }, Vec::new()));
+        pods.push(key.clone());
+    }
+    found.into_values().collect()
+}
+
+/// The namespaces whose pods go to services alone.
+fn closed(facts: &Facts) -> BTreeSet<Arc<str>> {
+    let namespaces = facts.policies.keys();
+    let is_closed = |namespace: &&Arc<str>| {
+        let none = (Arc::clone(namespace), "".into());
+        policy::of(facts, &none, None).egress == Some(Egress::Deny)
+    };
+    namespaces.filter(is_closed).cloned().collect()
+}
