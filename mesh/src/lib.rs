@@ -1,13 +1,15 @@
-//! The mesh control plane: who everybody is, and where everything goes.
+//! The mesh control plane: who everybody is, where everything goes, and how it goes.
 //!
-//! What comes in: services, endpoints and pods of the cluster, and requests of proxies for certificates. What goes out: Envoy's
-//! resources over the aggregated discovery service, and certificates. Every replica serves all of it from its own watches;
-//! nothing is kept but the authority's keys, in a Secret. Proxies keep what they were told for as long as no replica is there.
+//! What comes in: services, endpoints and pods of the cluster, requests of proxies for certificates, and what they count. What goes
+//! out: Envoy's resources over the aggregated discovery service, certificates, and live figures. Every replica serves all of it
+//! from its own watches; nothing is kept but the authority's keys, in a Secret. Proxies keep what they were told for as long as
+//! no replica is there.
 
 pub mod authority;
 pub mod compile;
 pub mod facts;
 mod feed;
+pub mod figures;
 pub mod metrics;
 mod run;
 pub mod serve;

@@ -1,7 +1,6 @@
 //! The control plane's metrics, in Prometheus' text form. [`REFERENCE`] lists them for the documentation.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -9,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::figures::Figures;
 use crate::serve::Proxies;
 
 /// Every metric: name, type, labels, help.
@@ -37,6 +37,18 @@ pub const REFERENCE: &[(&str, &str, &str, &str)] = &[
         "",
         "How often what proxies are told was compiled anew",
     ),
+    (
+        "fairlead_mesh_figures_pairs",
+        "gauge",
+        "",
+        "Pairs of callers and services whose live figures this replica keeps",
+    ),
+    (
+        "fairlead_mesh_figures_evicted_total",
+        "counter",
+        "",
+        "Pairs whose live figures were dropped to make room for others",
+    ),
 ];
 
 fn help(name: &str) -> &'static str {
@@ -59,6 +71,8 @@ pub struct Metrics {
     refusing: Gauge,
     signatures: Family<Labels, Counter>,
     compilations: Counter<u64, AtomicU64>,
+    pairs: Gauge,
+    evicted: Counter<u64, AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -69,6 +83,8 @@ impl Default for Metrics {
             refusing: Gauge::default(),
             signatures: Family::default(),
             compilations: Counter::default(),
+            pairs: Gauge::default(),
+            evicted: Counter::default(),
         };
         let registry = &mut metrics.registry;
         let name = "fairlead_mesh_proxies";
@@ -86,6 +102,13 @@ impl Default for Metrics {
             help("fairlead_mesh_compilations_total"),
             metrics.compilations.clone(),
         );
+        let name = "fairlead_mesh_figures_pairs";
+        registry.register(name, help(name), metrics.pairs.clone());
+        registry.register(
+            "fairlead_mesh_figures_evicted",
+            help("fairlead_mesh_figures_evicted_total"),
+            metrics.evicted.clone(),
+        );
         metrics
     }
 }
@@ -101,15 +124,19 @@ impl Metrics {
         self.compilations.inc();
     }
 
-    /// All of them, as things are with the proxies.
+    /// All of them, as things are with the proxies and what they count.
     #[must_use]
-    pub fn encode(&self, proxies: &Arc<Proxies>) -> String {
+    pub fn encode(&self, proxies: &Proxies, figures: &Figures) -> String {
         let all = proxies.all();
         let refusing = all.iter().filter(|own| !own.refusals.is_empty()).count();
         self.proxies
             .set(i64::try_from(all.len()).unwrap_or(i64::MAX));
         self.refusing
             .set(i64::try_from(refusing).unwrap_or(i64::MAX));
+        let (pairs, evicted) = figures.size();
+        self.pairs.set(i64::try_from(pairs).unwrap_or(i64::MAX));
+        // Nobody else counts it, and it only grows.
+        self.evicted.inner().store(evicted, Relaxed);
         let mut text = String::new();
         // Writing into a String does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
@@ -126,7 +153,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.signed("signed");
         metrics.compiled();
-        let text = metrics.encode(&Arc::default());
+        let text = metrics.encode(&Proxies::default(), &Figures::default());
         for (name, type_, labels, help) in REFERENCE {
             let family = name.strip_suffix("_total").unwrap_or(name);
             for line in [

@@ -86,6 +86,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         trust_domain: config.trust_domain.clone(),
         leaf_life: LEAF_LIFE,
         proxies: Arc::default(),
+        figures: Arc::default(),
         metrics: Arc::clone(&metrics),
         stop: stop.clone(),
     };
@@ -95,8 +96,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     };
     let text: admin::Metrics = {
         let (metrics, proxies) = (Arc::clone(&metrics), Arc::clone(&plane.proxies));
-        let client_metrics = Arc::clone(&client_metrics);
-        Arc::new(move || join(&[metrics.encode(&proxies), client_metrics.encode()]))
+        let (figures, client_metrics) = (Arc::clone(&plane.figures), Arc::clone(&client_metrics));
+        Arc::new(move || join(&[metrics.encode(&proxies, &figures), client_metrics.encode()]))
     };
     let keeper = Keeper {
         client: client.clone(),

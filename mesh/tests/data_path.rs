@@ -11,12 +11,12 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fairlead_mesh::compile::names::{INBOUND_PORT, OUTBOUND_PORT};
 use fairlead_mesh::facts::{Endpoint, Facts, Key, Pod, Port, Service, Slice, Spoken};
 use fairlead_proxy::capture::{self, Capture};
-use fairlead_proxy::metrics::{Stat, stats};
+use fairlead_proxy::metrics::{Stat, push, stats};
 use fairlead_proxy::{Shared, config, upkeep, worker};
 use rustix::process::Uid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_thread_res_uid};
@@ -27,6 +27,8 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it takes at the most until figures are known.
+const FRESH: Duration = Duration::from_secs(10);
 /// Whom applications run as; proxies are this process.
 const USER: u32 = 65534;
 const NFT: &str = "/usr/sbin/nft";
@@ -186,12 +188,16 @@ fn serve(shared: Arc<Shared>, bootstrap: String) {
     received.mark_changed();
     let own = Arc::clone(&shared);
     std::thread::spawn(move || worker::run(own, received));
+    let sinks = first.sinks.clone().expect("somebody is told its figures");
+    let has_ended = shared.draining.subscribe();
+    let pushing = push(Arc::clone(&shared), sinks, given.clone(), has_ended);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     runtime.expect("a runtime").block_on(async {
         let sources = watch::Sender::new(config::Sources::of(first.clone()));
         tokio::join!(
+            pushing,
             upkeep::run(shared, given, live),
             config::watch(origin, first, None, snapshots, sources),
         )
@@ -237,6 +243,27 @@ fn figure(shared: &Shared, name: &str) -> i128 {
     match stats(&shared.figures).get(name) {
         Some(Stat::Number(number)) => *number,
         _ => 0,
+    }
+}
+
+/// Waits until the control plane knows of calls that went well, by the caller's namespace and workload.
+async fn counted(control: &Control, from: (&str, &str), service: &str) {
+    let begun = Instant::now();
+    loop {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.expect("it is later").as_secs();
+        let (_, sums) = control.figures.within(60, now);
+        let found = sums.iter().find(|((caller, called), _)| {
+            (&*caller.namespace, &*caller.workload) == from && &*called.service == service
+        });
+        if let Some(((_, called), sum)) = found {
+            assert_eq!((&*called.namespace, called.port), ("shop", 80));
+            // What was asked before there was an answer failed.
+            assert!(sum.successes > 0 && sum.quantile(0.95).is_some(), "{sum:?}");
+            return;
+        }
+        assert!(begun.elapsed() < FRESH, "{from:?} and {service}: {sums:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -358,6 +385,16 @@ async fn one_pod_reaches_another_over_mutual_tls_that_neither_knows_of() {
             "{name}: {made}"
         );
     }
+    // Who calls whom is known within seconds, and what comes in plain text too.
+    counted(&control, ("shop", "web-1"), "cart").await;
+    let place = tokio::task::spawn_blocking(move || {
+        let request = "GET / HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n\r\n";
+        place.answer("10.79.0.2:8080", request, "shop");
+        place
+    })
+    .await
+    .expect("it ran");
+    counted(&control, ("", ""), "cart").await;
     // A connection to the proxy's own port comes to an end, and not to the proxy again and again.
     let taken = "listener.inbound.downstream_cx_total";
     let place = tokio::task::spawn_blocking(move || {

@@ -27,6 +27,7 @@ pub mod identity;
 mod kind;
 mod listener;
 mod matching;
+pub mod metrics_service;
 mod names;
 mod options;
 mod overload;

@@ -16,8 +16,8 @@ use fairlead_xds::{Kind, write};
 
 use super::authorization::Guards;
 use super::names::{
-    APPLICATION_HTTP1, APPLICATION_HTTP2, APPLICATION_TCP, INBOUND_PORT, SNI_HTTP1, SNI_HTTP2,
-    SNI_TCP,
+    APPLICATION_HTTP1, APPLICATION_HTTP2, APPLICATION_TCP, INBOUND_PORT, OUTSIDE, SNI_HTTP1,
+    SNI_HTTP2, SNI_TCP,
 };
 use super::{CompileError, Gathered, mutual};
 
@@ -60,13 +60,13 @@ pub(super) fn listener(gathered: &mut Gathered<'_>, guards: &Guards) -> Result<(
         },
         ..chain
     };
-    let http = |cluster: &str| http(cluster, guards);
+    let http = |route: &str, cluster: &str| http(route, cluster, guards);
     let mut chains = Vec::new();
     for (name, cluster) in [
         (SNI_HTTP1, APPLICATION_HTTP1),
         (SNI_HTTP2, APPLICATION_HTTP2),
     ] {
-        chains.push(meshed(name, http(cluster), &["h2", "http/1.1"]));
+        chains.push(meshed(name, http(cluster, cluster), &["h2", "http/1.1"]));
     }
     chains.push(guarded(meshed(SNI_TCP, tcp(APPLICATION_TCP, None), &[])));
     for (protocol, cluster) in [("http/1.1", APPLICATION_HTTP1), ("h2c", APPLICATION_HTTP2)] {
@@ -75,7 +75,9 @@ pub(super) fn listener(gathered: &mut Gathered<'_>, guards: &Guards) -> Result<(
             protocols: vec![protocol.to_owned()],
             ..ChainMatch::default()
         };
-        chains.push(chain(&format!("plain/{protocol}"), matches, http(cluster)));
+        let route = format!("{OUTSIDE}{protocol}");
+        let handler = http(&route, cluster);
+        chains.push(chain(&format!("plain/{protocol}"), matches, handler));
     }
     let rest = chain(
         "plain/tcp",
@@ -125,8 +127,9 @@ pub(super) fn chain(name: &str, matches: ChainMatch, handler: Handler) -> Chain 
     }
 }
 
-fn http(cluster: &str, guards: &Guards) -> Handler {
-    let table = table(cluster, Forward::to(cluster));
+/// Requests to a cluster; `route` tells in figures where they came from.
+fn http(route: &str, cluster: &str, guards: &Guards) -> Handler {
+    let table = table(route, Forward::to(cluster));
     Handler::Http(Arc::new(Http {
         connect: true,
         filters: guards.http.clone(),

@@ -22,6 +22,7 @@ use fairlead_xds::{Kind, ShapeError, Shapes, write};
 
 use self::authorization::Guards;
 use crate::facts::{Facts, Key, Pod};
+use crate::figures::Called;
 
 /// What cannot be compiled is a mistake of this program.
 #[derive(Debug, thiserror::Error)]
@@ -75,16 +76,17 @@ pub struct Compiled {
     guarded: BTreeMap<Key, Arc<Resources>>,
     /// All pods with a proxy.
     pods: BTreeMap<Key, Arc<Pod>>,
+    /// The service that those of them are of.
+    served: BTreeMap<Key, Called>,
 }
 
 impl Compiled {
     /// What the proxy of a pod is told; nothing before the pod is known, as nobody knows whom it lets in.
     #[must_use]
     pub fn view(&self, pod: &Key, id: &SpiffeId) -> Option<View> {
-        self.pods.get(pod).filter(|own| own.id == *id)?;
+        self.pod(pod, id)?;
         let own = self.guarded.get(pod).unwrap_or(&self.open);
-        let outbound = self.callers.get(pod).unwrap_or(&self.usual);
-        let layers = [own, outbound, &self.shared].map(Arc::clone);
+        let layers = [own, self.outbound(Some(pod)), &self.shared].map(Arc::clone);
         Some(View::of(layers.to_vec()))
     }
 
@@ -92,6 +94,36 @@ impl Compiled {
     #[must_use]
     pub fn roots(&self) -> &str {
         &self.roots
+    }
+
+    /// A pod with a proxy, where it is who it has to be.
+    #[must_use]
+    pub fn pod(&self, pod: &Key, id: &SpiffeId) -> Option<&Arc<Pod>> {
+        self.pods.get(pod).filter(|own| own.id == *id)
+    }
+
+    /// Where connections of a pod go.
+    fn outbound(&self, pod: Option<&Key>) -> &Arc<Resources> {
+        let own = pod.and_then(|pod| self.callers.get(pod));
+        own.unwrap_or(&self.usual)
+    }
+
+    /// The service that a cluster is of, where a pod was told of it.
+    #[must_use]
+    pub fn called(&self, pod: Option<&Key>, cluster: &str) -> Option<Called> {
+        self.outbound(pod).get(Kind::Cluster, cluster)?;
+        let (namespace, service, port) = names::of_cluster(cluster)?;
+        Some(Called {
+            namespace: namespace.into(),
+            service: service.into(),
+            port,
+        })
+    }
+
+    /// The service that a pod with a proxy is of.
+    #[must_use]
+    pub fn served(&self, pod: &Key) -> Option<Called> {
+        self.served.get(pod).cloned()
     }
 
     /// The version of the bundle of whom to trust.
@@ -158,6 +190,7 @@ pub fn compile(facts: &Facts, roots: &str, shapes: &Shapes) -> Result<Compiled, 
         open: Arc::new(open.resources),
         guarded,
         pods: facts.pods.clone(),
+        served: served(facts),
     })
 }
 
@@ -181,6 +214,33 @@ fn believed(facts: &Facts, roots: &str) -> Trust {
         domains,
         ..Trust::default()
     }
+}
+
+/// The service of each pod with a proxy, with its port where it has one alone; of several the first that has an address.
+fn served(facts: &Facts) -> BTreeMap<Key, Called> {
+    let mut served: BTreeMap<Key, (bool, Called)> = BTreeMap::new();
+    for (key, service) in &facts.services {
+        let called = Called {
+            namespace: Arc::clone(&key.0),
+            service: Arc::clone(&key.1),
+            port: match &*service.ports {
+                [only] => only.number,
+                _ => 0,
+            },
+        };
+        let is_reached = !service.addresses.is_empty();
+        let slices = facts.slices.get(key).into_iter().flat_map(BTreeMap::values);
+        let pods =
+            slices.flat_map(|slice| slice.endpoints.iter().filter_map(|own| own.pod.as_ref()));
+        for pod in pods.filter(|pod| facts.pods.contains_key(*pod)) {
+            let known = served.get(pod);
+            if known.is_none_or(|(before, _)| is_reached && !before) {
+                served.insert(pod.clone(), (is_reached, called.clone()));
+            }
+        }
+    }
+    let all = served.into_iter();
+    all.map(|(pod, (_, called))| (pod, called)).collect()
 }
 
 /// What both sides of mutual TLS settle.

@@ -14,6 +14,9 @@ pub const APPLICATION_HTTP2: &str = "application/http2";
 /// As above.
 pub const APPLICATION_TCP: &str = "application/tcp";
 
+/// How the names of routes begin that callers outside of the mesh take.
+pub const OUTSIDE: &str = "outside/";
+
 /// What is asked for in TLS between proxies by who speaks HTTP/1.1 to the application.
 pub const SNI_HTTP1: &str = "http1.mesh.fairlead.dev";
 /// By who speaks HTTP/2.
@@ -28,4 +31,13 @@ pub const MESHED: (&str, &str) = ("fairlead.mesh", "mutual");
 #[must_use]
 pub fn port(namespace: &str, service: &str, port: u16) -> String {
     format!("{service}.{namespace}:{port}")
+}
+
+/// The namespace, the service and its port that a cluster is of, where it is of one.
+#[must_use]
+pub fn of_cluster(cluster: &str) -> Option<(&str, &str, u16)> {
+    let (port, _) = cluster.split_once('/')?;
+    let (host, number) = port.rsplit_once(':')?;
+    let (service, namespace) = host.split_once('.')?;
+    Some((namespace, service, number.parse().ok()?))
 }

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use tonic::server::StreamingService;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Plane;
 use super::proxies::{Entry, Proxy};
+use super::{Plane, pod};
 use crate::compile::names::TRUST;
 use crate::facts::Key;
 
@@ -62,12 +62,7 @@ impl StreamingService<Bytes> for Call {
         let (plane, dialect) = (self.plane.clone(), self.dialect);
         let caller = self.caller.clone();
         Box::pin(async move {
-            let Some(id) = caller.filter(|id| id.trust_domain() == plane.trust_domain) else {
-                return Err(Status::unauthenticated(format!(
-                    "a certificate of the trust domain {} is required",
-                    plane.trust_domain
-                )));
-            };
+            let id = plane.member(caller)?;
             let (sender, receiver) = mpsc::channel(WAITING);
             tokio::spawn(async move {
                 let stop = plane.stop.clone();
@@ -145,9 +140,7 @@ impl Conversation {
         if let Some(mut node) = heard.node {
             node.truncate(node.floor_char_boundary(MOST_NODE));
             tracing::info!(id = %self.id, node, "a proxy is there");
-            self.pod = node
-                .rsplit_once('.')
-                .map(|(pod, namespace)| (namespace.into(), pod.into()));
+            self.pod = pod(&node);
             self.entry.change(|own| own.node = node);
         }
         if let Some((kind, reason)) = heard.refused {

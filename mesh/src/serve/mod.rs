@@ -1,9 +1,11 @@
-//! What proxies reach: the discovery service, for those that have a certificate, and the authority, for those that have a token.
+//! What proxies reach: the discovery service and the metrics service, for those that have a certificate, and the authority, for
+//! those that have a token.
 //!
 //! Both are on one port, over TLS under the mesh's own authority. Whoever shows a certificate has to have one of this authority;
 //! only the call that signs is answered without.
 
 mod discovery;
+mod figures;
 mod proxies;
 mod replicas;
 mod review;
@@ -20,15 +22,19 @@ use axum::{Extension, Router};
 use fairlead_model::identity::SpiffeId;
 use fairlead_operator::https;
 use fairlead_xds::identity::SIGN;
+use fairlead_xds::metrics_service::STREAM;
 use fairlead_xds::raw::Raw;
 use fairlead_xds::serve::Dialect;
 use rustls::ServerConnection;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use crate::authority::Authority;
 use crate::compile::Compiled;
+use crate::facts::Key;
+use crate::figures::Figures;
 use crate::metrics::Metrics;
 
 pub use proxies::{Proxies, Proxy};
@@ -58,10 +64,32 @@ pub struct Plane {
     pub leaf_life: Duration,
     /// The proxies that are connected.
     pub proxies: Arc<Proxies>,
+    /// What proxies count.
+    pub figures: Arc<Figures>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Ends every stream.
     pub stop: CancellationToken,
+}
+
+impl Plane {
+    /// Who a caller is, where it is of the mesh.
+    fn member(&self, caller: Option<SpiffeId>) -> Result<SpiffeId, Status> {
+        caller
+            .filter(|id| id.trust_domain() == self.trust_domain)
+            .ok_or_else(|| {
+                Status::unauthenticated(format!(
+                    "a certificate of the trust domain {} is required",
+                    self.trust_domain
+                ))
+            })
+    }
+}
+
+/// The pod that a node is the proxy of, as its bootstrap names it.
+fn pod(node: &str) -> Option<Key> {
+    let (pod, namespace) = node.rsplit_once('.')?;
+    Some((namespace.into(), pod.into()))
 }
 
 /// Serves until the plane is stopped.
@@ -90,6 +118,7 @@ fn router(plane: &Plane, own: &SpiffeId, connection: &ServerConnection) -> Route
     router
         .route(DELTA, post(delta))
         .route(STATE, post(state))
+        .route(STREAM, post(stream))
         .route(SIGN, post(sign))
         .layer(Extension(caller))
         .with_state(plane.clone())
@@ -121,6 +150,15 @@ async fn state(
 
 async fn proxies(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {
     grpc().unary(replicas::Call(plane), request).await
+}
+
+async fn stream(
+    State(plane): State<Plane>,
+    Extension(caller): Extension<Option<SpiffeId>>,
+    request: http::Request<Body>,
+) -> Answer {
+    let call = figures::Call { plane, caller };
+    grpc().client_streaming(call, request).await
 }
 
 async fn sign(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use fairlead_mesh::authority::{Authority, Material, Slots};
 use fairlead_mesh::compile::{Compiled, compile};
 use fairlead_mesh::facts::{Facts, Pod};
+use fairlead_mesh::figures::Figures;
 use fairlead_mesh::serve::{Names, Plane, Proxies, Review, ReviewError, serve};
 use fairlead_plan::mesh::{Bootstrap, bootstrap, spiffe};
 use fairlead_xds::Shapes;
@@ -45,6 +46,7 @@ pub struct Control {
     pub authority: watch::Sender<Option<Arc<Authority>>>,
     pub compiled: watch::Sender<Option<Arc<Compiled>>>,
     pub proxies: Arc<Proxies>,
+    pub figures: Arc<Figures>,
     pub slots: Slots,
     pub leaf_life: Duration,
     pub stop: CancellationToken,
@@ -61,6 +63,7 @@ impl Control {
             authority: watch::Sender::new(Some(Arc::new(authority))),
             compiled: watch::Sender::new(None),
             proxies: Arc::default(),
+            figures: Arc::default(),
             slots,
             leaf_life,
             stop: CancellationToken::new(),
@@ -82,6 +85,7 @@ impl Control {
             trust_domain: DOMAIN.to_owned(),
             leaf_life: self.leaf_life,
             proxies: Arc::clone(&self.proxies),
+            figures: Arc::clone(&self.figures),
             metrics: Arc::default(),
             stop: self.stop.clone(),
         };

@@ -6,6 +6,7 @@ use super::{CONTROL, IDENTITY, PROBE_PORT, spiffe};
 
 const TLS: &str =
     "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+const METRICS: &str = "type.googleapis.com/envoy.config.metrics.v3.MetricsServiceConfig";
 const HTTP: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 /// The paths of the admin interface that others than the pod's owner may ask for.
@@ -59,6 +60,19 @@ pub fn bootstrap(own: &Bootstrap<'_>) -> Value {
                 "grpc_services": [{"envoy_grpc": {"cluster_name": "control"}}],
             },
         },
+        // What changed is pushed, so that figures are live.
+        "stats_flush_interval": "1s",
+        "stats_sinks": [{
+            "name": "figures",
+            "typed_config": {
+                "@type": METRICS,
+                "transport_api_version": "V3",
+                "grpc_service": {"envoy_grpc": {"cluster_name": "control"}},
+                "report_counters_as_deltas": true,
+                "emit_tags_as_labels": true,
+                "histogram_emit_mode": "HISTOGRAM",
+            },
+        }],
         "static_resources": {
             "clusters": [
                 control(own, "authority", &json!([])),

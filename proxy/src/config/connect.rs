@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fairlead_model::Snapshot;
 use fairlead_model::cluster::{Address, Cluster};
+use fairlead_model::tls::SecretSource;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -92,6 +93,20 @@ pub(crate) async fn connect(
         .connect_with_connector(open)
         .await
         .map_err(|error| failed(&error))
+}
+
+/// Whether all is there that TLS of a cluster needs: a certificate that is asked for takes a moment.
+pub(crate) fn is_equipped(snapshot: &Snapshot, name: &str) -> bool {
+    let tls = snapshot.clusters.get(name).and_then(|own| own.tls.as_ref());
+    let sources = tls.into_iter().flat_map(|own| {
+        let common = &own.common;
+        common.certificates.iter().chain(&common.trust)
+    });
+    let mut named = sources.filter_map(|own| match own {
+        SecretSource::Named(name) => Some(name),
+        SecretSource::Inline(_) => None,
+    });
+    named.all(|own| snapshot.secrets.contains_key(own))
 }
 
 /// A call with the headers that the configuration has for it.

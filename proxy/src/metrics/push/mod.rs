@@ -1,11 +1,11 @@
 //! Pushes figures to metrics services, as Envoy does (`envoy.service.metrics.v3`), so that they are known within seconds and
 //! nobody has to come for them.
 //!
-//! [`sent`] finds what changed since it was sent, [`wire`] has the messages. One stream a service; a service that is slow, gone
-//! or silent holds up nothing but its own figures: it gets one message at a time, and what did not travel is told later.
+//! [`sent`] finds what changed since it was sent, [`fairlead_xds::metrics_service`] has the messages. One stream a service; a service
+//! that is slow, gone or silent holds up nothing but its own figures: it gets one message at a time, and what did not travel is
+//! told later.
 
 mod sent;
-mod wire;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,6 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use fairlead_model::Snapshot;
+use fairlead_xds::metrics_service::{Identifier, MetricFamily, STREAM, StreamMessage};
+use fairlead_xds::raw::Raw;
 use fairlead_xds::{Sink, Sinks};
 use http::uri::PathAndQuery;
 use prost::Message as _;
@@ -25,10 +27,8 @@ use super::families::{
 };
 use super::{Family, Figures};
 use crate::Shared;
-use crate::config::connect::{ConnectError, PAUSE, connect, deepest, with_metadata};
-use fairlead_xds::raw::Raw;
+use crate::config::connect::{ConnectError, PAUSE, connect, deepest, is_equipped, with_metadata};
 use sent::{Form, Sent};
-use wire::{Identifier, MetricFamily, STREAM, StreamMessage};
 
 /// How many figures a message has at the most.
 const MOST: usize = 1_000;
@@ -93,13 +93,17 @@ struct Next<'a> {
 impl Service<'_> {
     async fn follow(
         mut self,
-        snapshots: watch::Receiver<Arc<Snapshot>>,
+        mut snapshots: watch::Receiver<Arc<Snapshot>>,
         mut has_ended: watch::Receiver<bool>,
     ) {
         let (mut attempt, mut pause) = (0, PAUSE.0);
         loop {
+            let cluster = &self.sink.cluster;
+            let snapshot = tokio::select! {
+                Ok(own) = snapshots.wait_for(|own| is_equipped(own, cluster)) => Arc::clone(&own),
+                _ = has_ended.wait_for(|own| *own) => return,
+            };
             let begun = Instant::now();
-            let snapshot = Arc::clone(&snapshots.borrow());
             let Err(error) = self.stream(&snapshot, attempt, &mut has_ended).await else {
                 return;
             };

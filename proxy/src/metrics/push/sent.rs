@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::wire::{Bucket, COUNTER, GAUGE, HISTOGRAM, Label, Metric, MetricFamily, Number, Spread};
+use fairlead_xds::metrics_service::{
+    Bucket, COUNTER, GAUGE, HISTOGRAM, Label, Metric, MetricFamily, Number, Spread,
+};
+
 use crate::metrics::Histogram;
 use crate::metrics::families::Contract;
 use crate::metrics::text::Stat;

@@ -1,0 +1,50 @@
+//! Live figures: how many requests there are between workloads and services, how they end, and how long they take.
+//!
+//! What comes in: what proxies push of their figures, from the callers' side for calls within the mesh, and from the called one's for
+//! calls from outside. What goes out: sums over windows of time. Each replica keeps those of the proxies that are connected to
+//! it, in memory alone; sums of all replicas are added up by whoever asks.
+
+mod read;
+mod ring;
+mod sum;
+mod windows;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+pub use read::{Teller, Way, read};
+pub use sum::{BOUNDS, BUCKETS, Sum};
+pub use windows::{Called, Caller, LONGEST, Limits, Windows};
+
+/// A caller and what it calls.
+pub type Pair = (Caller, Called);
+
+/// The figures of a replica.
+#[derive(Debug, Default)]
+pub struct Figures(Mutex<Windows>);
+
+impl Figures {
+    /// Adds requests of now, in seconds since 1970.
+    pub fn add(&self, sums: &BTreeMap<Pair, Sum>, now: u64) {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((caller, called), sum) in sums {
+            windows.add(caller, called, sum, now);
+        }
+    }
+
+    /// What there was of each pair within the last `seconds`, and how many seconds those really are.
+    #[must_use]
+    pub fn within(&self, seconds: u64, now: u64) -> (u64, BTreeMap<Pair, Sum>) {
+        let windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (covered, sums) = windows.within(seconds, now);
+        let sums = sums.map(|(caller, called, sum)| ((caller.clone(), called.clone()), sum));
+        (covered, sums.collect())
+    }
+
+    /// How many pairs there are, and how many were dropped to make room.
+    #[must_use]
+    pub fn size(&self) -> (usize, u64) {
+        let windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (windows.len(), windows.evicted())
+    }
+}
