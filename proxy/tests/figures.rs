@@ -57,6 +57,16 @@ async fn every_request_is_counted_once() {
     }
 }
 
+#[tokio::test]
+async fn a_request_that_nobody_answers_failed() {
+    let proxy = proxy(http_to(to("up")), up(&[support::free()])).await;
+    let (head, _) = proxy.get("/").await;
+    assert_eq!(head.status, 503);
+    let text = prometheus(&proxy.shared.figures);
+    let line = "fairlead_route_failure{route=\"all\",cluster=\"up\"} 1";
+    assert!(text.lines().any(|own| own == line), "{text}");
+}
+
 /// How many of `count` requests, sixteen at a time, each endpoint got.
 async fn spread(proxy: Proxy, endpoints: &[Endpoint], count: usize) -> Vec<usize> {
     let proxy = Arc::new(proxy);

@@ -476,8 +476,23 @@ impl HttpService {
             Fault::RequestTimeout => self.figures.downstream_rq_timeout.increment(),
             _ => {}
         }
+        self.unanswered(&unserved, way);
         let response = self.failed(unserved.fault, seen);
         changed(response, unserved.cluster, way, seen)
+    }
+
+    /// Counts a request that failed without an endpoint's answer; what is the caller's own fault is no failure.
+    fn unanswered(&self, unserved: &Unserved, way: &Way) {
+        let Action::Forward(forward) = &way.route.action else {
+            return;
+        };
+        let cluster = unserved.cluster.and_then(|own| forward.clusters.get(own));
+        if let Some(cluster) = cluster
+            && unserved.fault.status().is_server_error()
+        {
+            let figures = self.core.route_figures(&way.route, &cluster.name);
+            figures.failure.increment();
+        }
     }
 
     /// The answer of a filter to a request that goes no further.

@@ -405,7 +405,7 @@ figures! {
         counters {
             /// Requests that succeeded, by the route's classes.
             success,
-            /// Requests that failed, by the route's classes.
+            /// Requests that failed: by the route's classes, or since no endpoint answered.
             failure,
             /// Bytes of request bodies.
             request_bytes,
