@@ -4,7 +4,7 @@
 export FAIRLEAD_CACHE ?= $(HOME)/.cache/fairlead
 export CARGO_TARGET_DIR ?= $(FAIRLEAD_CACHE)/target
 
-.PHONY: xtask demo test cluster-up cluster-down image gen check bench-operator bench-proxy bench-instructions h2spec interop soak-proxy
+.PHONY: xtask demo test cluster-up cluster-down image gen check bench-operator bench-proxy bench-mesh bench-instructions h2spec interop soak-proxy soak-mesh
 
 demo: xtask
 	cargo xtask demo
@@ -33,6 +33,9 @@ bench-operator: xtask
 bench-proxy: xtask
 	cargo xtask bench-proxy
 
+bench-mesh: xtask
+	cargo xtask bench-mesh
+
 bench-instructions: xtask
 	cargo xtask bench-instructions
 
@@ -41,6 +44,9 @@ h2spec: xtask
 
 interop: xtask
 	cargo xtask interop
+
+soak-mesh: xtask
+	cargo xtask soak-mesh
 
 soak-proxy: xtask
 	cargo xtask soak-proxy

@@ -4,6 +4,8 @@
 //! an application of its own, and waits for what it expects with [`Cluster::eventually`].
 
 mod http;
+pub mod mesh;
+pub mod process;
 pub mod samples;
 pub mod wire;
 

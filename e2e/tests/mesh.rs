@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use fairlead_e2e::mesh::{INJECT, address, namespace, pair, ready, run, service_address, template};
 use fairlead_e2e::wire::Wire;
 use fairlead_e2e::{Cluster, fairlead, find_condition, get};
 use kube::Api;
@@ -12,33 +13,6 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Pos
 use serde_json::{Value, json};
 
 const MESH: &str = "mesh.fairlead.dev/v1alpha1";
-const INJECT: &str = "mesh.fairlead.dev/inject";
-
-/// A namespace of the mesh, anew.
-async fn namespace(cluster: &Cluster, name: &str) -> Result<()> {
-    cluster.remove_namespace(name).await?;
-    let own = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {INJECT: "enabled"}}});
-    cluster.apply_one(&own).await.map(drop)
-}
-
-/// A pod's template with one service of the shop, which asks `other` for its catalogue.
-fn template(name: &str, other: &str) -> Value {
-    let variable = |name: &str, value: &str| json!({"name": name, "value": value});
-    json!({
-        "metadata": {"labels": {"app": name}},
-        "spec": {
-            "terminationGracePeriodSeconds": 5,
-            "containers": [{
-                "name": "main",
-                "image": "localhost/shop:dev",
-                "args": ["frontend"],
-                "env": [variable("CATALOG_URL", other), variable("CART_URL", other)],
-                "ports": [{"containerPort": 8080}],
-                "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
-            }],
-        },
-    })
-}
 
 /// A pod's template with a server that takes connections and says nothing.
 fn silent(name: &str) -> Value {
@@ -50,75 +24,6 @@ fn silent(name: &str) -> Value {
             "containers": [{"name": "main", "image": "localhost/postgres:15", "command": command}],
         },
     })
-}
-
-/// Runs a pod, with a Service.
-async fn run(cluster: &Cluster, namespace: &str, name: &str, template: Value) -> Result<()> {
-    let metadata = json!({"name": name, "namespace": namespace});
-    let deployment = json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": metadata,
-        "spec": {"selector": {"matchLabels": {"app": name}}, "template": template},
-    });
-    let service = json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": metadata,
-        "spec": {"selector": {"app": name}, "ports": [{"port": 8080}]},
-    });
-    cluster.apply_one(&deployment).await?;
-    cluster.apply_one(&service).await?;
-    Ok(())
-}
-
-/// A namespace of the mesh, anew, with the service back, and front that asks it.
-async fn pair(cluster: &Cluster, name: &str) -> Result<()> {
-    namespace(cluster, name).await?;
-    let back = template("back", "http://localhost:1");
-    run(cluster, name, "back", back).await?;
-    let front = template("front", "http://back:8080");
-    run(cluster, name, "front", front).await
-}
-
-/// The pod of a name, once it is ready.
-async fn ready(cluster: &Cluster, namespace: &str, name: &str) -> Result<DynamicObject> {
-    let api = cluster.api("v1", "Pod", Some(namespace)).await?;
-    let mut seen = String::new();
-    let waited = cluster
-        .eventually(&format!("a pod of {name} is ready"), async || {
-            let list = ListParams::default().labels(&format!("app={name}"));
-            let pods = api.list(&list).await?.items;
-            seen = pods
-                .iter()
-                .map(|pod| pod.data["status"].to_string())
-                .collect();
-            let is_ready = |pod: &DynamicObject| {
-                let conditions = pod.data["status"]["conditions"].as_array().cloned();
-                let mut conditions = conditions.unwrap_or_default().into_iter();
-                conditions.any(|own| own["type"] == "Ready" && own["status"] == "True")
-            };
-            Ok(pods.into_iter().find(is_ready))
-        })
-        .await;
-    waited.with_context(|| seen)
-}
-
-fn address(pod: &DynamicObject) -> Result<Ipv4Addr> {
-    let text = pod.data["status"]["podIP"]
-        .as_str()
-        .context("the pod has an address")?;
-    text.parse().context("the pod's address is one")
-}
-
-async fn service_address(cluster: &Cluster, namespace: &str, name: &str) -> Result<String> {
-    let service = cluster
-        .api("v1", "Service", Some(namespace))
-        .await?
-        .get(name)
-        .await?;
-    let address = service.data["spec"]["clusterIP"].as_str();
-    Ok(address.context("the Service has an address")?.to_owned())
 }
 
 /// The sum of a proxy's figures that begin so.

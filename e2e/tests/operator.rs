@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use fairlead_e2e::process::{process_of, signal};
 use fairlead_e2e::{Cluster, find_condition};
 use kube::ResourceExt;
 use kube::api::DeleteParams;
@@ -33,33 +34,6 @@ async fn both_run(cluster: &Cluster) -> Result<()> {
         .await
 }
 
-/// The process of a pod's operator, where the node is this machine.
-fn process_of(uid: &str) -> Result<u32> {
-    for entry in std::fs::read_dir("/proc")? {
-        let folder = entry?.path();
-        let Some(pid) = folder
-            .file_name()
-            .and_then(|name| name.to_str()?.parse().ok())
-        else {
-            continue;
-        };
-        // A process may end while it is looked at.
-        let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
-        if read("cgroup").contains(&format!("pod{uid}")) && read("cmdline").contains("operator") {
-            return Ok(pid);
-        }
-    }
-    anyhow::bail!("no process of the pod {uid} runs on this machine; this test needs the node here")
-}
-
-fn signal(signal: &str, pid: u32) -> Result<()> {
-    let done = std::process::Command::new("kill")
-        .args([signal, &pid.to_string()])
-        .status()?;
-    ensure!(done.success(), "kill {signal} {pid} ended with {done}");
-    Ok(())
-}
-
 async fn another_leads(cluster: &Cluster, old: &str, limit: Duration) -> Result<String> {
     cluster
         .within(limit, "another replica leads", async || {
@@ -76,7 +50,7 @@ async fn leader(cluster: &Cluster) -> Result<(String, u32)> {
         .await?;
     let pods = cluster.api("v1", "Pod", Some(NAMESPACE)).await?;
     let uid = pods.get(&name).await?.uid().context("the pod has no uid")?;
-    Ok((name, process_of(&uid)?))
+    Ok((name, process_of(&uid, "operator")?))
 }
 
 async fn works(cluster: &Cluster, application: &str) -> Result<()> {

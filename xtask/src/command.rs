@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::paths::{cache, root};
+
 /// How many lines of a program's output an error quotes.
 pub(crate) const TAIL: usize = 20;
 
@@ -49,6 +51,16 @@ pub(crate) fn command<S: AsRef<OsStr>>(
     let mut command = Command::new(program);
     command.args(arguments);
     command
+}
+
+/// Cargo in this repository, with the cache's target directory where none is named.
+pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
+    let mut cargo = Command::new("cargo");
+    cargo.args(arguments).current_dir(root());
+    if std::env::var_os("CARGO_TARGET_DIR").is_none() {
+        cargo.env("CARGO_TARGET_DIR", cache()?.join("target"));
+    }
+    Ok(cargo)
 }
 
 /// The last `count` lines of a text.

@@ -5,6 +5,7 @@
 )]
 
 mod bench;
+mod bench_mesh;
 mod bench_proxy;
 mod bootstrap;
 mod cargo_tools;
@@ -25,6 +26,7 @@ mod paths;
 mod progress;
 mod proxies;
 mod soak;
+mod soak_mesh;
 mod suite;
 mod tools;
 mod trained;
@@ -69,6 +71,10 @@ enum Task {
     BenchOperator(bench::Options),
     /// Measure our proxy beside nginx, HAProxy and Envoy
     BenchProxy(bench_proxy::Options),
+    /// Measure the control plane of the mesh with many proxies
+    BenchMesh(bench_mesh::Options),
+    /// Load in the mesh while its parts are killed, the API server hangs and roots are replaced
+    SoakMesh(soak_mesh::Options),
     /// Count the instructions of our proxy and HAProxy for a request
     BenchInstructions(bench_proxy::instructions::Options),
     /// What the specification of HTTP/2 asks of our proxy, in strict mode
@@ -93,6 +99,8 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(),
         Task::BenchOperator(options) => bench::operator(options),
         Task::BenchProxy(options) => bench_proxy::run(options),
+        Task::BenchMesh(options) => bench_mesh::run(options),
+        Task::SoakMesh(options) => soak_mesh::run(options),
         Task::BenchInstructions(options) => bench_proxy::instructions::run(options),
         Task::H2spec(options) => h2spec::run(options),
         Task::Interop(options) => interop::run(options),

@@ -7,8 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::command::show_live;
-use crate::paths::{cache, root};
+use crate::command::{cargo, show_live};
 use crate::progress::{note, step};
 use crate::{bootstrap, cluster, image, install, proxies, tools};
 
@@ -113,15 +112,6 @@ fn part(what: &str, command: &mut Command) -> Result<()> {
 }
 
 /// cargo with a target folder that fresh checkouts share.
-fn cargo(arguments: &[&str]) -> Result<Command> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(arguments).current_dir(root());
-    if std::env::var_os("CARGO_TARGET_DIR").is_none() {
-        cargo.env("CARGO_TARGET_DIR", cache()?.join("target"));
-    }
-    Ok(cargo)
-}
-
 fn itself(task: &str) -> Result<Command> {
     let mut command = Command::new(own_file()?);
     command.arg(task);
