@@ -119,6 +119,8 @@ words! {
         MeshReady,
         /// One root signs, and no other is believed or about to be.
         Rotated,
+        /// No proxy refused what the policy comes to.
+        Programmed,
     }
 }
 
@@ -171,6 +173,8 @@ words! {
         MissingPermission,
         /// The API server refused an object.
         Rejected,
+        /// A proxy refused what it was told.
+        Refused,
         /// An object with this name exists and belongs to somebody else.
         Conflict,
         /// The API server did not answer; it is tried again.

@@ -173,6 +173,7 @@ async fn replica() {
         leaf_life: LEAF_LIFE,
         proxies: Arc::default(),
         metrics: Arc::default(),
+        figures: Arc::default(),
         stop: CancellationToken::new(),
     };
     let names = Names {

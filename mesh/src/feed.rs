@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_crds::labels::PROXIED;
-use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy, MeshTrust};
+use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy, MeshPolicyStatus, MeshTrust};
 use fairlead_operator::metrics::Metrics;
 use fairlead_plan::Kind as _;
 use fairlead_plan::mesh::{MeshPolicyKind, MeshTrustKind, spiffe};
@@ -133,7 +133,11 @@ impl Feed {
             }),
             policies: watch.start(None, |own: &mut MeshPolicy| {
                 strip(own);
-                own.status = None;
+                let refusals = own.status.take().map(|status| status.refusals);
+                own.status = refusals.map(|refusals| MeshPolicyStatus {
+                    refusals,
+                    ..MeshPolicyStatus::default()
+                });
             }),
             trusts: watch.start(None, |own: &mut MeshTrust| {
                 let name = own.metadata.name.take();

@@ -11,11 +11,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::authority::{Authority, Keeper, LEAF_LIFE, Leader, keep, lead};
+use crate::authority::{Authority, Change, Keeper, LEAF_LIFE, keep};
 use crate::compile::{Compiled, compile};
 use crate::facts::Facts;
 use crate::feed::Feed;
+use crate::lead::{Leader, lead};
 use crate::metrics::Metrics;
+use crate::refusals::Refusals;
 use crate::serve::{Names, Plane, Replicas, TokenReviews, serve};
 use crate::trust;
 
@@ -104,18 +106,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         namespace: config.namespace.clone(),
         trust_domain: config.trust_domain.clone(),
     };
-    let leader = Leader {
-        keeper: keeper.clone(),
-        identity: config.identity.clone(),
-        facts: facts.subscribe(),
-        replicas: Replicas {
-            authority: authority.subscribe(),
-            compiled: compiled.subscribe(),
-            proxies: Arc::clone(&plane.proxies),
-            names: names.clone(),
-            namespace: config.namespace.clone(),
-        },
+    let replicas = Replicas {
+        authority: authority.subscribe(),
+        compiled: compiled.subscribe(),
+        proxies: Arc::clone(&plane.proxies),
+        names: names.clone(),
+        namespace: config.namespace.clone(),
     };
+    let leader = leader(&config, &keeper, &facts.subscribe(), &replicas);
     let feed = Feed::start(client.clone(), client_metrics, stop.clone());
     let spreading = trust::spread(client, facts.subscribe(), authority.subscribe());
     let compiling = follow(facts.subscribe(), authority.subscribe(), compiled, metrics);
@@ -136,6 +134,30 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
             Ok(()) => std::future::pending().await,
         },
         _ = work => Ok(()),
+    }
+}
+
+/// What is done while this replica leads.
+fn leader(
+    config: &Config,
+    keeper: &Keeper,
+    facts: &watch::Receiver<Option<Arc<Facts>>>,
+    replicas: &Replicas,
+) -> Leader {
+    Leader {
+        client: keeper.client.clone(),
+        namespace: config.namespace.clone(),
+        identity: config.identity.clone(),
+        change: Change {
+            keeper: keeper.clone(),
+            facts: facts.clone(),
+            replicas: replicas.clone(),
+        },
+        refusals: Refusals {
+            client: keeper.client.clone(),
+            facts: facts.clone(),
+            replicas: replicas.clone(),
+        },
     }
 }
 

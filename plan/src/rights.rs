@@ -69,7 +69,9 @@ impl Rights {
             "meshtrusts",
             &["get", "list", "watch", "create"],
         );
-        self.add(fairlead_crds::mesh::GROUP, "meshtrusts/status", &["patch"]);
+        for status in ["meshpolicies/status", "meshtrusts/status"] {
+            self.add(fairlead_crds::mesh::GROUP, status, &["patch"]);
+        }
         self.add("", "configmaps", &["create", "patch"]);
         self.add("authentication.k8s.io", "tokenreviews", &["create"]);
     }

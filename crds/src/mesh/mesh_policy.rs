@@ -403,7 +403,11 @@ pub struct MeshPolicyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub ancestors: Vec<Ancestor>,
-    /// How it is: Accepted, ResolvedRefs, Conflicted, Ready.
+    /// Proxies that refused what it comes to: the first ten, as pod.namespace with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), inner(length(max = 1024)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub refusals: Vec<String>,
+    /// How it is: Accepted, ResolvedRefs, Conflicted, Programmed, Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

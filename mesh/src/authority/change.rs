@@ -1,13 +1,12 @@
-//! The one replica that changes roots: it has the lease, asks all others what their proxies believe, takes one step at a time, and
-//! notes in MeshTrust how far it is.
+//! The change of roots by the replica that leads: it asks all others what their proxies believe, takes one step at a time, and notes
+//! in MeshTrust how far it is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_crds::mesh::{AuthoritySource, MeshTrust, MeshTrustSpec};
-use fairlead_operator::lease::{Candidate, Lead};
-use fairlead_plan::mesh::CONTROL;
+use fairlead_operator::lease::Lead;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -42,37 +41,14 @@ const TIMING: Timing = Timing {
     leaf: time::Duration::new(LEAF_LIFE.as_secs() as i64, 0).saturating_add(SKEW),
 };
 
-/// What the leader needs.
-pub(crate) struct Leader {
+/// Changes roots.
+pub(crate) struct Change {
     /// Where roots are kept.
     pub(crate) keeper: Keeper,
-    /// The name of this replica.
-    pub(crate) identity: String,
     /// The cluster.
     pub(crate) facts: watch::Receiver<Option<Arc<Facts>>>,
-    /// The others.
+    /// The replicas.
     pub(crate) replicas: Replicas,
-}
-
-/// Waits for the lease, and leads while it has it; for as long as it is polled.
-pub(crate) async fn lead(leader: Leader) {
-    loop {
-        let lead = Lead::default();
-        let keeper = &leader.keeper;
-        let mut candidate = Candidate::new(
-            keeper.client.clone(),
-            &keeper.namespace,
-            CONTROL,
-            &leader.identity,
-            lead.clone(),
-        );
-        candidate.acquire().await;
-        tracing::info!("this replica leads the change of roots");
-        tokio::select! {
-            () = candidate.hold() => tracing::warn!("another replica leads the change of roots"),
-            () = work(&leader, &lead) => {}
-        }
-    }
 }
 
 /// What was noted last.
@@ -83,21 +59,22 @@ struct Noted {
     status: Value,
 }
 
-async fn work(leader: &Leader, lead: &Lead) {
-    let mut noted = Noted::default();
-    while lead.holds() {
-        let pause = match leader.look(&mut noted).await {
-            Ok(pause) => pause,
-            Err(error) => {
-                tracing::warn!(%error, "failed to look after the authority; it is tried again");
-                BUSY
-            }
-        };
-        tokio::time::sleep(pause).await;
+impl Change {
+    /// Takes one step after the other while this replica leads.
+    pub(crate) async fn follow(&self, lead: &Lead) {
+        let mut noted = Noted::default();
+        while lead.holds() {
+            let pause = match self.look(&mut noted).await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to look after the authority; it is tried again");
+                    BUSY
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
     }
-}
 
-impl Leader {
     /// Takes a step where one is due; how long until the next look.
     async fn look(&self, noted: &mut Noted) -> Result<Duration, KeepError> {
         let now = OffsetDateTime::now_utc();

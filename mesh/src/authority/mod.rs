@@ -4,8 +4,8 @@
 //! is taken over: the name is the one that its sender proved, and everything else is the authority's own.
 
 mod brought;
+mod change;
 mod keep;
-mod lead;
 mod slots;
 mod steps;
 
@@ -22,9 +22,8 @@ use time::OffsetDateTime;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
+pub(crate) use change::Change;
 pub use keep::{Keeper, keep};
-pub(crate) use lead::Leader;
-pub(crate) use lead::lead;
 pub use slots::{Slot, Slots};
 pub use steps::{Decision, Heard, Step, Timing, Wanted, decide, taken};
 

@@ -49,11 +49,15 @@ struct ListedProxy {
     /// The version of the bundle that it has; empty where it has none.
     #[prost(string, tag = "2")]
     trust: String,
+    /// Why it refused what it was told.
+    #[prost(string, repeated, tag = "3")]
+    refusals: Vec<String>,
 }
 
 fn listed(proxies: &Proxies) -> Listed {
     let proxies = proxies.all().into_iter().map(|own| ListedProxy {
         node: own.node,
+        refusals: own.refusals.into_values().collect(),
         trust: own.trust.map(|trust| trust.to_string()).unwrap_or_default(),
     });
     Listed {
@@ -157,6 +161,33 @@ impl Replicas {
             .map_err(|status| format!("{}: {}", status.code(), status.message()))
     }
 
+    /// The proxies of all replicas, and the replicas that did not say which theirs are.
+    async fn proxies(&self, facts: &Facts) -> (Vec<ListedProxy>, BTreeSet<String>) {
+        let mut silent = BTreeSet::new();
+        let mut all = listed(&self.proxies).proxies;
+        for (address, answer) in self.ask(facts, PROXIES, Bytes::new()).await {
+            let answer =
+                answer.and_then(|answer| Listed::decode(answer).map_err(|error| error.to_string()));
+            match answer {
+                Ok(listed) => all.extend(listed.proxies),
+                Err(cause) => {
+                    tracing::warn!(%address, cause, "a replica did not say what its proxies are");
+                    silent.insert(address.ip().to_string());
+                }
+            }
+        }
+        // One that just connected said nothing of itself yet.
+        all.retain(|own| !own.node.is_empty());
+        (all, silent)
+    }
+
+    /// Why proxies refused what they were told, by what they call themselves.
+    pub(crate) async fn refusals(&self, facts: &Facts) -> BTreeMap<String, Vec<String>> {
+        let (all, _) = self.proxies(facts).await;
+        let refusing = all.into_iter().filter(|own| !own.refusals.is_empty());
+        refusing.map(|own| (own.node, own.refusals)).collect()
+    }
+
     /// What proxies of all replicas think of these roots.
     pub async fn hear(&self, roots: &str, facts: &Facts) -> Heard {
         let mut heard = Heard::default();
@@ -167,21 +198,11 @@ impl Replicas {
         };
         let version = version.trust().map(|own| own.to_string());
         let version = version.unwrap_or_default();
-        let mut all = listed(&self.proxies).proxies;
-        for (address, answer) in self.ask(facts, PROXIES, Bytes::new()).await {
-            let answer =
-                answer.and_then(|answer| Listed::decode(answer).map_err(|error| error.to_string()));
-            match answer {
-                Ok(listed) => all.extend(listed.proxies),
-                Err(cause) => {
-                    tracing::warn!(%address, cause, "a replica did not say what its proxies believe");
-                    heard.silent.insert(address.ip().to_string());
-                }
-            }
-        }
+        let (all, silent) = self.proxies(facts).await;
+        heard.silent = silent;
         // A proxy may be connected to two of them for a moment.
         let mut believes: BTreeMap<String, bool> = BTreeMap::new();
-        for own in all.into_iter().filter(|own| !own.node.is_empty()) {
+        for own in all {
             *believes.entry(own.node).or_default() |= own.trust == version;
         }
         heard.connected = believes.len();

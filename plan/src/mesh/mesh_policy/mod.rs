@@ -22,7 +22,7 @@ use crate::conditions::Conditions;
 use crate::kind::{Context, Kind, Planned};
 use crate::live::{Live, Read};
 use crate::mesh::targets;
-use crate::problem::Invalid;
+use crate::problem::{Invalid, Problem};
 
 /// See the module.
 pub struct MeshPolicyKind;
@@ -36,8 +36,11 @@ impl Kind for MeshPolicyKind {
     type Seen = Seen;
 
     const NAME: KindName = KindName::MeshPolicy;
-    const CONDITIONS: &'static [ConditionType] =
-        &[ConditionType::ResolvedRefs, ConditionType::Conflicted];
+    const CONDITIONS: &'static [ConditionType] = &[
+        ConditionType::ResolvedRefs,
+        ConditionType::Conflicted,
+        ConditionType::Programmed,
+    ];
 
     fn table(cache: &Cache) -> &Table<MeshPolicy> {
         &cache.meshpolicies
@@ -100,6 +103,14 @@ impl Kind for MeshPolicyKind {
                 };
                 let message = format!("{first}{more}");
                 conditions.yes(ConditionType::Conflicted, Reason::Conflict, message);
+            }
+        }
+        match status.refusals.first() {
+            None => conditions.yes(ConditionType::Programmed, Reason::Ok, ""),
+            Some(first) => {
+                let problem = Problem::waiting(Reason::Refused, first.clone());
+                conditions.no(ConditionType::Programmed, problem.reason, first.clone());
+                conditions.fail(&problem);
             }
         }
         conditions.ready("");

@@ -1,0 +1,45 @@
+//! The one replica that does what only one may do: it has the lease.
+
+use fairlead_operator::lease::{Candidate, Lead};
+use fairlead_plan::mesh::CONTROL;
+use kube::Client;
+
+use crate::authority::Change;
+use crate::refusals::Refusals;
+
+/// What the one that leads does.
+pub(crate) struct Leader {
+    /// The cluster.
+    pub(crate) client: Client,
+    /// The namespace of the lease.
+    pub(crate) namespace: String,
+    /// The name of this replica.
+    pub(crate) identity: String,
+    /// Roots are changed.
+    pub(crate) change: Change,
+    /// What proxies refuse is noted.
+    pub(crate) refusals: Refusals,
+}
+
+/// Waits for the lease, and leads while it has it; for as long as it is polled.
+pub(crate) async fn lead(leader: Leader) {
+    loop {
+        let lead = Lead::default();
+        let mut candidate = Candidate::new(
+            leader.client.clone(),
+            &leader.namespace,
+            CONTROL,
+            &leader.identity,
+            lead.clone(),
+        );
+        candidate.acquire().await;
+        tracing::info!("this replica leads");
+        let work = async {
+            tokio::join!(leader.change.follow(&lead), leader.refusals.follow(&lead));
+        };
+        tokio::select! {
+            () = candidate.hold() => tracing::warn!("another replica leads"),
+            () = work => {}
+        }
+    }
+}
