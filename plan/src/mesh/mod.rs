@@ -14,7 +14,7 @@ pub use mesh_policy::{Caller, Effective, MeshPolicyKind, Set, duration, effectiv
 pub use mesh_trust::MeshTrustKind;
 pub use targets::covers;
 
-use std::net::IpAddr;
+use ipnet::IpNet;
 
 /// The name of the control plane's Service and service account.
 pub const CONTROL: &str = "fairlead-mesh";
@@ -47,15 +47,7 @@ fn is_account(text: &str) -> bool {
 /// Whether a text is a network in CIDR.
 #[must_use]
 fn is_network(text: &str) -> bool {
-    let Some((address, length)) = text.split_once('/') else {
-        return false;
-    };
-    let most = match address.parse::<IpAddr>() {
-        Ok(IpAddr::V4(_)) => 32,
-        Ok(IpAddr::V6(_)) => 128,
-        Err(_) => return false,
-    };
-    length.parse::<u8>().is_ok_and(|length| length <= most)
+    text.parse::<IpNet>().is_ok()
 }
 
 /// The SPIFFE name of a service account.

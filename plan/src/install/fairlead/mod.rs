@@ -15,7 +15,7 @@ use self::build::Part;
 use crate::cache::{Cache, ChildMeta, Event, KindName, ObjectId, Table};
 use crate::change::{Change, Plan};
 use crate::conditions::Conditions;
-use crate::kind::{Child, Context, Kind, Operator, Planned};
+use crate::kind::{Child, Context, Kind, Planned};
 use crate::live::{Live, ObjectKey, Read};
 use crate::objects;
 use crate::problem::{Invalid, Problem};
@@ -135,10 +135,9 @@ impl Kind for FairleadKind {
     }
 
     fn reads(object: &Fairlead, (): &(), _: &Seen, _: &Live) -> Vec<Read> {
-        let operator = Operator::default();
-        let parts = build::parts(object, &operator);
-        let reads = parts.iter().map(|part| Read::Object(part.deployment_key()));
-        reads.collect()
+        let components = build::components(object).into_iter();
+        let deployments = components.map(|own| build::deployment(object, own));
+        deployments.map(Read::Object).collect()
     }
 
     fn plan(object: &Fairlead, (): &(), seen: &Seen, live: &Live, context: &Context) -> Plan {
@@ -168,11 +167,12 @@ impl Kind for FairleadKind {
         let parts = build::parts(object, &context.operator);
         let mut wanted: Vec<Value> = parts.iter().flat_map(Part::objects).collect();
         // The API server is told of the webhook once one serves, so that an installation never waits for itself.
-        if seen.has(VALIDATION) || health(&parts[..1], live).is_ok() {
+        if seen.has(VALIDATION) || health(object, &[build::WEBHOOK], live).is_ok() {
             wanted.push(build::validation(object, &context.operator, ca_bundle));
         }
         // Pods get proxies once there is somebody to tell them something.
-        if build::has_mesh(object) && (seen.has(INJECTION) || health(&parts, live).is_ok()) {
+        let is_served = || health(object, &build::components(object), live).is_ok();
+        if build::has_mesh(object) && (seen.has(INJECTION) || is_served()) {
             wanted.push(build::injection(object, &context.operator, ca_bundle));
         }
         changes.extend(wanted.into_iter().map(|body| {
@@ -201,14 +201,12 @@ impl Kind for FairleadKind {
             return status;
         };
         status.version = Some(env!("CARGO_PKG_VERSION").to_owned());
-        let operator = Operator::default();
-        let parts = build::parts(object, &operator);
         let is_done = |kind: &str| {
             let changes = &planned.plan.changes;
             planned.failed.is_none() && changes.iter().any(|change| change.key.kind == kind)
         };
-        let mut say = |condition: ConditionType, parts: &[Part], registration: &str| {
-            let healthy = health(parts, &planned.live);
+        let mut say = |condition: ConditionType, component: &'static str, registration: &str| {
+            let healthy = health(object, &[component], &planned.live);
             let problem = match healthy {
                 Ok(()) if is_done(registration) => {
                     return conditions.yes(condition, Reason::Ok, "");
@@ -219,9 +217,9 @@ impl Kind for FairleadKind {
             conditions.no(condition, problem.reason, problem.message.clone());
             conditions.fail(&problem);
         };
-        say(ConditionType::WebhookReady, &parts[..1], VALIDATION);
+        say(ConditionType::WebhookReady, build::WEBHOOK, VALIDATION);
         if build::has_mesh(object) {
-            say(ConditionType::MeshReady, &parts[1..], INJECTION);
+            say(ConditionType::MeshReady, build::MESH, INJECTION);
         } else {
             let message = "spec.components.mesh.state is Disabled";
             conditions.no(ConditionType::MeshReady, Reason::Disabled, message);
@@ -269,10 +267,9 @@ impl Seen {
 }
 
 /// Whether components serve; the first that does not, and why.
-fn health(parts: &[Part], live: &Live) -> Result<(), Problem> {
-    for part in parts {
-        let component = part.component();
-        let Some(deployment) = live.object(&part.deployment_key()) else {
+fn health(object: &Fairlead, components: &[&'static str], live: &Live) -> Result<(), Problem> {
+    for component in components {
+        let Some(deployment) = live.object(&build::deployment(object, component)) else {
             let message = format!("the {component} is being made");
             return Err(Problem::waiting(Reason::Progressing, message));
         };

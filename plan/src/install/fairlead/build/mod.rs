@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 pub(super) use self::part::Part;
 use crate::change::Change;
 use crate::kind::Operator;
+use crate::live::ObjectKey;
 use crate::mesh::CONTROL_PORT;
 use crate::rights;
 
@@ -40,6 +41,23 @@ pub(super) fn ownership(object: &Fairlead, namespace_uid: &str) -> Option<Change
     Some(Change::apply(body, "Own", ""))
 }
 
+/// The webhook, as its objects are called.
+pub(super) const WEBHOOK: &str = "webhook";
+/// The control plane of the mesh.
+pub(super) const MESH: &str = "mesh";
+
+/// The names of the components that run.
+pub(super) fn components(object: &Fairlead) -> Vec<&'static str> {
+    let mesh = has_mesh(object).then_some(MESH);
+    [WEBHOOK].into_iter().chain(mesh).collect()
+}
+
+/// The Deployment of a component.
+pub(super) fn deployment(object: &Fairlead, component: &str) -> ObjectKey {
+    let namespace = Some(object.spec.namespace.as_str());
+    ObjectKey::new("apps/v1", "Deployment", namespace, part::name(component))
+}
+
 /// The components that run, in the order in which they are made.
 pub(super) fn parts<'a>(object: &'a Fairlead, operator: &'a Operator) -> Vec<Part<'a>> {
     let mut parts = vec![webhook(object, operator)];
@@ -60,7 +78,7 @@ fn webhook<'a>(object: &'a Fairlead, operator: &'a Operator) -> Part<'a> {
     Part {
         object,
         operator,
-        component: "webhook",
+        component: WEBHOOK,
         settings: &object.spec.components.webhook,
         usual: json!({"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "512Mi"}}),
         port: ("https", 443, WEBHOOK_PORT),
@@ -88,7 +106,7 @@ fn mesh_part<'a>(object: &'a Fairlead, operator: &'a Operator) -> Part<'a> {
     Part {
         object,
         operator,
-        component: "mesh",
+        component: MESH,
         settings: &object.spec.components.mesh.component,
         usual: json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}),
         port: ("grpc", CONTROL_PORT, CONTROL_PORT),

@@ -6,7 +6,6 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::{Map, Value, json};
 
 use crate::kind::Operator;
-use crate::live::ObjectKey;
 use crate::objects;
 
 /// The label that selects a component's pods.
@@ -36,21 +35,15 @@ pub(crate) struct Part<'a> {
     pub(super) volumes: Vec<(Value, &'static str)>,
 }
 
-impl Part<'_> {
-    /// The component's name.
-    pub(crate) fn component(&self) -> &'static str {
-        self.component
-    }
+/// The name of a component's objects.
+pub(super) fn name(component: &str) -> String {
+    format!("fairlead-{component}")
+}
 
+impl Part<'_> {
     /// The name of its objects.
     pub(super) fn name(&self) -> String {
-        format!("fairlead-{}", self.component)
-    }
-
-    /// Its Deployment.
-    pub(crate) fn deployment_key(&self) -> ObjectKey {
-        let namespace = Some(self.object.spec.namespace.as_str());
-        ObjectKey::new("apps/v1", "Deployment", namespace, self.name())
+        name(self.component)
     }
 
     /// Everything that makes it run, in the order in which it is made.
