@@ -476,3 +476,31 @@ async fn a_strict_service_takes_callers_of_the_mesh_alone() -> Result<()> {
     }
     cluster.remove_namespace("strict").await
 }
+
+#[tokio::test]
+async fn a_pod_without_a_proxy_is_told_of() -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    cluster.remove_namespace("missed").await?;
+    let mut own = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "missed"}});
+    cluster.apply_one(&own).await?;
+    let back = template("back", "http://localhost:1");
+    run(&cluster, "missed", "back", back).await?;
+    ready(&cluster, "missed", "back").await?;
+    // When its namespace comes into the mesh after it was made
+    own["metadata"]["labels"] = json!({INJECT: "enabled"});
+    cluster.apply_one(&own).await?;
+    // Then an event says what to do
+    let events = cluster
+        .api("events.k8s.io/v1", "Event", Some("missed"))
+        .await?;
+    cluster
+        .eventually("an event tells of the pod", async || {
+            let all = events.list(&ListParams::default()).await?.items;
+            let mut told = all
+                .iter()
+                .filter(|event| event.data["reason"] == "NotInjected");
+            Ok(told.next().map(drop))
+        })
+        .await?;
+    cluster.remove_namespace("missed").await
+}

@@ -5,6 +5,7 @@ use fairlead_plan::mesh::CONTROL;
 use kube::Client;
 
 use crate::authority::Change;
+use crate::missed::Missed;
 use crate::refusals::Refusals;
 
 /// What the one that leads does.
@@ -19,6 +20,8 @@ pub(crate) struct Leader {
     pub(crate) change: Change,
     /// What proxies refuse is noted.
     pub(crate) refusals: Refusals,
+    /// Pods without a proxy are told of.
+    pub(crate) missed: Missed,
 }
 
 /// Waits for the lease, and leads while it has it; for as long as it is polled.
@@ -35,7 +38,11 @@ pub(crate) async fn lead(leader: Leader) {
         candidate.acquire().await;
         tracing::info!("this replica leads");
         let work = async {
-            tokio::join!(leader.change.follow(&lead), leader.refusals.follow(&lead));
+            tokio::join!(
+                leader.change.follow(&lead),
+                leader.refusals.follow(&lead),
+                leader.missed.follow(&lead),
+            );
         };
         tokio::select! {
             () = candidate.hold() => tracing::warn!("another replica leads"),

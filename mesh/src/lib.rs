@@ -12,6 +12,7 @@ mod feed;
 pub mod figures;
 mod lead;
 pub mod metrics;
+mod missed;
 mod refusals;
 mod run;
 pub mod serve;

@@ -17,6 +17,7 @@ use crate::facts::Facts;
 use crate::feed::Feed;
 use crate::lead::{Leader, lead};
 use crate::metrics::Metrics;
+use crate::missed::Missed;
 use crate::refusals::Refusals;
 use crate::serve::{Names, Plane, Replicas, TokenReviews, serve};
 use crate::trust;
@@ -152,6 +153,10 @@ fn leader(
             keeper: keeper.clone(),
             facts: facts.clone(),
             replicas: replicas.clone(),
+        },
+        missed: Missed {
+            client: keeper.client.clone(),
+            identity: config.identity.clone(),
         },
         refusals: Refusals {
             client: keeper.client.clone(),

@@ -61,6 +61,8 @@ impl Rights {
     fn mesh(&mut self) {
         self.add("", "pods", READ);
         self.add("", "services", READ);
+        self.add("", "namespaces", &["list"]);
+        self.add("events.k8s.io", "events", &["create"]);
         self.add("discovery.k8s.io", "endpointslices", READ);
         self.add(fairlead_crds::mesh::GROUP, "meshauthorizations", READ);
         self.add(fairlead_crds::mesh::GROUP, "meshpolicies", READ);

@@ -8,7 +8,7 @@ mod mesh_trust;
 mod targets;
 
 pub use bootstrap::{Bootstrap, bootstrap};
-pub use inject::{Injection, Outcome, inject};
+pub use inject::{Injection, Outcome, inject, left};
 pub use mesh_authorization::MeshAuthorizationKind;
 pub use mesh_policy::{Caller, Effective, MeshPolicyKind, Set, duration, effective};
 pub use mesh_trust::MeshTrustKind;

@@ -86,7 +86,8 @@ pub fn inject(
 }
 
 /// Why a pod has to do without a proxy.
-fn left(spec: &PodSpec) -> Option<&'static str> {
+#[must_use]
+pub fn left(spec: &PodSpec) -> Option<&'static str> {
     if spec.host_network == Some(true) {
         return Some("spec.hostNetwork: the node's network cannot be brought to a proxy");
     }
