@@ -20,6 +20,7 @@ mod mesh;
 mod output;
 mod score;
 mod show;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -108,6 +109,8 @@ enum Command {
         #[command(subcommand)]
         command: MeshCommand,
     },
+    /// Show how many requests there are in the mesh, how they end and how long they take.
+    Top(top::Arguments),
     /// Check files as admission does, without a cluster.
     Lint {
         /// Files or folders with Score files or Fairlead's objects.
@@ -239,6 +242,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<Ended> {
         Command::Mesh {
             command: MeshCommand::Explain { service, from },
         } => mesh::explain(&target, format, &service, from.as_deref()).await,
+        Command::Top(arguments) => top::top(&target, format, arguments).await,
         Command::Lint { files } => files::lint(format, &files),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use fairlead_mesh::authority::{Authority, LEAF_LIFE, Material, Slots};
 use fairlead_mesh::compile::compile;
 use fairlead_mesh::facts::{Endpoint, Facts, Key, Pod, Port, Service, Slice, Spoken};
-use fairlead_mesh::serve::{Names, Plane, Review, ReviewError, serve};
+use fairlead_mesh::serve::{Account, Names, Plane, Replicas, Review, ReviewError, serve};
 use fairlead_plan::mesh::spiffe;
 use fairlead_xds::Shapes;
 use fairlead_xds::raw::Raw;
@@ -135,6 +135,14 @@ impl Review for Nobody {
     fn review(&self, _: String) -> BoxFuture<'_, Result<(String, String), ReviewError>> {
         Box::pin(async { Err(ReviewError::Refused) })
     }
+
+    fn may_see<'a>(
+        &'a self,
+        _: &'a Account,
+        _: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<bool, ReviewError>> {
+        Box::pin(async { Ok(false) })
+    }
 }
 
 /// A root, and an authority of it.
@@ -165,9 +173,24 @@ async fn replica() {
         Arc::new(compiled.expect("it compiles"))
     };
     let told = watch::Sender::new(Some(compiled(&facts)));
+    let names = Names {
+        id: spiffe(DOMAIN, "fairlead-system", "fairlead-mesh")
+            .parse()
+            .expect("an id"),
+        dns: vec![DNS.to_owned()],
+    };
+    let authority = watch::Sender::new(Some(Arc::clone(&authority))).subscribe();
     let plane = Plane {
-        authority: watch::Sender::new(Some(Arc::clone(&authority))).subscribe(),
+        authority: authority.clone(),
         compiled: told.subscribe(),
+        facts: watch::Sender::new(None).subscribe(),
+        replicas: Replicas {
+            authority,
+            compiled: told.subscribe(),
+            proxies: Arc::default(),
+            names: names.clone(),
+            namespace: "fairlead-system".to_owned(),
+        },
         review: Arc::new(Nobody),
         trust_domain: DOMAIN.to_owned(),
         leaf_life: LEAF_LIFE,
@@ -175,12 +198,6 @@ async fn replica() {
         metrics: Arc::default(),
         figures: Arc::default(),
         stop: CancellationToken::new(),
-    };
-    let names = Names {
-        id: spiffe(DOMAIN, "fairlead-system", "fairlead-mesh")
-            .parse()
-            .expect("an id"),
-        dns: vec![DNS.to_owned()],
     };
     tokio::spawn(serve(listener, names, plane));
     say(&said.to_string());

@@ -19,7 +19,7 @@ use crate::lead::{Leader, lead};
 use crate::metrics::Metrics;
 use crate::missed::Missed;
 use crate::refusals::Refusals;
-use crate::serve::{Names, Plane, Replicas, TokenReviews, serve};
+use crate::serve::{Names, Plane, Proxies, Replicas, TokenReviews, serve};
 use crate::trust;
 
 /// Settings of the process.
@@ -82,13 +82,23 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let facts = watch::Sender::new(None);
     let compiled = watch::Sender::new(None);
     let metrics = Arc::new(Metrics::default());
+    let proxies: Arc<Proxies> = Arc::default();
+    let replicas = Replicas {
+        authority: authority.subscribe(),
+        compiled: compiled.subscribe(),
+        proxies: Arc::clone(&proxies),
+        names: names.clone(),
+        namespace: config.namespace.clone(),
+    };
     let plane = Plane {
         authority: authority.subscribe(),
         compiled: compiled.subscribe(),
+        facts: facts.subscribe(),
+        replicas: replicas.clone(),
         review: Arc::new(TokenReviews(client.clone())),
         trust_domain: config.trust_domain.clone(),
         leaf_life: LEAF_LIFE,
-        proxies: Arc::default(),
+        proxies,
         figures: Arc::default(),
         metrics: Arc::clone(&metrics),
         stop: stop.clone(),
@@ -107,16 +117,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         namespace: config.namespace.clone(),
         trust_domain: config.trust_domain.clone(),
     };
-    let replicas = Replicas {
-        authority: authority.subscribe(),
-        compiled: compiled.subscribe(),
-        proxies: Arc::clone(&plane.proxies),
-        names: names.clone(),
-        namespace: config.namespace.clone(),
-    };
     let leader = leader(&config, &keeper, &facts.subscribe(), &replicas);
     let feed = Feed::start(client.clone(), client_metrics, stop.clone());
-    let spreading = trust::spread(client, facts.subscribe(), authority.subscribe());
+    let spreading = trust::spread(
+        client,
+        &config.namespace,
+        facts.subscribe(),
+        authority.subscribe(),
+    );
     let compiling = follow(facts.subscribe(), authority.subscribe(), compiled, metrics);
     let work = async {
         tokio::join!(

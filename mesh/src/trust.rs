@@ -1,4 +1,5 @@
-//! Whom to trust, in a ConfigMap of every namespace with proxies: they verify the control plane by it before anything was told.
+//! Whom to trust, in a ConfigMap of every namespace with proxies: they verify the control plane by it before anything was told. And
+//! in one of its own namespace, for whoever else comes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,15 +21,16 @@ const AGAIN: Duration = Duration::from_secs(300);
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Writes it wherever there are proxies, for as long as it is polled. Every replica does, and all write the same.
+/// Writes it wherever there are proxies and in its `own` namespace, for as long as it is polled. Every replica does, and all write the same.
 pub async fn spread(
     client: Client,
+    own: &str,
     mut facts: watch::Receiver<Option<Arc<Facts>>>,
     mut authority: watch::Receiver<Option<Arc<Authority>>>,
 ) {
     let mut written: BTreeMap<Arc<str>, String> = BTreeMap::new();
     loop {
-        let namespaces = namespaces(facts.borrow_and_update().as_deref());
+        let namespaces = namespaces(own, facts.borrow_and_update().as_deref());
         let roots = authority.borrow_and_update().clone();
         let roots = roots.map(|own| own.roots().to_owned());
         written.retain(|namespace, _| namespaces.contains(namespace));
@@ -58,9 +60,10 @@ pub async fn spread(
     }
 }
 
-fn namespaces(facts: Option<&Facts>) -> BTreeSet<Arc<str>> {
+fn namespaces(own: &str, facts: Option<&Facts>) -> BTreeSet<Arc<str>> {
     let pods = facts.into_iter().flat_map(|facts| facts.pods.keys());
-    pods.map(|(namespace, _)| Arc::clone(namespace)).collect()
+    let proxied = pods.map(|(namespace, _)| Arc::clone(namespace));
+    proxied.chain([own.into()]).collect()
 }
 
 async fn write(client: &Client, namespace: &str, roots: &str) -> Result<(), kube::Error> {

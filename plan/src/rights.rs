@@ -76,6 +76,7 @@ impl Rights {
         }
         self.add("", "configmaps", &["create", "patch"]);
         self.add("authentication.k8s.io", "tokenreviews", &["create"]);
+        self.add("authorization.k8s.io", "subjectaccessreviews", &["create"]);
     }
 
     /// One rule for all resources of a group with the same verbs.
@@ -200,8 +201,8 @@ pub fn webhook() -> Vec<PolicyRule> {
     people(Audience::View)
 }
 
-/// The rules of the ClusterRole of the mesh's control plane: it reads where traffic goes, asks whose tokens are, and writes
-/// whom to trust.
+/// The rules of the ClusterRole of the mesh's control plane: it reads where traffic goes, asks whose tokens are and what those
+/// may see, and writes whom to trust.
 #[must_use]
 pub fn mesh() -> Vec<PolicyRule> {
     let mut rights = Rights::default();
@@ -209,7 +210,13 @@ pub fn mesh() -> Vec<PolicyRule> {
     rights.rules()
 }
 
-/// The rules of its Role in its own namespace.
+/// The rules of the ClusterRole of who sees all live figures of the mesh.
+#[must_use]
+pub fn figures() -> Vec<PolicyRule> {
+    vec![rule("", vec!["services".to_owned()], &["get"], &[])]
+}
+
+/// The rules of the Role of the mesh's control plane in its own namespace.
 #[must_use]
 pub fn mesh_namespaced() -> Vec<PolicyRule> {
     let secrets = || vec!["secrets".to_owned()];

@@ -18,6 +18,7 @@ mod edge;
 mod egress;
 mod endpoint;
 mod field;
+pub mod figures;
 mod filter;
 mod grpc;
 mod headers;

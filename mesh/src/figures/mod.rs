@@ -10,6 +10,7 @@ mod sum;
 mod windows;
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 pub use read::{Teller, Way, read};
@@ -20,13 +21,32 @@ pub use windows::{Called, Caller, LONGEST, Limits, Windows};
 pub type Pair = (Caller, Called);
 
 /// The figures of a replica.
-#[derive(Debug, Default)]
-pub struct Figures(Mutex<Windows>);
+#[derive(Debug)]
+pub struct Figures {
+    replica: u64,
+    windows: Mutex<Windows>,
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        Self {
+            // Each is keyed anew, at random.
+            replica: RandomState::new().hash_one(()),
+            windows: Mutex::default(),
+        }
+    }
+}
 
 impl Figures {
+    /// A number that no other replica has.
+    #[must_use]
+    pub fn replica(&self) -> u64 {
+        self.replica
+    }
+
     /// Adds requests of now, in seconds since 1970.
     pub fn add(&self, sums: &BTreeMap<Pair, Sum>, now: u64) {
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         for ((caller, called), sum) in sums {
             windows.add(caller, called, sum, now);
         }
@@ -35,7 +55,7 @@ impl Figures {
     /// What there was of each pair within the last `seconds`, and how many seconds those really are.
     #[must_use]
     pub fn within(&self, seconds: u64, now: u64) -> (u64, BTreeMap<Pair, Sum>) {
-        let windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         let (covered, sums) = windows.within(seconds, now);
         let sums = sums.map(|(caller, called, sum)| ((caller.clone(), called.clone()), sum));
         (covered, sums.collect())
@@ -44,7 +64,7 @@ impl Figures {
     /// How many pairs there are, and how many were dropped to make room.
     #[must_use]
     pub fn size(&self) -> (usize, u64) {
-        let windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         (windows.len(), windows.evicted())
     }
 }

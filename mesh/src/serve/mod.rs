@@ -1,8 +1,8 @@
 //! What proxies reach: the discovery service and the metrics service, for those that have a certificate, and the authority, for
-//! those that have a token.
+//! those that have a token, as is who asks for live figures.
 //!
-//! Both are on one port, over TLS under the mesh's own authority. Whoever shows a certificate has to have one of this authority;
-//! only the call that signs is answered without.
+//! All are on one port, over TLS under the mesh's own authority. Whoever shows a certificate has to have one of this authority;
+//! only the calls of those with a token are answered without.
 
 mod discovery;
 mod figures;
@@ -11,6 +11,7 @@ mod replicas;
 mod review;
 mod sign;
 mod tls;
+mod top;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,10 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Extension, Router};
+use bytes::Bytes;
 use fairlead_model::identity::SpiffeId;
 use fairlead_operator::https;
+use fairlead_xds::figures::TOP;
 use fairlead_xds::identity::SIGN;
 use fairlead_xds::metrics_service::STREAM;
 use fairlead_xds::raw::Raw;
@@ -29,23 +32,25 @@ use rustls::ServerConnection;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Request, Status};
 
 use crate::authority::Authority;
 use crate::compile::Compiled;
-use crate::facts::Key;
+use crate::facts::{Facts, Key};
 use crate::figures::Figures;
 use crate::metrics::Metrics;
 
 pub use proxies::{Proxies, Proxy};
 pub use replicas::Replicas;
-pub use review::{Review, ReviewError, TokenReviews};
+pub use review::{Account, Review, ReviewError, TokenReviews};
 pub use tls::Names;
 
 const DELTA: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const STATE: &str =
     "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+/// The largest token.
+const MOST_TOKEN: usize = 16 << 10;
 /// The largest request, in bytes.
 const LARGEST: usize = 4 << 20;
 
@@ -62,6 +67,10 @@ pub struct Plane {
     pub trust_domain: String,
     /// How long certificates live.
     pub leaf_life: Duration,
+    /// What is known of the cluster; nothing until it was read.
+    pub facts: watch::Receiver<Option<Arc<Facts>>>,
+    /// All replicas of the control plane.
+    pub replicas: Replicas,
     /// The proxies that are connected.
     pub proxies: Arc<Proxies>,
     /// What proxies count.
@@ -83,6 +92,35 @@ impl Plane {
                     self.trust_domain
                 ))
             })
+    }
+
+    /// The service account whose token came with a request.
+    async fn account(&self, request: &Request<Bytes>) -> Result<Account, Status> {
+        let token = request
+            .metadata()
+            .get("authorization")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .filter(|token| !token.is_empty() && token.len() <= MOST_TOKEN)
+            .ok_or_else(|| Status::unauthenticated("authorization: a bearer token is required"))?;
+        let account = self.review.review(token.to_owned()).await;
+        account.map_err(|error| not_reviewed(&error))
+    }
+
+    /// Whether an account may see the services of a namespace, or of all of them.
+    async fn may_see(&self, account: &Account, namespace: Option<&str>) -> Result<bool, Status> {
+        let reviewed = self.review.may_see(account, namespace).await;
+        reviewed.map_err(|error| not_reviewed(&error))
+    }
+}
+
+fn not_reviewed(error: &ReviewError) -> Status {
+    match error {
+        ReviewError::Refused => Status::unauthenticated(error.to_string()),
+        ReviewError::Failed { .. } => {
+            tracing::warn!(%error, "a token was not reviewed");
+            Status::unavailable("the token cannot be reviewed now")
+        }
     }
 }
 
@@ -112,7 +150,9 @@ pub async fn serve(listener: TcpListener, names: Names, plane: Plane) {
 fn router(plane: &Plane, own: &SpiffeId, connection: &ServerConnection) -> Router {
     let caller = tls::caller(connection);
     let router = match caller.as_ref() == Some(own) {
-        true => Router::new().route(replicas::PROXIES, post(proxies)),
+        true => Router::new()
+            .route(replicas::PROXIES, post(proxies))
+            .route(top::PART, post(part)),
         false => Router::new(),
     };
     router
@@ -120,6 +160,7 @@ fn router(plane: &Plane, own: &SpiffeId, connection: &ServerConnection) -> Route
         .route(STATE, post(state))
         .route(STREAM, post(stream))
         .route(SIGN, post(sign))
+        .route(TOP, post(top))
         .layer(Extension(caller))
         .with_state(plane.clone())
 }
@@ -150,6 +191,14 @@ async fn state(
 
 async fn proxies(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {
     grpc().unary(replicas::Call(plane), request).await
+}
+
+async fn part(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {
+    grpc().unary(top::Part(plane), request).await
+}
+
+async fn top(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {
+    grpc().unary(top::Top(plane), request).await
 }
 
 async fn stream(

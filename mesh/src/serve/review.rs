@@ -1,7 +1,10 @@
-//! To whom a token belongs.
+//! To whom a token belongs, and what that may do.
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
 use kube::api::PostParams;
 use kube::{Api, Client};
 
@@ -17,17 +20,27 @@ pub enum ReviewError {
     #[error("the token is not valid for {AUDIENCE}")]
     Refused,
     /// Nobody could be asked.
-    #[error("failed to review a token: {source}")]
+    #[error("failed to review a token or a right: {source}")]
     Failed {
         /// The cause.
         source: Box<kube::Error>,
     },
 }
 
-/// Says to whom a token belongs: a namespace and a service account.
+/// A service account: its namespace, and its name.
+pub type Account = (String, String);
+
+/// Says to whom a token belongs, and what that may do.
 pub trait Review: Send + Sync {
-    /// Asks.
-    fn review(&self, token: String) -> BoxFuture<'_, Result<(String, String), ReviewError>>;
+    /// Asks whose a token is.
+    fn review(&self, token: String) -> BoxFuture<'_, Result<Account, ReviewError>>;
+
+    /// Asks whether an account may get the services of a namespace, or of all of them.
+    fn may_see<'a>(
+        &'a self,
+        account: &'a Account,
+        namespace: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<bool, ReviewError>>;
 }
 
 /// The API server's reviews.
@@ -35,7 +48,7 @@ pub trait Review: Send + Sync {
 pub struct TokenReviews(pub Client);
 
 impl Review for TokenReviews {
-    fn review(&self, token: String) -> BoxFuture<'_, Result<(String, String), ReviewError>> {
+    fn review(&self, token: String) -> BoxFuture<'_, Result<Account, ReviewError>> {
         let api: Api<TokenReview> = Api::all(self.0.clone());
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -52,10 +65,49 @@ impl Review for TokenReviews {
             account(reviewed).ok_or(ReviewError::Refused)
         })
     }
+
+    fn may_see<'a>(
+        &'a self,
+        account: &'a Account,
+        namespace: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<bool, ReviewError>> {
+        let api: Api<SubjectAccessReview> = Api::all(self.0.clone());
+        Box::pin(async move {
+            let review = access(account, namespace);
+            let reviewed = api.create(&PostParams::default(), &review).await;
+            let reviewed = reviewed.map_err(|source| ReviewError::Failed {
+                source: Box::new(source),
+            })?;
+            Ok(reviewed.status.is_some_and(|status| status.allowed))
+        })
+    }
+}
+
+/// The question whether an account may get services.
+fn access((of, name): &Account, namespace: Option<&str>) -> SubjectAccessReview {
+    let groups = [
+        "serviceaccounts",
+        &format!("serviceaccounts:{of}"),
+        "authenticated",
+    ];
+    SubjectAccessReview {
+        spec: SubjectAccessReviewSpec {
+            user: Some(format!("{ACCOUNT}{of}:{name}")),
+            groups: Some(groups.map(|group| format!("system:{group}")).to_vec()),
+            resource_attributes: Some(ResourceAttributes {
+                verb: Some("get".to_owned()),
+                resource: Some("services".to_owned()),
+                namespace: namespace.map(str::to_owned),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        },
+        ..SubjectAccessReview::default()
+    }
 }
 
 /// The service account of a review that found one.
-fn account(review: TokenReview) -> Option<(String, String)> {
+fn account(review: TokenReview) -> Option<Account> {
     let status = review.status?;
     // One that knows nothing of audiences would let any token of the cluster pass.
     let is_meant = status
@@ -109,5 +161,21 @@ mod tests {
             status.audiences = None;
         }
         assert_eq!(account(nobody), None);
+    }
+
+    #[test]
+    fn a_right_is_asked_for_as_the_account_has_it() {
+        let account = ("shop".to_owned(), "viewer".to_owned());
+        let review = access(&account, Some("bank"));
+        assert_eq!(
+            serde_json::to_value(&review.spec).expect("plain data"),
+            serde_json::json!({
+                "user": "system:serviceaccount:shop:viewer",
+                "groups": ["system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"],
+                "resourceAttributes": {"verb": "get", "resource": "services", "namespace": "bank"},
+            })
+        );
+        let whole = access(&account, None).spec.resource_attributes;
+        assert_eq!(whole.and_then(|own| own.namespace), None);
     }
 }

@@ -10,11 +10,8 @@ use time::OffsetDateTime;
 use tonic::server::UnaryService;
 use tonic::{Request, Response, Status};
 
-use super::{Plane, ReviewError};
+use super::Plane;
 use crate::authority::SignError;
-
-/// The largest token.
-const MOST_TOKEN: usize = 16 << 10;
 
 /// A call.
 pub(super) struct Call(pub(super) Plane);
@@ -58,22 +55,7 @@ impl UnaryService<Bytes> for Call {
 
 /// Whose token came with the request.
 async fn who(plane: &Plane, request: &Request<Bytes>) -> Result<SpiffeId, Status> {
-    let token = request
-        .metadata()
-        .get("authorization")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .filter(|token| !token.is_empty() && token.len() <= MOST_TOKEN)
-        .ok_or_else(|| Status::unauthenticated("authorization: a bearer token is required"))?;
-    let account = plane.review.review(token.to_owned()).await;
-    let account = account.map_err(|error| match error {
-        ReviewError::Refused => Status::unauthenticated(error.to_string()),
-        ReviewError::Failed { .. } => {
-            tracing::warn!(%error, "a token was not reviewed");
-            Status::unavailable("the token cannot be reviewed now")
-        }
-    })?;
-    let (namespace, name) = account;
+    let (namespace, name) = plane.account(request).await?;
     spiffe(&plane.trust_domain, &namespace, &name)
         .parse()
         .map_err(|_| Status::internal("the service account has no SPIFFE id"))

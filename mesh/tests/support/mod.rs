@@ -10,7 +10,7 @@ use fairlead_mesh::authority::{Authority, Material, Slots};
 use fairlead_mesh::compile::{Compiled, compile};
 use fairlead_mesh::facts::{Facts, Pod};
 use fairlead_mesh::figures::Figures;
-use fairlead_mesh::serve::{Names, Plane, Proxies, Review, ReviewError, serve};
+use fairlead_mesh::serve::{Account, Names, Plane, Proxies, Replicas, Review, ReviewError, serve};
 use fairlead_plan::mesh::{Bootstrap, bootstrap, spiffe};
 use fairlead_xds::Shapes;
 use futures::future::BoxFuture;
@@ -21,16 +21,27 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub const DOMAIN: &str = "cluster.local";
+pub const SYSTEM: &str = "fairlead-system";
 pub const MESH: &str = "spiffe://cluster.local/ns/fairlead-system/sa/fairlead-mesh";
 
 /// Tokens that are the names of their service accounts.
 pub struct Plain;
 
 impl Review for Plain {
-    fn review(&self, token: String) -> BoxFuture<'_, Result<(String, String), ReviewError>> {
+    fn review(&self, token: String) -> BoxFuture<'_, Result<Account, ReviewError>> {
         let account = token.split_once('/');
         let account = account.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
         Box::pin(async move { account.ok_or(ReviewError::Refused) })
+    }
+
+    /// Everybody may see its own namespace, and the installation's accounts all of them.
+    fn may_see<'a>(
+        &'a self,
+        (own, _): &'a Account,
+        namespace: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<bool, ReviewError>> {
+        let may = own == SYSTEM || Some(own.as_str()) == namespace;
+        Box::pin(async move { Ok(may) })
     }
 }
 
@@ -45,6 +56,7 @@ pub struct Control {
     pub address: SocketAddr,
     pub authority: watch::Sender<Option<Arc<Authority>>>,
     pub compiled: watch::Sender<Option<Arc<Compiled>>>,
+    pub facts: watch::Sender<Option<Arc<Facts>>>,
     pub proxies: Arc<Proxies>,
     pub figures: Arc<Figures>,
     pub slots: Slots,
@@ -57,11 +69,17 @@ impl Control {
         // Another test of this process may have chosen it already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let slots = Slots::first(root(), OffsetDateTime::now_utc());
+        Self::with(slots, leaf_life).await
+    }
+
+    /// One that signs as others do.
+    pub async fn with(slots: Slots, leaf_life: Duration) -> Self {
         let authority = Authority::of(&slots).expect("an authority");
         let mut control = Self {
             address: ([127, 0, 0, 1], 0).into(),
             authority: watch::Sender::new(Some(Arc::new(authority))),
             compiled: watch::Sender::new(None),
+            facts: watch::Sender::new(None),
             proxies: Arc::default(),
             figures: Arc::default(),
             slots,
@@ -78,9 +96,21 @@ impl Control {
         let listener = TcpListener::bind(self.address).await.expect("it is free");
         self.address = listener.local_addr().expect("it is bound");
         self.stop = CancellationToken::new();
+        let names = Names {
+            id: MESH.parse().expect("an id"),
+            dns: vec!["fairlead-mesh.fairlead-system.svc".to_owned()],
+        };
         let plane = Plane {
             authority: self.authority.subscribe(),
             compiled: self.compiled.subscribe(),
+            facts: self.facts.subscribe(),
+            replicas: Replicas {
+                authority: self.authority.subscribe(),
+                compiled: self.compiled.subscribe(),
+                proxies: Arc::clone(&self.proxies),
+                names: names.clone(),
+                namespace: SYSTEM.to_owned(),
+            },
             review: Arc::new(Plain),
             trust_domain: DOMAIN.to_owned(),
             leaf_life: self.leaf_life,
@@ -88,10 +118,6 @@ impl Control {
             figures: Arc::clone(&self.figures),
             metrics: Arc::default(),
             stop: self.stop.clone(),
-        };
-        let names = Names {
-            id: MESH.parse().expect("an id"),
-            dns: vec!["fairlead-mesh.fairlead-system.svc".to_owned()],
         };
         tokio::spawn(serve(listener, names, plane));
     }
@@ -116,6 +142,7 @@ impl Control {
         }
         let compiled = compile(&facts, roots, &Shapes::default()).expect("it compiles");
         self.compiled.send_replace(Some(Arc::new(compiled)));
+        self.facts.send_replace(Some(Arc::new(facts)));
     }
 
     /// The bootstrap of a pod's proxy that reaches the control plane here; what it is given lies in `folder`.

@@ -18,6 +18,8 @@ use ipnet::IpNet;
 
 /// The name of the control plane's Service and service account.
 pub const CONTROL: &str = "fairlead-mesh";
+/// The service account that asks for live figures where nobody names another: it may get the services of all namespaces.
+pub const FIGURES: &str = "fairlead-figures";
 /// Where it answers proxies.
 pub const CONTROL_PORT: u16 = 15012;
 /// Where a proxy takes connections that begin in its pod.

@@ -166,6 +166,9 @@ impl Kind for FairleadKind {
             .collect();
         let parts = build::parts(object, &context.operator);
         let mut wanted: Vec<Value> = parts.iter().flat_map(Part::objects).collect();
+        if build::has_mesh(object) {
+            wanted.extend(build::figures_account(object));
+        }
         // The API server is told of the webhook once one serves, so that an installation never waits for itself.
         if seen.has(VALIDATION) || health(object, &[build::WEBHOOK], live).is_ok() {
             wanted.push(build::validation(object, &context.operator, ca_bundle));

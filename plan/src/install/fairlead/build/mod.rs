@@ -1,5 +1,6 @@
 //! The objects of an installation.
 
+mod figures;
 mod part;
 
 use base64::Engine;
@@ -9,6 +10,7 @@ use fairlead_crds::{labels, mesh, platform};
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
+pub(super) use self::figures::account as figures_account;
 pub(super) use self::part::Part;
 use crate::change::Change;
 use crate::kind::Operator;

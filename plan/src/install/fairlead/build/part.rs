@@ -9,9 +9,10 @@ use crate::kind::Operator;
 use crate::objects;
 
 /// The label that selects a component's pods.
-const COMPONENT: &str = "app.kubernetes.io/component";
+pub(super) const COMPONENT: &str = "app.kubernetes.io/component";
 const ADMIN_PORT: i32 = 8080;
-const RBAC: &str = "rbac.authorization.k8s.io";
+/// The group of roles.
+pub(super) const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// A component: a Deployment of the control plane's image, with what it needs.
 pub(crate) struct Part<'a> {
