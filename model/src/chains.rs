@@ -1,7 +1,7 @@
 //! Which chain of a listener takes a connection, found without a look at all of them: a gateway has one for each of its names, a
 //! sidecar one for each address of a service; and whether its first bytes have to be looked at for that.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
@@ -127,6 +127,15 @@ impl ChainIndex {
         });
         found.chain([&self.others]).flatten()
     }
+}
+
+/// The ports of connections at which first bytes may have to be looked at; nothing where that is so at all of them.
+#[must_use]
+pub fn asking_ports(listener: &Listener) -> Option<BTreeSet<u16>> {
+    let all = listener.chains.iter().chain(&listener.default_chain);
+    all.filter(|chain| chain.asks(listener))
+        .map(|chain| chain.matches.port)
+        .collect()
 }
 
 /// Adds a place to those of a key, once.

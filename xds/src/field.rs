@@ -16,6 +16,11 @@ pub struct ConfigError {
     pub reason: String,
 }
 
+/// A message whose type others need not know: its name, and its fields as a `Struct`.
+pub(crate) const TYPED_STRUCT: &str = "xds.type.v3.TypedStruct";
+/// Up to here, every whole number is a decimal one, too.
+pub(crate) const LARGEST_WHOLE: u64 = 1 << 53;
+
 pub(crate) type Result<T> = std::result::Result<T, ConfigError>;
 
 /// A value with the path to it.
@@ -107,16 +112,32 @@ impl<'a> Field<'a> {
             .ok_or_else(|| self.wanted("boolean; true or false is expected"))
     }
 
-    /// A whole number, which JSON may give as text too, within bounds.
-    pub(crate) fn number(&self, least: u64, most: u64) -> Result<u64> {
-        let number = match self.value {
+    /// A whole number, which JSON may give as text too, and as a decimal number where it is in a `Struct`.
+    fn whole(&self) -> Option<i128> {
+        match self.value {
             Value::String(text) => text.parse().ok(),
-            Value::Number(number) => number.as_u64(),
+            Value::Number(number) => number.as_i128().or_else(|| {
+                let decimal = number.as_f64()?;
+                let is_whole = decimal.fract() == 0.0 && decimal.abs() <= LARGEST_WHOLE as f64;
+                is_whole.then_some(decimal as i128)
+            }),
             _ => None,
-        };
-        number
+        }
+    }
+
+    /// A whole number within bounds.
+    pub(crate) fn number(&self, least: u64, most: u64) -> Result<u64> {
+        self.whole()
+            .and_then(|number| u64::try_from(number).ok())
             .filter(|number| (least..=most).contains(number))
             .ok_or_else(|| self.wanted(&format!("number from {least} to {most}")))
+    }
+
+    /// A whole number of either sign.
+    pub(crate) fn integer(&self) -> Result<i64> {
+        self.whole()
+            .and_then(|number| i64::try_from(number).ok())
+            .ok_or_else(|| self.error("is no whole number"))
     }
 
     pub(crate) fn number32(&self) -> Result<u32> {
@@ -289,22 +310,36 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// The type of an `Any`, which has to be one of these, and itself.
+    /// The type of an `Any`, which has to be one of these, and itself; a `TypedStruct` stands for what it says that it is.
     pub(crate) fn typed(&self, types: &[&str]) -> Result<(String, Field<'a>)> {
         let given = self
             .value
             .get("@type")
             .and_then(Value::as_str)
             .ok_or_else(|| self.error("\"@type\" is required"))?;
-        let short = given.rsplit('/').next().unwrap_or(given);
+        let (given, own) = match short(given) {
+            TYPED_STRUCT => {
+                let fields = self.fields()?;
+                let (url, value) = (fields.need("type_url")?, fields.need("value")?);
+                fields.finish()?;
+                (url.text()?, value)
+            }
+            _ => (given, self.clone()),
+        };
+        let short = short(given);
         if types.contains(&short) {
-            return Ok((short.to_owned(), self.clone()));
+            return Ok((short.to_owned(), own));
         }
         Err(self.error(format!(
             "the type {short} is not supported; {} is allowed",
             types.join(", ")
         )))
     }
+}
+
+/// The name of a type, as it stands after the last slash.
+fn short(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url)
 }
 
 fn camel(name: &str) -> String {

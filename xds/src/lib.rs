@@ -25,6 +25,7 @@ mod headers;
 mod health;
 mod http_manager;
 pub mod identity;
+mod inspected;
 mod kind;
 mod listener;
 mod matching;

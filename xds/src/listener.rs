@@ -11,7 +11,9 @@ use ipnet::IpNet;
 
 use crate::field::{Field, Fields, Result};
 use crate::filter::{self, NETWORK_RBAC};
-use crate::{ReadFile, access_log, datagrams, egress, endpoint, headers, http_manager, tls};
+use crate::{
+    ReadFile, access_log, datagrams, egress, endpoint, headers, http_manager, inspected, tls,
+};
 
 /// The HTTP connection manager.
 pub(crate) const MANAGER: &str =
@@ -61,10 +63,14 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
     let timeout = fields
         .duration("listener_filters_timeout")?
         .unwrap_or(Duration::from_secs(15));
+    let mut left_out = Vec::new();
     for filter in fields.list("listener_filters")? {
         let own = filter.fields()?;
         own.ignore(&["name"]);
         let (kind, _) = own.need("typed_config")?.typed(&LISTENER_FILTERS)?;
+        if [TLS_INSPECTOR, HTTP_INSPECTOR].contains(&kind.as_str()) {
+            left_out.extend(own.get("filter_disabled"));
+        }
         own.finish()?;
         match kind.as_str() {
             ORIGINAL => listener.original_destination = true,
@@ -90,6 +96,9 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
     }
     if listener.chains.is_empty() && listener.default_chain.is_none() {
         return Err(field.error("filter_chains: at least one chain is required"));
+    }
+    for own in &left_out {
+        inspected::check(own, &listener)?;
     }
     fields.ignore(&[
         "stat_prefix",

@@ -92,7 +92,10 @@ fn route(field: &Field<'_>, host: &str, number: usize) -> Result<Route> {
     let action = if let Some(own) = fields.get("route") {
         let mut forward = forward(&own)?;
         options::route(&fields, &mut forward)?;
-        if let Some(most) = fields.get("per_request_buffer_limit_bytes")
+        // The same by its newer and its older name.
+        let most = fields.get("request_body_buffer_limit");
+        let older = fields.get("per_request_buffer_limit_bytes");
+        if let Some(most) = most.or(older)
             && let Some(retry) = &mut forward.retry
         {
             retry.body_most = usize::try_from(most.number32()?).unwrap_or(usize::MAX);
@@ -225,15 +228,7 @@ fn header_test(fields: &Fields<'_>) -> Result<HeaderTest> {
         HeaderTest::Text(TextMatch::exact(text.text()?))
     } else if let Some(range) = fields.get("range_match") {
         let range = range.fields()?;
-        let bound = |name| -> Result<i64> {
-            let Some(own) = range.get(name) else {
-                return Ok(0);
-            };
-            own.value
-                .as_i64()
-                .or_else(|| own.value.as_str()?.parse().ok())
-                .ok_or_else(|| own.error("is no whole number"))
-        };
+        let bound = |name| -> Result<i64> { range.get(name).map_or(Ok(0), |own| own.integer()) };
         let test = HeaderTest::Range(bound("start")?, bound("end")?);
         range.finish()?;
         test

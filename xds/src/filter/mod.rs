@@ -75,6 +75,10 @@ pub(crate) const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
 pub(crate) const EXPRESSION: &str = "fairlead.mesh.v1.Expression";
 /// The caller as an entry of a descriptor.
 pub(crate) const CALLER_IDENTITY: &str = "fairlead.mesh.v1.CallerIdentity";
+/// The same in Envoy's words: what an expression comes to, and the expression, the only one that there is.
+pub(crate) const EXPRESSION_DESCRIPTOR: &str =
+    "envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor";
+pub(crate) const CALLER_EXPRESSION: &str = "connection.uri_san_peer_certificate";
 
 /// The filters that there are.
 const OF_LISTENERS: &[&str] = &[

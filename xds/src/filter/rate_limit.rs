@@ -10,7 +10,7 @@ use fairlead_model::filter::{
 };
 use http::StatusCode;
 
-use super::CALLER_IDENTITY;
+use super::{CALLER_EXPRESSION, CALLER_IDENTITY, EXPRESSION_DESCRIPTOR};
 use crate::field::{Field, Fields, Result};
 use crate::{headers, matching, route};
 
@@ -235,10 +235,19 @@ fn action(field: &Field<'_>) -> Result<RateAction> {
     } else if let Some(own) = fields.get("metadata") {
         learned(&own)?
     } else {
-        let (_, own) = fields
-            .extension("extension", &[CALLER_IDENTITY])?
+        let (kind, own) = fields
+            .extension("extension", &[CALLER_IDENTITY, EXPRESSION_DESCRIPTOR])?
             .ok_or_else(|| field.error("an action is required"))?;
         let own = own.fields()?;
+        if kind == EXPRESSION_DESCRIPTOR {
+            own.need("text")?.one_of(&[(CALLER_EXPRESSION, ())])?;
+            let skips = own.need("skip_if_error")?;
+            if !skips.flag()? {
+                return Err(
+                    skips.error("true is expected: callers without an identity count together")
+                );
+            }
+        }
         let action = RateAction::Caller {
             key: key(&own, DEFAULT_CALLER_KEY)?,
         };

@@ -2,7 +2,9 @@
 
 use fairlead_model::balance::{Balancing, PeakEwma, Policy, SlowStart};
 use fairlead_model::breaker::BreakerSettings;
-use fairlead_model::cluster::{Cluster, Discovery, ProxyVersion, SocketMatch, UpstreamProtocol};
+use fairlead_model::cluster::{
+    Cluster, Discovery, NameLookup, ProxyVersion, SocketMatch, UpstreamProtocol,
+};
 use fairlead_model::limits::Limits;
 use serde_json::{Value, json};
 
@@ -40,7 +42,16 @@ pub fn cluster(cluster: &Cluster) -> Value {
     };
     let checks: Vec<Value> = cluster.health.iter().map(health::check).collect();
     let message = message.with("health_checks", json!(checks));
-    discovery(cluster, health::names(message, &cluster.names)).done()
+    // Envoy warns of it where nothing is looked up.
+    let looks_up = match cluster.discovery {
+        Discovery::StrictDns(_) | Discovery::LogicalDns(_) => true,
+        _ => cluster.names != NameLookup::default(),
+    };
+    let message = match looks_up {
+        true => health::names(message, &cluster.names),
+        false => message,
+    };
+    discovery(cluster, message).done()
 }
 
 fn discovery(cluster: &Cluster, message: Message) -> Message {
@@ -78,7 +89,8 @@ fn discovery(cluster: &Cluster, message: Message) -> Message {
     }
 }
 
-/// The policy; after our own one there is another for whoever does not know it.
+/// The policy, and after it others for whoever does not know it: Envoy has no peak EWMA of ours, and gRPC not everywhere more than
+/// one endpoint after the other.
 fn policy(balancing: &Balancing) -> Value {
     let start = |message: Message| match &balancing.slow_start {
         None => message,
@@ -88,11 +100,16 @@ fn policy(balancing: &Balancing) -> Value {
         let message = Message::default().with("choice_count", json!(choices));
         (LEAST_REQUEST, start(message).done())
     };
+    let in_turn = || (ROUND_ROBIN, start(Message::default()).done());
     let policies = match &balancing.policy {
-        Policy::PeakEwma(own) => vec![(options::PEAK_EWMA, peak_ewma(own)), least_request(2)],
-        Policy::LeastRequest { choices } => vec![least_request(*choices)],
-        Policy::RoundRobin => vec![(ROUND_ROBIN, start(Message::default()).done())],
-        Policy::Random => vec![(RANDOM, json!({}))],
+        Policy::PeakEwma(own) => vec![
+            (options::PEAK_EWMA, peak_ewma(own)),
+            least_request(2),
+            in_turn(),
+        ],
+        Policy::LeastRequest { choices } => vec![least_request(*choices), in_turn()],
+        Policy::RoundRobin => vec![in_turn()],
+        Policy::Random => vec![(RANDOM, json!({})), in_turn()],
         Policy::RingHash { least, most } => vec![(
             RING_HASH,
             json!({"minimum_ring_size": least, "maximum_ring_size": most, "hash_function": "XX_HASH"}),
@@ -108,7 +125,11 @@ fn policy(balancing: &Balancing) -> Value {
                 RING_HASH | MAGLEV => own["locality_weighted_lb_config"] = json!({}),
                 _ => own["locality_lb_config"] = json!({"locality_weighted_lb_config": {}}),
             }
-            json!({"typed_extension_config": extension(kind, kind, own)})
+            let config = match kind {
+                options::PEAK_EWMA => super::own(kind, own),
+                _ => any(kind, own),
+            };
+            json!({"typed_extension_config": {"name": kind, "typed_config": config}})
         })
         .collect();
     json!({"policies": policies})

@@ -4,7 +4,7 @@ use fairlead_model::egress::{Egress, NameCache};
 use fairlead_model::listener::ByServerName;
 use serde_json::{Value, json};
 
-use super::{Message, any, duration, extension, filter, health};
+use super::{Message, duration, extension, filter, health};
 use crate::egress::{CLUSTER, SNI};
 use crate::options::{EGRESS, KEY};
 
@@ -13,7 +13,7 @@ pub(super) fn cluster(message: Message, own: &Egress) -> Message {
     let config = json!({"dns_cache_config": cache(&own.cache)});
     let allowed: Vec<Value> = own.allowed.iter().map(filter::cidr).collect();
     let options = (!allowed.is_empty()).then(|| {
-        let options = any(EGRESS, json!({"allowed_ranges": allowed}));
+        let options = super::own(EGRESS, json!({"allowed_ranges": allowed}));
         json!({"typed_filter_metadata": {KEY: options}})
     });
     message

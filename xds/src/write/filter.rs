@@ -14,10 +14,10 @@ use super::{
     token,
 };
 use crate::filter::{
-    BUFFER, BUFFER_PER_ROUTE, CALLER_IDENTITY, CHECK, CHECK_PER_ROUTE, COOKIE, CORS, CORS_POLICY,
-    EXPRESSION, FAULT, FILTER_CONFIG, MUTATION, MUTATION_PER_ROUTE, OWN_FAULT, RATE_LIMIT, RBAC,
-    RBAC_PER_ROUTE, SESSION, SESSION_PER_ROUTE, SHARED_RATE_LIMIT, SHARED_RATE_LIMIT_PER_ROUTE,
-    TOKENS, TOKENS_PER_ROUTE,
+    BUFFER, BUFFER_PER_ROUTE, CALLER_EXPRESSION, CHECK, CHECK_PER_ROUTE, COOKIE, CORS, CORS_POLICY,
+    EXPRESSION, EXPRESSION_DESCRIPTOR, FAULT, FILTER_CONFIG, MUTATION, MUTATION_PER_ROUTE,
+    OWN_FAULT, RATE_LIMIT, RBAC, RBAC_PER_ROUTE, SESSION, SESSION_PER_ROUTE, SHARED_RATE_LIMIT,
+    SHARED_RATE_LIMIT_PER_ROUTE, TOKENS, TOKENS_PER_ROUTE,
 };
 use crate::http_manager::ROUTER;
 
@@ -26,7 +26,15 @@ pub(super) fn filters(filters: &[HttpFilter]) -> Value {
     let router = extension("envoy.filters.http.router", ROUTER, json!({}));
     let own = filters.iter().map(|own| {
         let (kind, config) = message(&own.filter, true);
-        let mut value = extension(&own.name, kind, config);
+        // Whoever does not know ours goes on without.
+        let mut value = match is_ours(kind) {
+            true => json!({
+                "name": own.name,
+                "typed_config": super::own(kind, config),
+                "is_optional": true,
+            }),
+            false => extension(&own.name, kind, config),
+        };
         if own.is_disabled {
             value["disabled"] = json!(true);
         }
@@ -52,12 +60,23 @@ pub(super) fn overrides(overrides: &Overrides) -> Value {
             Override::Requires(name) => any(TOKENS_PER_ROUTE, json!({"requirement_name": name})),
             Override::Other(filter) => {
                 let (kind, config) = message(filter, false);
-                any(kind, config)
+                match is_ours(kind) {
+                    true => any(
+                        FILTER_CONFIG,
+                        json!({"config": super::own(kind, config), "is_optional": true}),
+                    ),
+                    false => any(kind, config),
+                }
             }
         };
         (name.clone(), value)
     });
     Value::Object(own.collect::<Map<_, _>>())
+}
+
+/// Whether a message is none of Envoy's.
+fn is_ours(kind: &str) -> bool {
+    kind == OWN_FAULT
 }
 
 /// The message of a filter, of a listener or of a route.
@@ -346,7 +365,12 @@ pub(super) fn rate_rules(rules: &[RateRule]) -> Value {
 
 fn rule(rule: &RateRule) -> Value {
     let actions: Vec<Value> = rule.actions.iter().map(action).collect();
-    json!({"stage": rule.stage, "actions": actions})
+    // A filter that has its own rules takes none with a stage, as it asks for all of them.
+    let stage = (rule.stage > 0).then_some(rule.stage);
+    Message::default()
+        .with("stage", json!(stage))
+        .with("actions", json!(actions))
+        .done()
 }
 
 fn host_rates(own: HostRates) -> &'static str {
@@ -460,8 +484,13 @@ fn action(own: &RateAction) -> Value {
             }})
         }
         RateAction::Caller { key } => {
-            let config = json!({"descriptor_key": key});
-            json!({"extension": extension("fairlead.caller", CALLER_IDENTITY, config)})
+            let config = json!({
+                "descriptor_key": key,
+                "text": CALLER_EXPRESSION,
+                "skip_if_error": true,
+            });
+            let name = "envoy.rate_limit_descriptors.expr";
+            json!({"extension": extension(name, EXPRESSION_DESCRIPTOR, config)})
         }
     }
 }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::datagrams::{UDP, UDP_ROUTE};
 use crate::filter::NETWORK_RBAC;
+use crate::inspected;
 use crate::listener::{HTTP_INSPECTOR, MANAGER, ORIGINAL, PROXY_HEADER, TCP, TLS_INSPECTOR};
 
 /// A `Listener`.
@@ -91,8 +92,17 @@ fn connections(listener: &Listener) -> Value {
             json!(listener.buffer_bytes),
         );
     if let Some(detect) = &listener.detect {
-        filters.push(filter("tls_inspector", TLS_INSPECTOR));
-        filters.push(filter("http_inspector", HTTP_INSPECTOR));
+        let left_out = inspected::write(listener);
+        for (name, kind) in [
+            ("tls_inspector", TLS_INSPECTOR),
+            ("http_inspector", HTTP_INSPECTOR),
+        ] {
+            let mut own = filter(name, kind);
+            if let Some(left_out) = &left_out {
+                own["filter_disabled"] = left_out.clone();
+            }
+            filters.push(own);
+        }
         message = message
             .with("listener_filters_timeout", duration(detect.timeout))
             .with("continue_on_listener_filters_timeout", json!(true));

@@ -25,6 +25,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use crate::field::{LARGEST_WHOLE, TYPED_STRUCT};
+
 pub use bootstrap::bootstrap;
 pub use cluster::cluster;
 pub use endpoint::endpoints;
@@ -60,6 +62,29 @@ fn any(name: &str, mut message: Value) -> Value {
         );
     }
     message
+}
+
+/// A message of our own within an `Any`, as a `TypedStruct`: a stock Envoy, which does not know its type, could not show the
+/// resource that it is in (`/config_dump`) otherwise.
+fn own(name: &str, mut message: Value) -> Value {
+    exact(&mut message);
+    let url = format!("type.googleapis.com/{name}");
+    any(TYPED_STRUCT, json!({"type_url": url, "value": message}))
+}
+
+/// Whole numbers that no decimal one is as text, as JSON may have them.
+fn exact(value: &mut Value) {
+    match value {
+        Value::Number(own) => {
+            let whole = own.as_i128().map(i128::unsigned_abs);
+            if whole.is_some_and(|own| own > u128::from(LARGEST_WHOLE)) {
+                *value = json!(own.to_string());
+            }
+        }
+        Value::Array(all) => all.iter_mut().for_each(exact),
+        Value::Object(all) => all.values_mut().for_each(exact),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 /// A named extension.

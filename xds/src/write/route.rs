@@ -10,7 +10,7 @@ use fairlead_model::route::{
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Message, any, duration, endpoint, filter, headers, limit, matching, share};
+use super::{Message, duration, endpoint, filter, headers, limit, matching, share};
 use crate::options;
 use crate::route::GRPC_STATUSES;
 
@@ -56,7 +56,7 @@ fn route(route: &Route) -> Value {
             let body = own.retry.as_ref().map(|retry| retry.body_most);
             message
                 .with("route", forward(own))
-                .with("per_request_buffer_limit_bytes", json!(body))
+                .with("request_body_buffer_limit", json!(body))
                 .with("metadata", json!(metadata(own)))
         }
         Action::Redirect(own) => message.with("redirect", redirect(own)),
@@ -290,7 +290,7 @@ fn metadata(forward: &Forward) -> Option<Value> {
         .with("response_classes", json!(classes))
         .with("retry", json!(retry))
         .with("mirror", json!(mirror));
-    let own = any(options::ROUTE, own.done());
+    let own = super::own(options::ROUTE, own.done());
     Some(json!({"typed_filter_metadata": {options::KEY: own}}))
 }
 

@@ -19,13 +19,39 @@ use protox::file::{ChainFileResolver, DescriptorSetFileResolver, IncludeFileReso
 
 use crate::kept::KEPT;
 
-/// Peak EWMA of Envoy's contrib extensions, which the crate leaves out: its fields by number and type.
-const PEAK_EWMA: [(&str, &str); 5] = [
-    ("decay_time", ".google.protobuf.Duration"),
-    ("aggregation_interval", ".google.protobuf.Duration"),
-    ("max_samples_per_host", ".google.protobuf.UInt32Value"),
-    ("default_rtt", ".google.protobuf.Duration"),
-    ("penalty_value", ".google.protobuf.DoubleValue"),
+/// A message that the crate leaves out: its package, its name, and its fields in the order of their numbers, by type.
+struct LeftOut {
+    package: &'static str,
+    name: &'static str,
+    /// A field without a type is a text.
+    fields: &'static [(&'static str, Option<&'static str>)],
+    /// The files of `google.protobuf` that the types are in.
+    needs: &'static [&'static str],
+}
+
+/// Peak EWMA of Envoy's contrib extensions, and what says a type that others need not know.
+const LEFT_OUT: [LeftOut; 2] = [
+    LeftOut {
+        package: "envoy.extensions.load_balancing_policies.peak_ewma.v3alpha",
+        name: "PeakEwma",
+        fields: &[
+            ("decay_time", Some(".google.protobuf.Duration")),
+            ("aggregation_interval", Some(".google.protobuf.Duration")),
+            ("max_samples_per_host", Some(".google.protobuf.UInt32Value")),
+            ("default_rtt", Some(".google.protobuf.Duration")),
+            ("penalty_value", Some(".google.protobuf.DoubleValue")),
+        ],
+        needs: &["duration", "wrappers"],
+    },
+    LeftOut {
+        package: "xds.type.v3",
+        name: "TypedStruct",
+        fields: &[
+            ("type_url", None),
+            ("value", Some(".google.protobuf.Struct")),
+        ],
+        needs: &["struct"],
+    },
 ];
 
 /// The messages that are ours, below `xds/proto`.
@@ -44,7 +70,7 @@ pub(crate) fn bytes() -> Result<Vec<u8>, Box<dyn Error>> {
     let path = folder()?.join("src/generated/types.bin");
     let all = FileDescriptorSet::decode(std::fs::read(path)?.as_slice())?;
     let mut cut = Cut::new().cut(all);
-    cut.file.push(peak_ewma());
+    cut.file.extend(LEFT_OUT.iter().map(left_out));
     add_own(&mut cut)?;
     Ok(cut.encode_to_vec())
 }
@@ -60,25 +86,26 @@ fn add_own(cut: &mut FileDescriptorSet) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn peak_ewma() -> FileDescriptorProto {
-    let field = |(number, (name, kind)): (i32, &(&str, &str))| FieldDescriptorProto {
+fn left_out(own: &LeftOut) -> FileDescriptorProto {
+    let field = |(number, (name, kind)): (i32, &(&str, Option<&str>))| FieldDescriptorProto {
         name: Some((*name).to_owned()),
         number: Some(number),
         label: Some(Label::Optional as i32),
-        r#type: Some(Type::Message as i32),
-        type_name: Some((*kind).to_owned()),
+        r#type: Some(kind.map_or(Type::String, |_| Type::Message) as i32),
+        type_name: kind.map(str::to_owned),
         ..FieldDescriptorProto::default()
     };
+    let needs = own.needs.iter();
     FileDescriptorProto {
-        name: Some("contrib/peak_ewma.proto".to_owned()),
-        package: Some("envoy.extensions.load_balancing_policies.peak_ewma.v3alpha".to_owned()),
+        name: Some(format!("left_out/{}.proto", own.name)),
+        package: Some(own.package.to_owned()),
         syntax: Some("proto3".to_owned()),
-        dependency: ["duration", "wrappers"]
+        dependency: needs
             .map(|name| format!("google/protobuf/{name}.proto"))
-            .to_vec(),
+            .collect(),
         message_type: vec![DescriptorProto {
-            name: Some("PeakEwma".to_owned()),
-            field: (1..).zip(&PEAK_EWMA).map(field).collect(),
+            name: Some(own.name.to_owned()),
+            field: (1..).zip(own.fields).map(field).collect(),
             ..DescriptorProto::default()
         }],
         ..FileDescriptorProto::default()

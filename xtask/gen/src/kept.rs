@@ -217,6 +217,8 @@ pub(crate) const KEPT: &[(&str, &[&str])] = &[
             "FilterChainMatch",
             "Listener",
             "ListenerFilter",
+            "ListenerFilterChainMatchPredicate",
+            "ListenerFilterChainMatchPredicate.MatchSet",
             "UdpListenerConfig",
         ],
     ),
@@ -460,8 +462,11 @@ pub(crate) const KEPT: &[(&str, &[&str])] = &[
             "Value",
         ],
     ),
+    (
+        "envoy.extensions.rate_limit_descriptors.expr.v3",
+        &["Descriptor"],
+    ),
     ("xds.core.v3", &["TypedExtensionConfig"]),
     ("xds.type.matcher.v3", &["Matcher", "Matcher.OnMatch"]),
-    ("xds.type.v3", &["TypedStruct"]),
     ("envoy.config.bootstrap.v3", &["Admin"]),
 ];
