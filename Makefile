@@ -4,7 +4,7 @@
 export FAIRLEAD_CACHE ?= $(HOME)/.cache/fairlead
 export CARGO_TARGET_DIR ?= $(FAIRLEAD_CACHE)/target
 
-.PHONY: xtask demo test cluster-up cluster-down image gen check bench-operator bench-proxy bench-mesh bench-instructions h2spec interop soak-proxy soak-mesh
+.PHONY: xtask demo test cluster-up cluster-down image gen check bench-operator bench-proxy bench-mesh bench-instructions h2spec interop soak-proxy soak-mesh test-envoy
 
 demo: xtask
 	cargo xtask demo
@@ -50,6 +50,9 @@ soak-mesh: xtask
 
 soak-proxy: xtask
 	cargo xtask soak-proxy
+
+test-envoy: xtask
+	cargo xtask test-envoy
 
 # Compiled first, as `cargo xtask` says nothing while it is.
 xtask:

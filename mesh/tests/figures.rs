@@ -1,6 +1,5 @@
 //! Who asks for live figures is told what all replicas know, and nothing of what is not to be seen.
 
-#[allow(dead_code, reason = "other tests use more of it")]
 mod support;
 
 use std::collections::BTreeMap;

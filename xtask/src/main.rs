@@ -27,6 +27,7 @@ mod progress;
 mod proxies;
 mod soak;
 mod soak_mesh;
+mod stock;
 mod suite;
 mod tools;
 mod trained;
@@ -83,6 +84,8 @@ enum Task {
     Interop(interop::Options),
     /// Load a pair of proxies while their configuration changes and endpoints die
     SoakProxy(soak::Options),
+    /// Tell a stock Envoy all that the mesh compiles of a cluster that changes
+    TestEnvoy(stock::Options),
     /// Everything a change must pass: format, lints, unit tests, checks, and the tests on a real cluster
     Test(suite::Options),
 }
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
         Task::H2spec(options) => h2spec::run(options),
         Task::Interop(options) => interop::run(options),
         Task::SoakProxy(options) => soak::run(options),
+        Task::TestEnvoy(options) => stock::run(options),
         Task::Test(options) => suite::run(options),
     };
     match outcome {

@@ -209,8 +209,11 @@ fn rules(
     for authorization in own {
         let fits = |rule: &&AuthorizationRule| is_http || rule.to.as_ref().is_none_or(is_plain);
         for (place, rule) in authorization.spec.rules.iter().filter(fits).enumerate() {
-            let name = format!("{}[{place}]", authorization.name_any());
-            policies.insert(name, policy(&facts.trust_domain, rule));
+            let policy = policy(&facts.trust_domain, rule);
+            // One that names nobody is about nobody; a stock Envoy refuses it.
+            if !policy.principals.is_empty() {
+                policies.insert(format!("{}[{place}]", authorization.name_any()), policy);
+            }
         }
     }
     let effect = match action {

@@ -1,4 +1,4 @@
-//! Facts in, resources for proxies out. Pure: the same facts make the same bytes, whichever replica compiles them.
+//! Facts in, resources for proxies out. Pure: the same facts make the same resources in the same versions, whichever replica compiles them.
 //!
 //! Every proxy has the same view of services, which is made once; what the proxy of a pod listens with is its own where not
 //! everybody may come in. A service's port is three clusters at the most, one for each way of speaking to it, that share their

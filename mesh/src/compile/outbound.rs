@@ -10,7 +10,9 @@ use fairlead_model::TextMatch;
 use fairlead_model::cluster::{
     Address, Cluster, Discovery, Endpoint, Endpoints, Locality, SocketMatch, UpstreamProtocol,
 };
-use fairlead_model::listener::{Chain, ChainMatch, Detect, Handler, Http, Listener, Routes};
+use fairlead_model::listener::{
+    Chain, ChainMatch, Detect, Handler, Http, Listener, Routes, Transport,
+};
 use fairlead_model::route::{Forward, Mirror};
 use fairlead_model::tls::{ClientTls, NameKind, NameMatch};
 use fairlead_plan::mesh::Caller;
@@ -42,7 +44,8 @@ struct Way {
 const HTTP1: Way = Way {
     suffix: "/http1",
     detected: Some("http/1.1"),
-    protocol: UpstreamProtocol::Alpn,
+    // Between our own proxies that is what ALPN settles; a stock Envoy takes ALPN from no cluster with endpoints in plain text.
+    protocol: UpstreamProtocol::AsDownstream,
     server_name: SNI_HTTP1,
 };
 const HTTP2: Way = Way {
@@ -136,7 +139,7 @@ impl Reached<'_> {
                 let routes = table(&cluster.name, forward);
                 gathered.put(Kind::Routes, &cluster.name, &write::routes(&routes))?;
             }
-            chains.extend(self.chains(way, &cluster.name));
+            chains.extend(self.chains(way, ways.len() > 1, &cluster.name));
         }
         if self.is_chosen {
             return Ok(());
@@ -175,28 +178,46 @@ impl Reached<'_> {
         })
     }
 
-    /// The connections that are spoken on in one way.
-    fn chains(&self, way: &Way, cluster: &str) -> impl Iterator<Item = Chain> {
-        self.places.iter().map(move |(port, addresses)| {
-            let handler = match way.detected {
-                None => tcp(cluster, policy::idle(self.said)),
-                Some(_) => Handler::Http(Arc::new(Http {
-                    connect: true,
-                    filters: policy::fault(self.said).into_iter().collect(),
-                    ..Http::routed(NAME, Routes::Named(cluster.to_owned()))
-                })),
+    /// The connections that are spoken on in one way, which may be one of several.
+    fn chains(&self, way: &Way, is_one_of_several: bool, cluster: &str) -> Vec<Chain> {
+        // TLS says what is spoken within it, so that HTTP in plain text has to be asked for as such. A stock Envoy then looks for
+        // all that is in plain text among the chains that ask for that.
+        let kinds: &[(&str, Option<Transport>)] = match way.detected {
+            Some(_) => &[("", Some(Transport::Plain))],
+            None if is_one_of_several => &[("", None), ("/plain", Some(Transport::Plain))],
+            None => &[("", None)],
+        };
+        let mut chains = Vec::new();
+        for (port, addresses) in &self.places {
+            let name = match self.places.len() {
+                1 => cluster.to_owned(),
+                _ => format!("{cluster}@{port}"),
             };
-            let matches = ChainMatch {
-                port: Some(*port),
-                destinations: addresses.iter().copied().map(IpNet::from).collect(),
-                protocols: way.detected.into_iter().map(str::to_owned).collect(),
-                ..ChainMatch::default()
-            };
-            match self.places.len() {
-                1 => chain(cluster, matches, handler),
-                _ => chain(&format!("{cluster}@{port}"), matches, handler),
+            for (suffix, transport) in kinds {
+                let matches = ChainMatch {
+                    port: Some(*port),
+                    destinations: addresses.iter().copied().map(IpNet::from).collect(),
+                    transport: *transport,
+                    protocols: way.detected.into_iter().map(str::to_owned).collect(),
+                    ..ChainMatch::default()
+                };
+                let handler = self.handler(way, cluster);
+                chains.push(chain(&format!("{name}{suffix}"), matches, handler));
             }
-        })
+        }
+        chains
+    }
+
+    /// What becomes of such a connection.
+    fn handler(&self, way: &Way, cluster: &str) -> Handler {
+        match way.detected {
+            None => tcp(cluster, policy::idle(self.said)),
+            Some(_) => Handler::Http(Arc::new(Http {
+                connect: true,
+                filters: policy::fault(self.said).into_iter().collect(),
+                ..Http::routed(NAME, Routes::Named(cluster.to_owned()))
+            })),
+        }
     }
 }
 
@@ -282,6 +303,8 @@ fn endpoints(facts: &Facts, key: &Key, port: &Port) -> Found {
     ids.dedup();
     let localities = zones.into_iter().map(|(zone, endpoints)| Locality {
         zone: zone.to_owned(),
+        // gRPC leaves one without a weight out; by its size, every endpoint counts alike.
+        weight: u32::try_from(endpoints.len()).ok(),
         endpoints: endpoints.into_values().collect(),
         ..Locality::default()
     });
@@ -308,7 +331,8 @@ fn secured(way: &Way, ids: &[String]) -> ClientTls {
         text: TextMatch::exact(id),
     });
     tls.common.names = names.collect();
-    if way.protocol != UpstreamProtocol::Http1 {
+    // Whoever settles it by ALPN offers what it speaks.
+    if way.protocol == UpstreamProtocol::Http2 {
         tls.common.alpn = vec!["h2".to_owned()];
     }
     tls

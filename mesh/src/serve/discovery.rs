@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use fairlead_model::identity::SpiffeId;
 use fairlead_xds::Kind;
-use fairlead_xds::serve::{Dialect, Stream as Told, View};
+use fairlead_xds::serve::{Dialect, Node, Resources, Stream as Told, View};
 use futures::Stream;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -16,7 +16,8 @@ use tonic::server::StreamingService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::proxies::{Entry, Proxy};
-use super::{Plane, pod};
+use super::{Plane, files, pod};
+use crate::compile::Compiled;
 use crate::compile::names::TRUST;
 use crate::facts::Key;
 
@@ -89,6 +90,8 @@ struct Conversation {
     id: SpiffeId,
     /// The pod that it is the proxy of, as it says; who it is must be who the pod is.
     pod: Option<Key>,
+    /// Where its own certificate is, as it says where it does not get one here.
+    files: Option<Arc<Resources>>,
     sender: mpsc::Sender<Result<Bytes, Status>>,
 }
 
@@ -104,6 +107,7 @@ impl Conversation {
             node: String::new(),
             trust: None,
             refusals: BTreeMap::new(),
+            answered: Weak::new(),
         });
         Self {
             plane,
@@ -111,6 +115,7 @@ impl Conversation {
             entry,
             id,
             pod: None,
+            files: None,
             sender,
         }
     }
@@ -119,8 +124,8 @@ impl Conversation {
         let mut all = self.plane.compiled.clone();
         loop {
             let compiled = all.borrow_and_update().clone();
-            if let Some(view) = compiled.and_then(|own| own.view(self.pod.as_ref()?, &self.id)) {
-                self.tell(&view).await?;
+            if let Some(compiled) = compiled {
+                self.tell(&compiled).await?;
             }
             tokio::select! {
                 request = requests.message() => match request? {
@@ -137,11 +142,11 @@ impl Conversation {
     fn take(&mut self, request: &[u8]) -> Result<(), Status> {
         let heard = self.told.take(request);
         let heard = heard.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if let Some(mut node) = heard.node {
-            node.truncate(node.floor_char_boundary(MOST_NODE));
-            tracing::info!(id = %self.id, node, "a proxy is there");
-            self.pod = pod(&node);
-            self.entry.change(|own| own.node = node);
+        // Envoy says it with every request.
+        if let Some(node) = heard.node
+            && self.pod.is_none()
+        {
+            self.meet(node);
         }
         if let Some((kind, reason)) = heard.refused {
             tracing::warn!(id = %self.id, ?kind, reason, "a proxy refused a part of its configuration");
@@ -166,11 +171,31 @@ impl Conversation {
         has.then(|| Arc::clone(version))
     }
 
-    async fn tell(&mut self, view: &View) -> Result<(), Status> {
-        for response in self.told.tell(view) {
+    /// Learns who it is.
+    fn meet(&mut self, node: Node) {
+        self.files = files::told(&node);
+        let mut id = node.id;
+        id.truncate(id.floor_char_boundary(MOST_NODE));
+        tracing::info!(id = %self.id, node = id, "a proxy is there");
+        self.pod = pod(&id);
+        self.entry.change(|own| own.node = id);
+    }
+
+    async fn tell(&mut self, compiled: &Arc<Compiled>) -> Result<(), Status> {
+        let pod = self.pod.as_ref();
+        let Some(view) = pod.and_then(|pod| compiled.view(pod, &self.id)) else {
+            return Ok(());
+        };
+        let view = self.files.iter().fold(view, View::and);
+        for response in self.told.tell(&view) {
             let sent = self.sender.send(Ok(response.into())).await;
             sent.map_err(|_| Status::cancelled("the proxy went away"))?;
         }
+        let answered = match self.told.is_settled() {
+            true => Arc::downgrade(compiled),
+            false => Weak::new(),
+        };
+        self.entry.change(|own| own.answered = answered);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 
 mod discovery;
 mod figures;
+mod files;
 mod proxies;
 mod replicas;
 mod review;

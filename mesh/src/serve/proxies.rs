@@ -1,13 +1,15 @@
 //! The proxies that are connected, and what they think of what they were told.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use fairlead_model::identity::SpiffeId;
 use fairlead_xds::Kind;
 
+use crate::compile::Compiled;
+
 /// A proxy that is connected.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Proxy {
     /// Who it is, as its certificate says.
     pub id: SpiffeId,
@@ -17,6 +19,8 @@ pub struct Proxy {
     pub trust: Option<Arc<str>>,
     /// Why it refused what it was told last, by kind.
     pub refusals: BTreeMap<Kind, String>,
+    /// What it was told last, once it has answered all of it.
+    pub answered: Weak<Compiled>,
 }
 
 /// The proxies that are connected to this replica.

@@ -1,4 +1,7 @@
 //! A control plane, for proxies of tests.
+#![allow(dead_code, reason = "every test uses a part")]
+
+pub mod place;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -62,6 +65,7 @@ pub struct Control {
     pub slots: Slots,
     pub leaf_life: Duration,
     pub stop: CancellationToken,
+    shapes: Shapes,
 }
 
 impl Control {
@@ -85,6 +89,7 @@ impl Control {
             slots,
             leaf_life,
             stop: CancellationToken::new(),
+            shapes: Shapes::default(),
         };
         control.tell(&Facts::default());
         control.serve().await;
@@ -123,7 +128,7 @@ impl Control {
     }
 
     /// Tells proxies of the cluster, in which the pods cart-1 and web-1 of the shop are.
-    pub fn tell(&self, facts: &Facts) {
+    pub fn tell(&self, facts: &Facts) -> Arc<Compiled> {
         let roots = &self.slots.bundle();
         let mut facts = facts.clone();
         facts.trust_domain = DOMAIN.into();
@@ -140,9 +145,11 @@ impl Control {
                 })
             });
         }
-        let compiled = compile(&facts, roots, &Shapes::default()).expect("it compiles");
-        self.compiled.send_replace(Some(Arc::new(compiled)));
+        let compiled = compile(&facts, roots, &self.shapes).expect("it compiles");
+        let compiled = Arc::new(compiled);
+        self.compiled.send_replace(Some(Arc::clone(&compiled)));
         self.facts.send_replace(Some(Arc::new(facts)));
+        compiled
     }
 
     /// The bootstrap of a pod's proxy that reaches the control plane here; what it is given lies in `folder`.

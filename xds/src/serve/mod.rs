@@ -5,6 +5,7 @@
 //! slow, and clusters leave only once nothing that was told sends to them
 //! (<https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>).
 
+mod node;
 mod topic;
 
 #[cfg(test)]
@@ -19,17 +20,28 @@ use crate::session::wire::{
     Any, DeltaRequest, DeltaResponse, Resource as DeltaResource, StateRequest, StateResponse,
 };
 use crate::{Kind, ShapeError, Shapes};
+pub use node::Node;
 use topic::Topic;
 
 /// The most names that a proxy may ask for of one kind.
 const MOST_NAMES: usize = 100_000;
 
 /// A resource as it is sent, and its version: the same for the same content, whichever process made it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Resource {
     version: Arc<str>,
     value: Arc<[u8]>,
+    /// The name of its endpoints, of a cluster that asks for them.
+    endpoints: Option<Arc<str>>,
 }
+
+impl PartialEq for Resource {
+    fn eq(&self, other: &Self) -> bool {
+        self.version == other.version
+    }
+}
+
+impl Eq for Resource {}
 
 impl Resource {
     /// A resource of its JSON form.
@@ -41,10 +53,12 @@ impl Resource {
         kind: Kind,
         value: &serde_json::Value,
     ) -> std::result::Result<Self, ShapeError> {
-        let value = shapes.bytes(kind.message(), value)?;
+        let endpoints = (kind == Kind::Cluster).then(|| endpoints(value)).flatten();
         Ok(Self {
-            version: version(&value).into(),
-            value: value.into(),
+            // Of its JSON form, as a message has its maps in any order.
+            version: version(value.to_string().as_bytes()).into(),
+            value: shapes.bytes(kind.message(), value)?.into(),
+            endpoints: endpoints.map(Into::into),
         })
     }
 
@@ -53,6 +67,12 @@ impl Resource {
     pub fn version(&self) -> &Arc<str> {
         &self.version
     }
+}
+
+/// The name under which a cluster asks for its endpoints.
+fn endpoints(cluster: &serde_json::Value) -> Option<&str> {
+    let own = cluster.get("eds_cluster_config")?;
+    own.get("service_name").or(cluster.get("name"))?.as_str()
 }
 
 /// A version made of content.
@@ -112,8 +132,16 @@ impl View {
         self.layers.iter().find_map(|layer| layer.get(kind, name))
     }
 
-    fn all(&self, kind: Kind) -> impl Iterator<Item = (&Arc<str>, &Resource)> {
+    /// All resources of a kind by their names, those of each layer in their order.
+    pub fn all(&self, kind: Kind) -> impl Iterator<Item = (&Arc<str>, &Resource)> {
         self.layers.iter().flat_map(move |layer| layer.all(kind))
+    }
+
+    /// The view with more in it.
+    #[must_use]
+    pub fn and(mut self, layer: &Arc<Resources>) -> Self {
+        self.layers.push(Arc::clone(layer));
+        self
     }
 }
 
@@ -144,7 +172,7 @@ pub enum RequestError {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Heard {
     /// Who the proxy says it is, with the first request.
-    pub node: Option<String>,
+    pub node: Option<Node>,
     /// Why the proxy refused what it was told last of a kind.
     pub refused: Option<(Kind, String)>,
     /// Whether it took what it was told last of a kind.
@@ -157,13 +185,6 @@ pub struct Stream {
     dialect: Dialect,
     topics: BTreeMap<Kind, Topic>,
     nonce: u64,
-}
-
-/// `config.core.v3.Node`, as far as it is used.
-#[derive(Clone, PartialEq, Message)]
-struct Node {
-    #[prost(string, tag = "1")]
-    id: String,
 }
 
 impl Stream {
@@ -193,7 +214,7 @@ impl Stream {
 
     fn take_delta(&mut self, request: DeltaRequest) -> Result<Heard, RequestError> {
         let mut heard = Heard {
-            node: node(request.node.as_deref())?,
+            node: node::read(request.node.as_deref())?,
             ..Heard::default()
         };
         let Some(kind) = Kind::of(&request.type_url) else {
@@ -229,7 +250,7 @@ impl Stream {
 
     fn take_state(&mut self, request: StateRequest) -> Result<Heard, RequestError> {
         let mut heard = Heard {
-            node: node(request.node.as_deref())?,
+            node: node::read(request.node.as_deref())?,
             ..Heard::default()
         };
         let Some(kind) = Kind::of(&request.type_url) else {
@@ -266,6 +287,7 @@ impl Stream {
     /// The responses to send now, in this order.
     pub fn tell(&mut self, view: &View) -> Vec<Vec<u8>> {
         let mut responses = Vec::new();
+        self.tell_endpoints_again(view);
         for kind in Kind::ALL {
             let Some(topic) = self.topics.get_mut(&kind) else {
                 continue;
@@ -283,6 +305,22 @@ impl Stream {
             responses.extend(self.removals(view));
         }
         responses
+    }
+
+    /// Has the endpoints of clusters that are about to be told follow, though they may be as they were: Envoy waits for those of each
+    /// cluster that is new or changed, and does not ask for what it has (<https://github.com/envoyproxy/envoy/issues/13009>).
+    fn tell_endpoints_again(&mut self, view: &View) {
+        let clusters = self.topics.get(&Kind::Cluster);
+        let clusters = clusters.filter(|own| own.awaited.is_none());
+        let names = clusters.map(|own| own.endpoints(view));
+        let Some(topic) = self.topics.get_mut(&Kind::Endpoints) else {
+            return;
+        };
+        for name in names.into_iter().flatten() {
+            if topic.told.remove(&name).is_some() {
+                topic.whole = None;
+            }
+        }
     }
 
     /// Whether the proxy has answered everything that it was told.
@@ -322,15 +360,6 @@ impl Stream {
         }
         responses
     }
-}
-
-fn node(bytes: Option<&[u8]>) -> Result<Option<String>, RequestError> {
-    bytes
-        .map(|bytes| Node::decode(bytes).map(|node| node.id))
-        .transpose()
-        .map_err(|error| RequestError::Decode {
-            cause: error.to_string(),
-        })
 }
 
 fn any(kind: Kind, resource: &Resource) -> Any {
@@ -394,9 +423,15 @@ fn state(kind: Kind, topic: &mut Topic, view: &View, nonce: &mut u64) -> Option<
     let version = version(&content);
     let is_first = !std::mem::replace(&mut topic.is_open, true);
     let is_same = topic.whole.as_deref() == Some(version.as_str());
-    // Nobody waits for an empty list of what was asked for by name: it comes once there is something.
-    if is_same || (wanted.is_empty() && !topic.wants_all && topic.told.is_empty()) {
-        if is_same && is_first {
+    if wanted.is_empty() && !topic.wants_all {
+        // What is asked for by name goes with what asks for it. Nobody waits for an empty list of it, and Envoy, which may ask for
+        // nothing any more, would not answer one.
+        topic.told.clear();
+        topic.whole = None;
+        return None;
+    }
+    if is_same {
+        if is_first {
             topic.told = versions(&wanted);
         }
         return None;

@@ -210,6 +210,57 @@ fn a_proxy_is_told_what_changed_and_nothing_else() {
 }
 
 #[test]
+fn the_endpoints_of_a_cluster_that_changes_are_told_again() {
+    for (dialect, expected) in [(Dialect::Delta, 2), (Dialect::State, 4)] {
+        let mut services = Services::from([(1, (1, 1)), (2, (1, 1))]);
+        let mut pair = Pair::new(dialect);
+        pair.rest(&view(&services));
+        let before = pair.sent;
+        services.insert(1, (2, 1));
+        pair.rest(&view(&services));
+        assert_eq!(pair.sent - before, expected, "{dialect:?}");
+    }
+}
+
+#[test]
+fn what_is_wanted_still_and_gone_is_said_once() {
+    let request = DeltaRequest {
+        type_url: Kind::Routes.type_url(),
+        resource_names_subscribe: vec!["s1".to_owned()],
+        ..DeltaRequest::default()
+    };
+    let mut stream = Stream::new(Dialect::Delta);
+    stream.take(&request.encode_to_vec()).expect("a request");
+    let told = stream.tell(&view(&Services::from([(1, (1, 1))])));
+    let told = DeltaResponse::decode(told[0].as_slice()).expect("a response");
+    let request = DeltaRequest {
+        type_url: Kind::Routes.type_url(),
+        response_nonce: told.nonce,
+        ..DeltaRequest::default()
+    };
+    stream.take(&request.encode_to_vec()).expect("a request");
+    let told = stream.tell(&view(&Services::new()));
+    let told = DeltaResponse::decode(told[0].as_slice()).expect("a response");
+    assert_eq!(told.removed_resources, ["s1"]);
+}
+
+#[test]
+fn the_same_content_has_the_same_version() {
+    let value = json!({
+        "@type": "type.googleapis.com/xds.type.v3.TypedStruct",
+        "type_url": "type.googleapis.com/a.Policy",
+        "value": {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6},
+    });
+    let policy = json!({"typed_extension_config": {"name": "a", "typed_config": value}});
+    let cluster = json!({"name": "cart", "load_balancing_policy": {"policies": [policy]}});
+    let resource = || Resource::of(&SHAPES, Kind::Cluster, &cluster).expect("a resource");
+    let first = resource();
+    for _ in 0..20 {
+        assert_eq!(resource().version(), first.version());
+    }
+}
+
+#[test]
 fn a_cluster_leaves_after_what_sends_to_it() {
     let mut pair = Pair::new(Dialect::Delta);
     let mut services = Services::from([(1, (1, 1)), (2, (1, 1))]);

@@ -121,6 +121,12 @@ impl Topic {
             .collect()
     }
 
+    /// Of clusters that are about to be told, the names of their endpoints.
+    pub(super) fn endpoints(&self, view: &View) -> BTreeSet<Arc<str>> {
+        let changed = self.changed(Kind::Cluster, view).into_iter();
+        changed.filter_map(|(_, own)| own.endpoints).collect()
+    }
+
     /// What was told and is no longer there, and what was asked for and never was; each is told once.
     pub(super) fn gone(&mut self, kind: Kind, view: &View) -> Vec<String> {
         let is_there = |name: &str| view.get(kind, name).is_some();
@@ -130,10 +136,11 @@ impl Topic {
             .filter(|(name, version)| !version.is_empty() && !is_there(name))
             .map(|(name, _)| Arc::clone(name))
             .collect();
+        // What is still wanted and what never was are told in the same way, each once: Envoy refuses a name that is there twice.
+        gone.extend(self.absent(is_there));
         for name in &gone {
             self.told.remove(name);
         }
-        gone.extend(self.absent(is_there));
         self.note_absent(&gone);
         gone.iter().map(|name| name.to_string()).collect()
     }

@@ -10,7 +10,7 @@ use fairlead_model::chains::ChainIndex;
 use fairlead_model::cluster::Discovery;
 use fairlead_model::filter::{Asked, Authorization, Filter};
 use fairlead_model::hedge::HedgeAfter;
-use fairlead_model::listener::{Chain, Handler};
+use fairlead_model::listener::{Arrived, Chain, Handler, Transport};
 use fairlead_model::route::{Action, RequestHead};
 use fairlead_model::tls::Peer;
 use fairlead_xds::Session;
@@ -168,30 +168,39 @@ fn connections_are_told_apart_by_where_they_go_and_what_they_speak() {
     let snapshot = told(&view(&facts()));
     let listener = &snapshot.listeners["outbound"];
     let chains = ChainIndex::of(listener);
-    let chain = |to: &str, protocols: &[&str]| {
-        let arrived = fairlead_model::listener::Arrived {
+    let chain = |to: &str, transport: Transport, protocols: &[&str]| {
+        let arrived = Arrived {
             destination: to.parse().ok(),
             source: None,
             server_name: None,
-            transport: fairlead_model::listener::Transport::Plain,
+            transport,
             protocols,
         };
         let found = chains.find(listener, &arrived)?;
         let mut all = listener.chains.iter().chain(&listener.default_chain);
         all.nth(found).map(|chain| chain.name.clone())
     };
-    for (to, protocols, expected) in [
-        ("10.0.0.1:80", &["http/1.1"][..], "cart.shop:80/http1"),
-        ("10.0.0.1:80", &["h2c"], "cart.shop:80/http2"),
-        ("10.0.0.1:80", &[], "cart.shop:80/tcp"),
-        ("10.0.0.1:6379", &["http/1.1"], "cart.shop:6379/tcp"),
-        ("10.0.0.1:81", &["http/1.1"], "passthrough"),
-        ("192.0.2.1:80", &["http/1.1"], "passthrough"),
+    use Transport::{Plain, Tls};
+    for (to, transport, protocols, expected) in [
+        (
+            "10.0.0.1:80",
+            Plain,
+            &["http/1.1"][..],
+            "cart.shop:80/http1",
+        ),
+        ("10.0.0.1:80", Plain, &["h2c"], "cart.shop:80/http2"),
+        ("10.0.0.1:80", Plain, &[], "cart.shop:80/tcp/plain"),
+        // Whatever is spoken within it.
+        ("10.0.0.1:80", Tls, &["http/1.1"], "cart.shop:80/tcp"),
+        ("10.0.0.1:80", Tls, &[], "cart.shop:80/tcp"),
+        ("10.0.0.1:6379", Plain, &["http/1.1"], "cart.shop:6379/tcp"),
+        ("10.0.0.1:81", Plain, &["http/1.1"], "passthrough"),
+        ("192.0.2.1:80", Plain, &["http/1.1"], "passthrough"),
     ] {
         assert_eq!(
-            chain(to, protocols).as_deref(),
+            chain(to, transport, protocols).as_deref(),
             Some(expected),
-            "{to} {protocols:?}"
+            "{to} {transport:?} {protocols:?}"
         );
     }
 }
@@ -400,11 +409,11 @@ fn a_service_without_an_address_is_reached_where_its_proxies_are() {
     let listener = &snapshot.listeners["outbound"];
     let chains = ChainIndex::of(listener);
     let chain = |to: &str| {
-        let arrived = fairlead_model::listener::Arrived {
+        let arrived = Arrived {
             destination: to.parse().ok(),
             source: None,
             server_name: None,
-            transport: fairlead_model::listener::Transport::Plain,
+            transport: Transport::Plain,
             protocols: &["http/1.1"],
         };
         let found = chains.find(listener, &arrived).expect("one takes it");

@@ -1,0 +1,48 @@
+//! The certificate of a proxy that is not ours: a stock Envoy gets none from the authority by itself, so it says in its metadata where
+//! its own one lies, and is told to read it there. Its key never comes here, and files that are replaced are read again.
+
+use std::sync::{Arc, LazyLock};
+
+use fairlead_xds::serve::{Node, Resource, Resources};
+use fairlead_xds::{Kind, Shapes};
+use serde_json::json;
+
+use crate::compile::names::IDENTITY;
+
+/// What the metadata calls the file with its chain, and the one with its key.
+const FILES: [&str; 2] = ["certificate_file", "key_file"];
+
+static SHAPES: LazyLock<Shapes> = LazyLock::new(Shapes::default);
+
+/// What it is told of its own certificate, where it says both files.
+pub(super) fn told(node: &Node) -> Option<Arc<Resources>> {
+    let [chain, key] = FILES.map(|name| node.said.get(name));
+    let secret = json!({
+        "name": IDENTITY,
+        "tls_certificate": {
+            "certificate_chain": {"filename": chain?},
+            "private_key": {"filename": key?},
+        },
+    });
+    let secret = Resource::of(&SHAPES, Kind::Secret, &secret).ok()?;
+    let mut resources = Resources::default();
+    resources.put(Kind::Secret, IDENTITY, secret);
+    Some(Arc::new(resources))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_files_are_needed() {
+        let mut node = Node::default();
+        assert!(told(&node).is_none());
+        for name in FILES {
+            assert!(told(&node).is_none());
+            node.said.insert(name.to_owned(), format!("/run/{name}"));
+        }
+        let told = told(&node).expect("both are there");
+        assert!(told.get(Kind::Secret, IDENTITY).is_some());
+    }
+}
