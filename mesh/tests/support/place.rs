@@ -27,7 +27,7 @@ use super::Control;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Whom applications run as; proxies are this process.
-const USER: u32 = 65534;
+pub const USER: u32 = 65534;
 const NFT: &str = "/usr/sbin/nft";
 
 /// Two namespaces joined by a link; gone when dropped, with what runs in them.
