@@ -132,8 +132,12 @@ fn slice(service: usize, away: Option<usize>) -> Slice {
 struct Nobody;
 
 impl Review for Nobody {
-    fn review(&self, _: String) -> BoxFuture<'_, Result<(String, String), ReviewError>> {
-        Box::pin(async { Err(ReviewError::Refused) })
+    fn review(
+        &self,
+        _: String,
+        audience: &'static str,
+    ) -> BoxFuture<'_, Result<(String, String), ReviewError>> {
+        Box::pin(async move { Err(ReviewError::Refused { audience }) })
     }
 
     fn may_see<'a>(

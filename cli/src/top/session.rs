@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use fairlead_plan::mesh::{AUDIENCE, CONTROL, CONTROL_PORT, FIGURES, TRUST};
+use fairlead_plan::mesh::{CONTROL, CONTROL_PORT, FIGURES, FIGURES_AUDIENCE, TRUST};
 use fairlead_xds::figures::{TOP, TopRequest, TopResponse};
 use fairlead_xds::raw::Raw;
 use http::uri::PathAndQuery;
@@ -148,7 +148,7 @@ async fn token(client: &Client, arguments: &Arguments) -> anyhow::Result<String>
     let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let request = TokenRequest {
         spec: Some(TokenRequestSpec {
-            audiences: Some(vec![AUDIENCE.to_owned()]),
+            audiences: Some(vec![FIGURES_AUDIENCE.to_owned()]),
             expiration_seconds: Some(TOKEN_LIFE),
             ..TokenRequestSpec::default()
         }),

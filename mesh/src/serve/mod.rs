@@ -95,8 +95,12 @@ impl Plane {
             })
     }
 
-    /// The service account whose token came with a request.
-    async fn account(&self, request: &Request<Bytes>) -> Result<Account, Status> {
+    /// The service account whose token came with a request, which has to be meant for an audience.
+    async fn account(
+        &self,
+        request: &Request<Bytes>,
+        audience: &'static str,
+    ) -> Result<Account, Status> {
         let token = request
             .metadata()
             .get("authorization")
@@ -104,7 +108,7 @@ impl Plane {
             .and_then(|value| value.strip_prefix("Bearer "))
             .filter(|token| !token.is_empty() && token.len() <= MOST_TOKEN)
             .ok_or_else(|| Status::unauthenticated("authorization: a bearer token is required"))?;
-        let account = self.review.review(token.to_owned()).await;
+        let account = self.review.review(token.to_owned(), audience).await;
         account.map_err(|error| not_reviewed(&error))
     }
 
@@ -117,7 +121,7 @@ impl Plane {
 
 fn not_reviewed(error: &ReviewError) -> Status {
     match error {
-        ReviewError::Refused => Status::unauthenticated(error.to_string()),
+        ReviewError::Refused { .. } => Status::unauthenticated(error.to_string()),
         ReviewError::Failed { .. } => {
             tracing::warn!(%error, "a token was not reviewed");
             Status::unavailable("the token cannot be reviewed now")

@@ -8,8 +8,6 @@ use k8s_openapi::api::authorization::v1::{
 use kube::api::PostParams;
 use kube::{Api, Client};
 
-/// Whom a token has to be meant for.
-pub use fairlead_plan::mesh::AUDIENCE;
 /// How the names of service accounts begin.
 const ACCOUNT: &str = "system:serviceaccount:";
 
@@ -17,8 +15,11 @@ const ACCOUNT: &str = "system:serviceaccount:";
 #[derive(Debug, thiserror::Error)]
 pub enum ReviewError {
     /// It is none, ran out, is meant for somebody else, or its pod is gone.
-    #[error("the token is not valid for {AUDIENCE}")]
-    Refused,
+    #[error("the token is not valid for {audience}")]
+    Refused {
+        /// Whom it has to be meant for.
+        audience: &'static str,
+    },
     /// Nobody could be asked.
     #[error("failed to review a token or a right: {source}")]
     Failed {
@@ -32,8 +33,12 @@ pub type Account = (String, String);
 
 /// Says to whom a token belongs, and what that may do.
 pub trait Review: Send + Sync {
-    /// Asks whose a token is.
-    fn review(&self, token: String) -> BoxFuture<'_, Result<Account, ReviewError>>;
+    /// Asks whose a token is that has to be meant for an audience.
+    fn review(
+        &self,
+        token: String,
+        audience: &'static str,
+    ) -> BoxFuture<'_, Result<Account, ReviewError>>;
 
     /// Asks whether an account may get the services of a namespace, or of all of them.
     fn may_see<'a>(
@@ -48,12 +53,16 @@ pub trait Review: Send + Sync {
 pub struct TokenReviews(pub Client);
 
 impl Review for TokenReviews {
-    fn review(&self, token: String) -> BoxFuture<'_, Result<Account, ReviewError>> {
+    fn review(
+        &self,
+        token: String,
+        audience: &'static str,
+    ) -> BoxFuture<'_, Result<Account, ReviewError>> {
         let api: Api<TokenReview> = Api::all(self.0.clone());
         let review = TokenReview {
             spec: TokenReviewSpec {
                 token,
-                audiences: Some(vec![AUDIENCE.to_owned()]),
+                audiences: Some(vec![audience.to_owned()]),
             },
             ..TokenReview::default()
         };
@@ -62,7 +71,7 @@ impl Review for TokenReviews {
             let reviewed = reviewed.map_err(|source| ReviewError::Failed {
                 source: Box::new(source),
             })?;
-            account(reviewed).ok_or(ReviewError::Refused)
+            account(reviewed, audience).ok_or(ReviewError::Refused { audience })
         })
     }
 
@@ -107,12 +116,12 @@ fn access((of, name): &Account, namespace: Option<&str>) -> SubjectAccessReview 
 }
 
 /// The service account of a review that found one.
-fn account(review: TokenReview) -> Option<Account> {
+fn account(review: TokenReview, audience: &str) -> Option<Account> {
     let status = review.status?;
     // One that knows nothing of audiences would let any token of the cluster pass.
     let is_meant = status
         .audiences
-        .is_some_and(|all| all.iter().any(|own| own == AUDIENCE));
+        .is_some_and(|all| all.iter().any(|own| own == audience));
     if status.authenticated != Some(true) || !is_meant {
         return None;
     }
@@ -124,6 +133,8 @@ fn account(review: TokenReview) -> Option<Account> {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::authentication::v1::{TokenReviewStatus, UserInfo};
+
+    use fairlead_plan::mesh::{AUDIENCE, FIGURES_AUDIENCE};
 
     use super::*;
 
@@ -142,16 +153,17 @@ mod tests {
             ..TokenReview::default()
         };
         let cart = "system:serviceaccount:shop:cart";
-        let known = account(review(true, AUDIENCE, cart));
+        let known = account(review(true, AUDIENCE, cart), AUDIENCE);
         assert_eq!(known, Some(("shop".to_owned(), "cart".to_owned())));
         for (authenticated, audience, name) in [
             (false, AUDIENCE, cart),
             (true, "https://kubernetes.default.svc", cart),
+            (true, FIGURES_AUDIENCE, cart),
             (true, AUDIENCE, "jane"),
             (true, AUDIENCE, "system:node:shop:cart"),
         ] {
             assert_eq!(
-                account(review(authenticated, audience, name)),
+                account(review(authenticated, audience, name), AUDIENCE),
                 None,
                 "{name}"
             );
@@ -160,7 +172,7 @@ mod tests {
         if let Some(status) = &mut nobody.status {
             status.audiences = None;
         }
-        assert_eq!(account(nobody), None);
+        assert_eq!(account(nobody, AUDIENCE), None);
     }
 
     #[test]

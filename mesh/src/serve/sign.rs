@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fairlead_model::identity::SpiffeId;
-use fairlead_plan::mesh::spiffe;
+use fairlead_plan::mesh::{AUDIENCE, spiffe};
 use fairlead_xds::identity::{SignRequest, SignResponse};
 use futures::future::BoxFuture;
 use prost::Message as _;
@@ -55,7 +55,7 @@ impl UnaryService<Bytes> for Call {
 
 /// Whose token came with the request.
 async fn who(plane: &Plane, request: &Request<Bytes>) -> Result<SpiffeId, Status> {
-    let (namespace, name) = plane.account(request).await?;
+    let (namespace, name) = plane.account(request, AUDIENCE).await?;
     spiffe(&plane.trust_domain, &namespace, &name)
         .parse()
         .map_err(|_| Status::internal("the service account has no SPIFFE id"))

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use fairlead_plan::mesh::FIGURES_AUDIENCE;
 use fairlead_xds::figures::{By, Pair as Told, Row, TopRequest, TopResponse};
 use futures::future::{BoxFuture, join_all};
 use prost::Message;
@@ -31,7 +32,7 @@ impl UnaryService<Bytes> for Top {
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let plane = self.0.clone();
         Box::pin(async move {
-            let account = plane.account(&request).await?;
+            let account = plane.account(&request, FIGURES_AUDIENCE).await?;
             let asked = Asked::read(request.into_inner())?;
             let is_whole = asked.admit(&plane, &account).await?;
             let all = gather(&plane, asked.seconds).await;

@@ -31,10 +31,14 @@ pub const MESH: &str = "spiffe://cluster.local/ns/fairlead-system/sa/fairlead-me
 pub struct Plain;
 
 impl Review for Plain {
-    fn review(&self, token: String) -> BoxFuture<'_, Result<Account, ReviewError>> {
+    fn review(
+        &self,
+        token: String,
+        audience: &'static str,
+    ) -> BoxFuture<'_, Result<Account, ReviewError>> {
         let account = token.split_once('/');
         let account = account.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
-        Box::pin(async move { account.ok_or(ReviewError::Refused) })
+        Box::pin(async move { account.ok_or(ReviewError::Refused { audience }) })
     }
 
     /// Everybody may see its own namespace, and the installation's accounts all of them.

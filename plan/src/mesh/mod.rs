@@ -28,8 +28,10 @@ pub const OUTBOUND_PORT: u16 = 15001;
 pub const INBOUND_PORT: u16 = 15006;
 /// Where a proxy answers `/ready` and `/stats/prometheus`, and nothing else.
 pub const PROBE_PORT: u16 = 15020;
-/// Whom tokens of proxies are for.
+/// Whom tokens are for by which proxies say who they are.
 pub const AUDIENCE: &str = "mesh.fairlead.dev";
+/// Whom tokens are for by which live figures are asked for; nobody gets a certificate by one.
+pub const FIGURES_AUDIENCE: &str = "figures.mesh.fairlead.dev";
 /// The ConfigMap of each namespace with whom to trust, and its key.
 pub const TRUST: (&str, &str) = ("fairlead-mesh-trust", "roots.pem");
 /// The secret of a proxy's own certificate.
