@@ -209,7 +209,7 @@ async fn nobody_sees_what_is_of_others() {
             "nonsense",
             "shop",
             Code::Unauthenticated,
-            "the token is not valid for mesh.fairlead.dev",
+            "the token is not valid for figures.mesh.fairlead.dev",
         ),
     ] {
         let told = top(&control, token, request(By::Service, namespace)).await;
