@@ -504,3 +504,31 @@ async fn a_pod_without_a_proxy_is_told_of() -> Result<()> {
         .await?;
     cluster.remove_namespace("missed").await
 }
+
+#[tokio::test]
+async fn live_figures_show_who_calls_whom() -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    pair(&cluster, "watched").await?;
+    for name in ["back", "front"] {
+        ready(&cluster, "watched", name).await?;
+    }
+    let front = service_address(&cluster, "watched", "front").await?;
+    let mut said = String::new();
+    let shown = cluster
+        .within(Duration::from_secs(60), "the calls are shown", async || {
+            for _ in 0..10 {
+                get(&front, 8080, "/").await?;
+            }
+            let (code, text) = fairlead("watched", &["top", "pairs"]).await?;
+            let has = |from: &str, to: &str| {
+                let mut rows = text.lines().map(str::split_whitespace);
+                rows.any(|mut row| row.next() == Some(from) && row.next() == Some(to))
+            };
+            let is_shown = code == 0 && has("front", "back:8080") && has("outside", "front:8080");
+            said.clone_from(&text);
+            Ok(is_shown.then_some(()))
+        })
+        .await;
+    shown.with_context(|| format!("kubectl fairlead top: {said}"))?;
+    cluster.remove_namespace("watched").await
+}
