@@ -183,13 +183,14 @@ async fn replica() {
             .expect("an id"),
         dns: vec![DNS.to_owned()],
     };
-    let authority = watch::Sender::new(Some(Arc::clone(&authority))).subscribe();
+    // The replica serves for as long as somebody may tell it of another authority.
+    let signing = watch::Sender::new(Some(Arc::clone(&authority)));
     let plane = Plane {
-        authority: authority.clone(),
+        authority: signing.subscribe(),
         compiled: told.subscribe(),
         facts: watch::Sender::new(None).subscribe(),
         replicas: Replicas {
-            authority,
+            authority: signing.subscribe(),
             compiled: told.subscribe(),
             proxies: Arc::default(),
             names: names.clone(),
