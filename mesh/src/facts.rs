@@ -31,6 +31,19 @@ pub struct Facts {
     pub trust: Option<Arc<MeshTrust>>,
 }
 
+impl Facts {
+    /// The services of a namespace by name.
+    pub fn services_of<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Arc<Service>)> {
+        let first: Key = (namespace.into(), "".into());
+        let all = self.services.range(first..);
+        let own = all.take_while(move |((of, _), _)| **of == *namespace);
+        own.map(|((_, name), service)| (&**name, service))
+    }
+}
+
 /// A service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {

@@ -1,28 +1,23 @@
 //! Whom the proxy of a pod lets in.
 //!
 //! What is denied is looked at before what is allowed. Connections that carry no HTTP are judged by the rules that say nothing of
-//! HTTP, when they begin. Where no MeshAuthorization allows anything, policies say who comes in, and how often.
+//! HTTP, when they begin. Where no MeshAuthorization allows anything, policies say who comes in ([`super::entry`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use fairlead_crds::mesh::{
-    Asked, AuthorizationAction, AuthorizationRule, Callers, Counted, Enforcement, Inbound,
-    MeshAuthorization, Per, RateLimit,
+    Asked, AuthorizationAction, AuthorizationRule, Callers, Enforcement, MeshAuthorization,
 };
 use fairlead_model::TextMatch;
 use fairlead_model::filter::{
-    Authorization, Condition, Descriptor, Effect, Filter, HostRates, HttpFilter, LocalRateLimit,
-    Policy, Pseudo, RateAction, RateRule, Rules, TokenBucket,
+    Authorization, Condition, Effect, Filter, HttpFilter, Policy, Pseudo, Rules,
 };
-use fairlead_model::route::HeaderChanges;
 use fairlead_plan::mesh::covers;
-use http::StatusCode;
 use kube::ResourceExt;
 
-use super::policy;
-use crate::facts::{Facts, Key, Pod, Probe};
+use super::entry::{Entries, Entry, probes};
+use crate::facts::{Facts, Key, Pod};
 
 /// Who is let in, for each way of speaking.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,20 +29,17 @@ pub(super) struct Guards {
 }
 
 /// Those of a pod; nothing where all may come in.
-pub(super) fn guards(facts: &Facts, key: &Key, pod: &Pod) -> Option<Guards> {
+pub(super) fn guards(facts: &Facts, entries: &Entries, key: &Key, pod: &Pod) -> Option<Guards> {
     let namespace = &key.0;
     let all = facts.authorizations.get(namespace);
     let all = all.map(Vec::as_slice).unwrap_or_default();
-    if all.is_empty() && !facts.policies.contains_key(namespace) {
+    if all.is_empty() && !entries.are_about(namespace) {
         return None;
     }
-    let first: Key = (Arc::clone(namespace), "".into());
     let services: Vec<&str> = facts
-        .services
-        .range(first..)
-        .take_while(|(own, _)| own.0 == *namespace)
+        .services_of(namespace)
         .filter(|(_, service)| service.selects(&pod.labels))
-        .map(|(own, _)| &*own.1)
+        .map(|(name, _)| name)
         .collect();
     let about = |own: &&Arc<MeshAuthorization>| {
         let targets = &own.spec.target_refs;
@@ -56,15 +48,15 @@ pub(super) fn guards(facts: &Facts, key: &Key, pod: &Pod) -> Option<Guards> {
         names.any(|name| covers(targets, namespace, name))
     };
     let about: Vec<&MeshAuthorization> = all.iter().filter(about).map(AsRef::as_ref).collect();
-    let said = Said::of(facts, namespace, &services);
-    if about.is_empty() && said == Said::default() {
+    let entry = entries.of_pod(namespace, &services);
+    if about.is_empty() && entry == Entry::default() {
         return None;
     }
     let mut guards = Guards::default();
     for action in [AuthorizationAction::Deny, AuthorizationAction::Allow] {
         let of = |is_http: bool| {
             let rules = |own| rules(facts, pod, &about, (action, own), is_http);
-            let usual = || said.rules(action, pod, is_http);
+            let usual = || entry.rules(action, pod, is_http);
             Authorization {
                 rules: rules(Enforcement::Enforced).or_else(usual),
                 shadow: rules(Enforcement::DryRun),
@@ -80,113 +72,8 @@ pub(super) fn guards(facts: &Facts, key: &Key, pod: &Pod) -> Option<Guards> {
             guards.tcp.push(Arc::new(tcp));
         }
     }
-    guards.http.extend(said.rate.as_ref().map(rate));
+    guards.http.extend(entry.rate());
     Some(guards)
-}
-
-/// What policies say of who may come to a pod, which the strictest of its services decides.
-#[derive(Debug, Default, PartialEq)]
-struct Said {
-    inbound: Inbound,
-    rate: Option<RateLimit>,
-}
-
-impl Said {
-    fn of(facts: &Facts, namespace: &Arc<str>, services: &[&str]) -> Self {
-        let mut said = Self::default();
-        // A pod of no service is of its namespace still.
-        let names = if services.is_empty() { &[""] } else { services };
-        for name in names {
-            let service = (Arc::clone(namespace), (*name).into());
-            let own = policy::of(facts, &service, None);
-            said.inbound = match (said.inbound, own.inbound.unwrap_or_default()) {
-                (Inbound::Deny, _) | (_, Inbound::Deny) => Inbound::Deny,
-                (Inbound::Strict, _) | (_, Inbound::Strict) => Inbound::Strict,
-                _ => Inbound::Permissive,
-            };
-            let all = said.rate.take().into_iter().chain(own.rate_limit);
-            // So many in so many seconds, compared without a division.
-            let pace = |own: &RateLimit| u64::from(own.requests) * (3600 / seconds(own.per));
-            said.rate = all.min_by_key(pace);
-        }
-        said
-    }
-
-    /// Who comes in where no MeshAuthorization says anything.
-    fn rules(&self, action: AuthorizationAction, pod: &Pod, is_http: bool) -> Option<Rules> {
-        if action == AuthorizationAction::Deny {
-            return None;
-        }
-        let mut policies = BTreeMap::new();
-        match self.inbound {
-            Inbound::Permissive => return None,
-            Inbound::Deny => {}
-            Inbound::Strict => {
-                let known = Policy {
-                    permissions: vec![Condition::Any],
-                    principals: vec![Condition::Peer(None)],
-                };
-                policies.insert("strict".to_owned(), known);
-            }
-        }
-        if is_http && !pod.probes.is_empty() {
-            policies.insert("probes".to_owned(), probes(pod));
-        }
-        let effect = Effect::Allow;
-        Some(Rules { effect, policies })
-    }
-}
-
-fn seconds(per: Per) -> u64 {
-    match per {
-        Per::Second => 1,
-        Per::Minute => 60,
-        Per::Hour => 3600,
-    }
-}
-
-/// How many requests a pod takes.
-fn rate(said: &RateLimit) -> HttpFilter {
-    const CALLER: &str = "caller";
-    let bucket = TokenBucket {
-        most: said.requests,
-        fill: said.requests,
-        interval: Duration::from_secs(seconds(said.per)),
-    };
-    let is_each = said.of == Counted::Caller;
-    let action = RateAction::Caller {
-        key: CALLER.to_owned(),
-    };
-    let descriptor = Descriptor {
-        entries: vec![(CALLER.to_owned(), String::new())],
-        bucket,
-    };
-    let rule = RateRule {
-        stage: 0,
-        actions: vec![action],
-    };
-    let limit = LocalRateLimit {
-        name: "inbound".to_owned(),
-        status: StatusCode::TOO_MANY_REQUESTS,
-        bucket: Some(bucket),
-        enabled: 1_000_000,
-        enforced: 1_000_000,
-        descriptors: is_each.then_some(descriptor).into_iter().collect(),
-        rules: is_each.then_some(rule).into_iter().collect(),
-        stage: 0,
-        host_rates: HostRates::Never,
-        most_values: 1024,
-        counts_all: false,
-        response_headers: HeaderChanges::default(),
-        tells: true,
-        retry_after: true,
-        is_exhausted: true,
-    };
-    HttpFilter {
-        name: "rate".to_owned(),
-        is_disabled: false,
-        filter: Filter::RateLimit(Arc::new(limit)),
-    }
 }
 
 /// All rules of an action together; nothing where no policy has that action.
@@ -277,19 +164,4 @@ fn principals(trust_domain: &str, from: &Callers) -> Vec<Condition> {
     let networks = from.networks.iter().filter_map(|own| own.parse().ok());
     let networks = networks.map(Condition::Source);
     accounts.chain(namespaces).chain(networks).collect()
-}
-
-/// What kubelet asks for, which has no identity.
-fn probes(pod: &Pod) -> Policy {
-    let one = |probe: &Probe| {
-        Condition::All(vec![
-            Condition::DestinationPort(probe.port..=probe.port),
-            Condition::Pseudo(Pseudo::Method, TextMatch::exact(probe.method)),
-            Condition::Path(TextMatch::exact(&probe.path)),
-        ])
-    };
-    Policy {
-        permissions: pod.probes.iter().map(one).collect(),
-        principals: vec![Condition::Any],
-    }
 }

@@ -7,6 +7,7 @@
 
 mod authorization;
 mod callers;
+mod entry;
 mod inbound;
 pub mod names;
 mod outbound;
@@ -21,6 +22,7 @@ use fairlead_xds::serve::{Resource, Resources, View};
 use fairlead_xds::{Kind, ShapeError, Shapes, write};
 
 use self::authorization::Guards;
+use self::entry::Entries;
 use crate::facts::{Facts, Key, Pod};
 use crate::figures::Called;
 
@@ -162,11 +164,12 @@ pub fn compile(facts: &Facts, roots: &str, shapes: &Shapes) -> Result<Compiled, 
     }
     let mut open = gathered();
     inbound::listener(&mut open, &Guards::default())?;
+    let entries = Entries::of(facts);
     let mut guarded = BTreeMap::new();
     // The pods of a workload let the same callers in.
     let mut made: Vec<(Guards, Arc<Resources>)> = Vec::new();
     for (key, pod) in &facts.pods {
-        let Some(guards) = authorization::guards(facts, key, pod) else {
+        let Some(guards) = authorization::guards(facts, &entries, key, pod) else {
             continue;
         };
         let found = made.iter().find(|(other, _)| *other == guards);
