@@ -13,16 +13,11 @@ use std::time::Duration;
 use control::Control;
 use fairlead_xds::Kind;
 use http::StatusCode;
-use program::Program;
+use program::{Program, free};
 use serde_json::{Value, json};
 
 const EXTENSIONS: &str = "type.googleapis.com/envoy.extensions";
 const ADMIN: &str = "type.googleapis.com/envoy.admin.v3";
-
-fn free() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address")
-}
 
 fn socket(address: SocketAddr) -> Value {
     json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})

@@ -6,6 +6,8 @@
 mod certificates;
 #[path = "support/control.rs"]
 mod control;
+#[path = "support/ports.rs"]
+mod ports;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use control::{Control, Heard};
 use fairlead_model::Snapshot;
 use fairlead_proxy::{config, tls};
 use fairlead_xds::Kind;
+use ports::free;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -183,16 +186,9 @@ async fn until_heard(control: &Control, what: &str, is_so: impl Fn(&Heard) -> bo
         .unwrap_or_else(|_| panic!("{what}: {:?}", control.heard()))
 }
 
-async fn free() -> SocketAddr {
-    tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .and_then(|own| own.local_addr())
-        .expect("a free port")
-}
-
 async fn everything(protocol: &str) {
     let (control, authority) = (Control::default(), Authority::default());
-    let address = free().await;
+    let address = free();
     let server = control.serve(address, None).await;
     tell_all(&control, &authority);
     let mut follower = Follower::start(protocol, &bootstrap(protocol, address), &[]);
@@ -278,7 +274,7 @@ async fn the_state_of_the_world_does_the_same() {
 #[tokio::test]
 async fn both_sides_know_each_other() {
     let (control, authority) = (Control::default(), Authority::default());
-    let address = free().await;
+    let address = free();
     tell_all(&control, &authority);
     let own = certificates::server(
         authority.issue(&[SERVER], |_| {}),

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use program::Program;
+use support::free_udp;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -43,15 +44,9 @@ impl Server {
     }
 }
 
-/// A UDP address that is free now.
-fn free() -> SocketAddr {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    socket.local_addr().expect("its address")
-}
-
 /// The example, before two servers, with changes.
 async fn example(servers: [SocketAddr; 2], changes: &[(&str, &str)]) -> (Program, SocketAddr) {
-    let listen = free();
+    let listen = free_udp();
     let port = |own: SocketAddr| format!("port_value: {}", own.port());
     let mut all = vec![
         ("port_value: 15053", port(listen)),
@@ -202,7 +197,7 @@ async fn an_endpoint_that_is_not_there_is_left() {
         (WITH_HASH, ""),
         ("lb_policy: MAGLEV", "lb_policy: ROUND_ROBIN"),
     ];
-    let (program, listen) = example([one.address, free()], &changes).await;
+    let (program, listen) = example([one.address, free_udp()], &changes).await;
     // Whoever fell to it asks again, as clients of datagrams do.
     for _ in 0..6 {
         let own = caller(listen).await;

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use program::Program;
 use serde_json::{Value, json};
-use support::{Endpoint, free};
+use support::{Endpoint, free, free_udp};
 use tokio::net::TcpStream;
 
 fn socket(address: SocketAddr) -> Value {
@@ -236,7 +236,7 @@ async fn datagrams_go_on() {
             let _ = server.send_to(&buffer[..length], from).await;
         }
     });
-    let (admin, listen) = (free(), free());
+    let (admin, listen) = (free(), free_udp());
     let place = std::env::temp_dir().join(format!("fairlead-hand-over-udp-{}", std::process::id()));
     let mut own = bootstrap(admin, listen, endpoint);
     let mut address = socket(listen);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use certificates::Authority;
 use control::Control;
 use fairlead_xds::Kind;
-use program::Program;
+use program::{Program, free};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -45,11 +45,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-async fn free() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await;
-    listener.and_then(|own| own.local_addr()).expect("a port")
 }
 
 /// A server that answers each connection in this way.
@@ -150,7 +145,7 @@ async fn tell_all(control: &Control, listen: SocketAddr, endpoint: SocketAddr) {
     control.tell(Kind::Listener, "in", "1", &listener("in", listen, None));
     let named =
         json!({"tls_certificate_sds_secret_configs": [{"name": "own", "sds_config": {"ads": {}}}]});
-    let (first, second) = (free().await, free().await);
+    let (first, second) = (free(), free());
     control.tell(
         Kind::Listener,
         "sds",
@@ -207,8 +202,7 @@ async fn kept(folder: &Path, text: &str) {
 
 async fn used_without(protocol: &str) {
     let folder = Folder::new(protocol);
-    let (control, admin, at, listen) =
-        (Control::default(), free().await, free().await, free().await);
+    let (control, admin, at, listen) = (Control::default(), free(), free(), free());
     let serving = control.serve(at, None).await;
     tell_all(&control, listen, server("first").await).await;
     let own = bootstrap(protocol, admin, at);
@@ -286,8 +280,7 @@ async fn the_state_of_the_world_was_told_and_is_used_without() {
 async fn a_broken_file_is_as_good_as_none() {
     let folder = Folder::new("broken");
     std::fs::write(folder.file(), "{\"node\": \"cart-1\", \"told\"").expect("a file");
-    let (control, admin, at, listen) =
-        (Control::default(), free().await, free().await, free().await);
+    let (control, admin, at, listen) = (Control::default(), free(), free(), free());
     let _serving = control.serve(at, None).await;
     tell_all(&control, listen, server("first").await).await;
     let own = bootstrap("DELTA_GRPC", admin, at);

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use program::Program;
 use serde_json::{Value, json};
-use support::{Endpoint, free};
+use support::{Endpoint, free, free_udp};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -127,7 +127,7 @@ fn named() -> Value {
 
 /// A listener of datagrams.
 fn datagrams() -> Value {
-    let mut address = socket(free());
+    let mut address = socket(free_udp());
     address["socket_address"]["protocol"] = json!("UDP");
     json!({
         "name": "datagrams",

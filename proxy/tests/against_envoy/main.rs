@@ -19,12 +19,11 @@ mod tokens;
 mod upstream;
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ask::{Caller, Outcome};
 use generate::Plan;
-use program::{Program, is_left_out};
+use program::{Program, free, is_left_out};
 use upstream::Upstreams;
 
 /// Configurations that every run tries.
@@ -40,12 +39,6 @@ fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     let number = text.parse();
     Some(number.unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
-
-/// An address that is free now.
-fn free() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod features;
 pub mod live;
+mod ports;
 pub mod tokens;
 
 use std::convert::Infallible;
@@ -27,6 +28,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+#[allow(unused_imports, reason = "every test uses a part")]
+pub use ports::{free, free_udp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -42,12 +45,6 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.draining.send_replace(true);
     }
-}
-
-/// An address that is free now.
-pub fn free() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address")
 }
 
 impl Proxy {

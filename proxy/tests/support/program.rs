@@ -1,5 +1,11 @@
 //! A proxy as a program of its own, ours or Envoy, with a bootstrap in a folder of its own.
 
+#[path = "ports.rs"]
+#[allow(
+    clippy::duplicate_mod,
+    reason = "tests have this with or without the other support"
+)]
+mod ports;
 #[path = "stock.rs"]
 mod stock;
 
@@ -15,6 +21,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+#[allow(unused_imports, reason = "every test uses a part")]
+pub use ports::free;
 #[allow(unused_imports, reason = "every test uses a part")]
 pub use stock::{envoy, envoy_takes, envoy_takes_file, is_left_out};
 
@@ -92,9 +100,7 @@ impl Program {
     pub async fn example(file: &str, changes: &[(&str, String)]) -> Self {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/proxy/features");
         let mut text = std::fs::read_to_string(examples.join(file)).expect("the example is there");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let admin = port.local_addr().expect("its address");
-        drop(port);
+        let admin = free();
         let own = ("port_value: 15000", format!("port_value: {}", admin.port()));
         for (from, to) in changes.iter().chain([&own]) {
             assert!(text.contains(from), "{from} is not in {file}");

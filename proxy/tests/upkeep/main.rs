@@ -412,7 +412,7 @@ async fn every_address_of_a_name_is_an_endpoint() {
     let say = |next: Answer| *answer.lock().expect("nobody panicked") = next;
     let server = name_server(Arc::clone(&answer)).await;
     let silent = name_server(Arc::new(Mutex::new(Answer::Silence))).await;
-    let port = endpoint_at([127, 0, 0, 1], 0).await.port();
+    let port = endpoint_at([127, 0, 0, 1], free().port()).await.port();
     let second = endpoint_at([127, 0, 0, 2], port).await;
     let third = endpoint_at([127, 0, 0, 3], port).await;
     let listen = free();
@@ -463,7 +463,7 @@ async fn an_answer_may_say_when_to_ask_again() {
     let answer = Arc::new(Mutex::new(Answer::Briefly(vec![[127, 0, 0, 1]])));
     let say = |next: Answer| *answer.lock().expect("nobody panicked") = next;
     let server = name_server(Arc::clone(&answer)).await;
-    let port = endpoint_at([127, 0, 0, 1], 0).await.port();
+    let port = endpoint_at([127, 0, 0, 1], free().port()).await.port();
     for ip in [[127, 0, 0, 2], [127, 0, 0, 3]] {
         endpoint_at(ip, port).await;
     }
@@ -488,7 +488,7 @@ async fn an_answer_may_say_when_to_ask_again() {
 async fn a_name_server_that_fails_is_asked_again_as_told() {
     let answer = Arc::new(Mutex::new(Answer::Failure));
     let server = name_server(Arc::clone(&answer)).await;
-    let port = endpoint_at([127, 0, 0, 1], 0).await.port();
+    let port = endpoint_at([127, 0, 0, 1], free().port()).await.port();
     let listen = free();
     let mut up = named("up", "cart.example", port, server);
     up["dns_refresh_rate"] = json!("60s");

@@ -83,7 +83,7 @@ async fn a_changed_cluster_is_used_once_it_was_checked() {
 async fn a_changed_cluster_is_used_once_its_name_was_looked_up() {
     let answer = Arc::new(Mutex::new(Answer::Silence));
     let server = name_server(Arc::clone(&answer)).await;
-    let port = endpoint_at([127, 0, 0, 1], 0).await.port();
+    let port = endpoint_at([127, 0, 0, 1], free().port()).await.port();
     let listen = free();
     let old = Endpoint::start(|_, _| async { text_answer(200, "old") }).await;
     let before = cluster("up", "STATIC", &[socket(old.address)]);
@@ -102,7 +102,7 @@ async fn a_changed_cluster_is_used_once_its_name_was_looked_up() {
 async fn routes_go_to_a_new_cluster_once_it_is_ready() {
     let answer = Arc::new(Mutex::new(Answer::Failure));
     let server = name_server(Arc::clone(&answer)).await;
-    let port = endpoint_at([127, 0, 0, 1], 0).await.port();
+    let port = endpoint_at([127, 0, 0, 1], free().port()).await.port();
     let listen = free();
     let old = Endpoint::start(|_, _| async { text_answer(200, "old") }).await;
     let mut text = bootstrap(listen, &[cluster("up", "STATIC", &[socket(old.address)])]);
