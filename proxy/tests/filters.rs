@@ -225,6 +225,25 @@ async fn an_answer_can_be_slowed_down() {
 }
 
 #[tokio::test]
+async fn an_answer_may_take_longer_than_its_endpoint_and_idle_connections_have() {
+    let body = "x".repeat(20 * 1024);
+    let endpoint = Endpoint::start(move |_, _| {
+        let body = body.clone();
+        async move { text_answer(200, &body) }
+    })
+    .await;
+    let delay = "delay: { fixed_delay: 0.2s, percentage: { numerator: 100 } }";
+    let pace =
+        "response_rate_limit: { fixed_limit: { limit_kbps: 8 }, percentage: { numerator: 100 } }";
+    let proxy = example("faults.yaml", &endpoint, &[(delay, pace)]).await;
+    let sent = proxy.send(request("GET", "/", &[("x-chaos", "slow")]));
+    let (_, body) = tokio::time::timeout(Duration::from_secs(20), sent)
+        .await
+        .expect("it ends");
+    assert_eq!(body.len(), 20 * 1024);
+}
+
+#[tokio::test]
 async fn browsers_are_told_who_may_ask() {
     let endpoint = Endpoint::echo().await;
     let proxy = example("cors.yaml", &endpoint, &[]).await;

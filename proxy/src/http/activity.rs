@@ -8,6 +8,7 @@ use fairlead_model::Moment;
 use tokio::sync::oneshot;
 
 use super::service::{Connection, HttpService};
+use crate::core::Core;
 use crate::limit::Limit;
 use crate::metrics::HttpFigures;
 use crate::upstream::Stream;
@@ -26,6 +27,19 @@ pub(crate) struct Activity {
 impl Activity {
     /// It begins now.
     pub(crate) fn begin(&self, now: Moment) {
+        self.since.set(now);
+    }
+
+    /// A request began.
+    fn start(&self) {
+        self.running.set(self.running.get() + 1);
+        self.has_read.set(false);
+    }
+
+    /// One ended.
+    fn end(&self, now: Moment) {
+        self.running.set(self.running.get().saturating_sub(1));
+        self.has_read.set(false);
         self.since.set(now);
     }
 
@@ -110,9 +124,7 @@ impl Active {
             figures.downstream_rq_http1_total.increment();
         }
         figures.downstream_rq_active.add(1);
-        let activity = &connection.activity;
-        activity.running.set(activity.running.get() + 1);
-        activity.has_read.set(false);
+        connection.activity.start();
         Self {
             service: Rc::clone(service),
             connection: Rc::clone(connection),
@@ -133,12 +145,31 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         self.service.figures.downstream_rq_active.add(-1);
-        let activity = &self.connection.activity;
-        activity
-            .running
-            .set(activity.running.get().saturating_sub(1));
-        activity.has_read.set(false);
         // Whatever ends a request read the clock.
-        activity.since.set(self.service.core.clock.read());
+        let now = self.service.core.clock.read();
+        self.connection.activity.end(now);
+    }
+}
+
+/// An answer that is on its way to the caller though its request has ended, for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Lingering {
+    core: Rc<Core>,
+    connection: Rc<Connection>,
+}
+
+impl Lingering {
+    pub(super) fn begin(core: &Rc<Core>, connection: &Rc<Connection>) -> Self {
+        connection.activity.start();
+        Self {
+            core: Rc::clone(core),
+            connection: Rc::clone(connection),
+        }
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.connection.activity.end(self.core.clock.now());
     }
 }

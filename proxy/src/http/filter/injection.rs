@@ -17,6 +17,7 @@ use super::{Asking, Passage, Stopped};
 use crate::body::BodyError;
 use crate::clock::since_1970;
 use crate::core::Shared;
+use crate::http::activity::Lingering;
 use crate::http::answer::Answer;
 use crate::http::respond;
 use crate::metrics::HttpFigures;
@@ -78,6 +79,8 @@ impl Asking<'_> {
         if let Some(pace) = drawn.pace {
             figures.fault_response_rl_injected.increment();
             passage.pace = Some(passage.pace.map_or(pace, |own| own.min(pace)));
+            // The endpoint's answer may be whole long before the caller has it.
+            passage.lingering = Some(Lingering::begin(core, self.connection));
         }
         passage.is_cut |= drawn.breaks == Some(Break::Answer);
         passage.running = Some(running);
@@ -137,6 +140,7 @@ pub(crate) struct Damaged {
     /// Whether as much has gone on as will.
     is_over: bool,
     _running: Option<Running>,
+    _lingering: Option<Lingering>,
 }
 
 #[derive(Debug)]
@@ -178,6 +182,7 @@ impl Damaged {
             is_cut: passage.is_cut,
             is_over: false,
             _running: passage.running.take(),
+            _lingering: passage.lingering.take(),
         }
     }
 

@@ -50,7 +50,7 @@ pub(super) enum Stopped {
 /// A request that filters look at.
 pub(super) struct Asking<'a> {
     pub(super) service: &'a HttpService,
-    pub(super) connection: &'a Connection,
+    pub(super) connection: &'a Rc<Connection>,
     pub(super) request: &'a mut Request<Incoming>,
     pub(super) authority: &'a str,
     /// The caller.

@@ -11,6 +11,7 @@ use http_body::{Body, Frame};
 
 use super::injection::{Damaged, Running};
 use super::session::Bound;
+use crate::http::activity::Lingering;
 use crate::http::answer::Answer;
 
 /// What filters ask of a request's way to its endpoint.
@@ -43,6 +44,8 @@ pub(in crate::http) struct Passage {
     pub(super) is_cut: bool,
     /// A fault that is counted until the answer has ended.
     pub(super) running: Option<Running>,
+    /// The connection is busy until the answer has ended.
+    pub(super) lingering: Option<Lingering>,
 }
 
 impl Passage {
