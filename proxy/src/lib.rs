@@ -10,6 +10,7 @@
 //!
 //! - `access`: who may come in.
 //! - [`capture`]: brings a pod's connections here.
+//! - [`certificate`]: the certificate as files, for programs that are no proxy.
 //! - [`worker`]: listeners, connections, and how a new snapshot is taken.
 //! - `http`, `tcp`, `detect`, `proxy_header`: what is spoken by callers.
 //! - `upstream`: clusters, pools and connections to endpoints.
@@ -22,6 +23,7 @@ mod access;
 pub mod admin;
 mod body;
 pub mod capture;
+pub mod certificate;
 mod clock;
 pub mod config;
 mod core;

@@ -16,7 +16,7 @@ use fairlead_proxy::admin::{self, Admin};
 use fairlead_proxy::capture::{self, Capture, Ports};
 use fairlead_proxy::config::{Origin, Sources};
 use fairlead_proxy::{
-    Shared, config, faults, hand_over, metrics, overload, tls, trace, upkeep, worker,
+    Shared, certificate, config, faults, hand_over, metrics, overload, tls, trace, upkeep, worker,
 };
 use fairlead_xds::Bootstrap;
 use ipnet::IpNet;
@@ -47,6 +47,8 @@ enum What {
     Run(Run),
     /// Say whether a configuration is right, and which field is not
     Check(Check),
+    /// Keep a certificate of the mesh, its key and whom to trust as files, for programs that are no proxy
+    Certificate(Certificate),
     /// Bring the connections of this network namespace to the proxy, by rules for nftables
     Capture(Redirect),
 }
@@ -92,6 +94,39 @@ struct Run {
 struct Check {
     #[command(flatten)]
     configuration: Configuration,
+}
+
+#[derive(Debug, Args)]
+struct Certificate {
+    #[command(flatten)]
+    configuration: Configuration,
+    /// Where certificate.pem, key.pem and roots.pem are kept
+    #[arg(long, value_name = "FOLDER")]
+    folder: PathBuf,
+    /// End when all of them are there, as an init container does
+    #[arg(long)]
+    once: bool,
+}
+
+impl Certificate {
+    fn run(&self) -> Result<()> {
+        let _set_level = logs()?;
+        let origin = self.configuration.origin();
+        let bootstrap = read(&origin)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("failed to start")?;
+        runtime.block_on(async {
+            let mut terminate =
+                signal(SignalKind::terminate()).context("failed to listen for signals")?;
+            tokio::select! {
+                kept = certificate::keep(origin, bootstrap, &self.folder, self.once) => Ok(kept?),
+                _ = terminate.recv() => Ok(()),
+                _ = tokio::signal::ctrl_c() => Ok(()),
+            }
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -162,6 +197,7 @@ fn main() -> ExitCode {
     let outcome = match command.what {
         What::Run(run) => start(&run),
         What::Check(check) => read(&check.configuration.origin()).map(|_| ()),
+        What::Certificate(certificate) => certificate.run(),
         What::Capture(redirect) => redirect.run(),
     };
     match outcome {
