@@ -170,9 +170,9 @@ async fn replica() {
         "certificate": pair.certificate,
         "key": pair.key,
     });
-    let (shapes, mut facts) = (Shapes::default(), facts());
+    let (shapes, mut facts) = (Shapes::default(), Arc::new(facts()));
     let roots = authority.roots().to_owned();
-    let compiled = move |facts: &Facts| {
+    let compiled = move |facts: &Arc<Facts>| {
         let compiled = compile(facts, &roots, &shapes);
         Arc::new(compiled.expect("it compiles"))
     };
@@ -210,7 +210,9 @@ async fn replica() {
         for line in std::io::stdin().lines().map_while(Result::ok) {
             let (service, away) = line.split_once(' ').expect("a service and a place");
             let service: usize = service.parse().expect("a number");
-            let slices = facts.slices.entry(key(format!("service-{service}")));
+            let slices = Arc::make_mut(&mut facts)
+                .slices
+                .entry(key(format!("service-{service}")));
             let next = slice(service, away.parse().ok());
             slices.or_default().insert("all".into(), Arc::new(next));
             let begun = Instant::now();

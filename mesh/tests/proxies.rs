@@ -14,7 +14,6 @@ use fairlead_model::tls::Secret;
 use fairlead_proxy::config;
 use serde_json::json;
 use support::Control;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -136,15 +135,7 @@ async fn a_proxy_gets_its_certificate_and_then_its_configuration() {
     until("the proxy is gone", || control.proxies.all().is_empty()).await;
     assert_eq!(proxy.snapshots.borrow().listeners.len(), 3);
     control.tell(&services(&["cart", "till"]));
-    let until_free = async {
-        while TcpListener::bind(control.address).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    timeout(PATIENCE, until_free)
-        .await
-        .expect("the port is free again");
-    control.serve().await;
+    control.serve_again().await;
     let what = "what is new";
     proxy
         .until(what, |own| own.clusters.contains_key("till.shop:80/http1"))

@@ -84,7 +84,7 @@ enum Task {
     Interop(interop::Options),
     /// Load a pair of proxies while their configuration changes and endpoints die
     SoakProxy(soak::Options),
-    /// Tell a stock Envoy all that the mesh compiles of a cluster that changes
+    /// Tell a stock Envoy all that the mesh compiles of a cluster that changes, and have gRPC's own client call
     TestEnvoy(stock::Options),
     /// Everything a change must pass: format, lints, unit tests, checks, and the tests on a real cluster
     Test(suite::Options),

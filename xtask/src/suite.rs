@@ -63,6 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     ])?;
     // The proxy is compared with it.
     tests.env("FAIRLEAD_ENVOY", proxies::install::envoy()?);
+    tests.env("FAIRLEAD_GRPC", proxies::install::grpc()?);
     part("unit tests", &mut tests)?;
     part("checks", &mut itself("check")?)?;
     if !options.no_cluster {

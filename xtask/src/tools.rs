@@ -260,17 +260,22 @@ pub(crate) fn ensure(modules: &[&Module]) -> Result<()> {
     Ok(())
 }
 
-/// Builds everything, or one module, whose folder is then printed; `envoy` is installed, not built, and its program is printed.
+/// Builds everything, or one module, whose folder is then printed; `envoy` and `grpc` are installed, not built, and Envoy's program
+/// or the folder is printed.
 pub(crate) fn run(name: Option<&str>) -> Result<()> {
     let Some(name) = name else { return ensure(ALL) };
     if name == "envoy" {
         println!("{}", proxies::install::envoy()?.display());
         return Ok(());
     }
+    if name == "grpc" {
+        println!("{}", proxies::install::grpc()?.display());
+        return Ok(());
+    }
     let Some(module) = ALL.iter().find(|module| module.name == name) else {
         let known: Vec<&str> = ALL.iter().map(|module| module.name).collect();
         bail!(
-            "no module {name:?}; there are {} and envoy",
+            "no module {name:?}; there are {}, envoy and grpc",
             known.join(", ")
         );
     };

@@ -19,11 +19,7 @@ pub(super) struct Class<'a> {
 
 /// Pods that are not told what all others are.
 pub(super) fn classes(facts: &Facts) -> Vec<(Class<'_>, Vec<Key>)> {
-    let policies = facts.policies.values().flatten();
-    let naming: Vec<&MeshPolicy> = policies
-        .map(AsRef::as_ref)
-        .filter(|policy| policy.spec.from.is_some())
-        .collect();
+    let naming = naming(facts);
     let closed = closed(facts);
     if naming.is_empty() && closed.is_empty() {
         return Vec::new();
@@ -34,11 +30,7 @@ pub(super) fn classes(facts: &Facts) -> Vec<(Class<'_>, Vec<Key>)> {
             continue;
         };
         let caller = Caller { namespace, account };
-        let is_named = |policy: &&MeshPolicy| {
-            let from = policy.spec.from.as_ref();
-            from.is_some_and(|from| caller.is_of(from))
-        };
-        let named: Vec<bool> = naming.iter().map(is_named).collect();
+        let named = named(&naming, caller);
         let is_closed = closed.contains(&key.0);
         if !is_closed && !named.contains(&true) {
             continue;
@@ -49,6 +41,22 @@ pub(super) fn classes(facts: &Facts) -> Vec<(Class<'_>, Vec<Key>)> {
         pods.push(key.clone());
     }
     found.into_values().collect()
+}
+
+/// The policies that count for those they name.
+pub(super) fn naming(facts: &Facts) -> Vec<&MeshPolicy> {
+    let policies = facts.policies.values().flatten().map(AsRef::as_ref);
+    let naming = policies.filter(|policy: &&MeshPolicy| policy.spec.from.is_some());
+    naming.collect()
+}
+
+/// Which of these name a caller: who is named by the same is told the same.
+pub(super) fn named(naming: &[&MeshPolicy], caller: Caller<'_>) -> Vec<bool> {
+    let is_named = |policy: &&MeshPolicy| {
+        let from = policy.spec.from.as_ref();
+        from.is_some_and(|from| caller.is_of(from))
+    };
+    naming.iter().map(is_named).collect()
 }
 
 /// The namespaces whose pods go to services alone.

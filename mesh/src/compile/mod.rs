@@ -4,6 +4,8 @@
 //! everybody may come in. A service's port is three clusters at the most, one for each way of speaking to it, that share their
 //! endpoints: `/http1` and `/http2`, which between two proxies are both carried over HTTP/2, and `/tcp`. The name asked for in TLS
 //! tells the other proxy which of them it is ([`names`]), so that it speaks the same to its application.
+//!
+//! Programs without a proxy that ask for services by name are told of them in their own way ([`programs`]).
 
 mod authorization;
 mod callers;
@@ -12,6 +14,7 @@ mod inbound;
 pub mod names;
 mod outbound;
 mod policy;
+mod programs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +26,7 @@ use fairlead_xds::{Kind, ShapeError, Shapes, write};
 
 use self::authorization::Guards;
 use self::entry::Entries;
+use self::programs::Programs;
 use crate::facts::{Facts, Key, Pod};
 use crate::figures::Called;
 
@@ -80,6 +84,8 @@ pub struct Compiled {
     pods: BTreeMap<Key, Arc<Pod>>,
     /// The service that those of them are of.
     served: BTreeMap<Key, Called>,
+    /// What is told to programs that ask for services by name.
+    programs: Arc<Programs>,
 }
 
 impl Compiled {
@@ -90,6 +96,15 @@ impl Compiled {
         let own = self.guarded.get(pod).unwrap_or(&self.open);
         let layers = [own, self.outbound(Some(pod)), &self.shared].map(Arc::clone);
         Some(View::of(layers.to_vec()))
+    }
+
+    /// What a program is told that asks for services by name, at a time in seconds since 1970; and until when that is right.
+    ///
+    /// # Errors
+    /// When something cannot be encoded, which is a mistake of this program.
+    pub fn by_name(&self, id: &SpiffeId, now: u64) -> Result<(View, Option<u64>), CompileError> {
+        let told = self.programs.told(id, now)?;
+        Ok((told.view(&self.shared), told.until))
     }
 
     /// The own roots, in PEM.
@@ -140,7 +155,7 @@ impl Compiled {
 ///
 /// # Errors
 /// When something cannot be encoded, which is a mistake of this program.
-pub fn compile(facts: &Facts, roots: &str, shapes: &Shapes) -> Result<Compiled, CompileError> {
+pub fn compile(facts: &Arc<Facts>, roots: &str, shapes: &Shapes) -> Result<Compiled, CompileError> {
     let gathered = || Gathered {
         shapes,
         resources: Resources::default(),
@@ -194,6 +209,7 @@ pub fn compile(facts: &Facts, roots: &str, shapes: &Shapes) -> Result<Compiled, 
         guarded,
         pods: facts.pods.clone(),
         served: served(facts),
+        programs: Arc::new(Programs::new(facts, shapes)),
     })
 }
 

@@ -24,6 +24,11 @@ pub const SNI_HTTP2: &str = "http2.mesh.fairlead.dev";
 /// By who speaks anything else.
 pub const SNI_TCP: &str = "tcp.mesh.fairlead.dev";
 
+/// What the names of services end with that programs without a proxy reach over mutual TLS; they ask for such a name in TLS too.
+pub const SECURED: &str = ".mesh.fairlead.dev";
+/// What a program's bootstrap calls its own certificate and whom to trust (`certificate_providers`).
+pub const PROVIDER: &str = "mesh";
+
 /// The metadata of an endpoint that has a proxy of the mesh.
 pub const MESHED: (&str, &str) = ("fairlead.mesh", "mutual");
 

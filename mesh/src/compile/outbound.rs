@@ -29,7 +29,7 @@ const NAME: &str = "outbound";
 /// How many bytes of a connection may wait.
 const BUFFER: u32 = 1 << 20;
 /// How long a connection within the cluster may take to be made.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
 
 /// A way of speaking to a port.
 struct Way {
@@ -266,14 +266,14 @@ fn places(
 }
 
 /// Endpoints, and who they are as far as they have a proxy.
-struct Found {
-    endpoints: Endpoints,
-    ids: Vec<String>,
+pub(super) struct Found {
+    pub(super) endpoints: Endpoints,
+    pub(super) ids: Vec<String>,
     /// Those that have a proxy, whether they take new requests or not.
     meshed: BTreeSet<SocketAddr>,
 }
 
-fn endpoints(facts: &Facts, key: &Key, port: &Port) -> Found {
+pub(super) fn endpoints(facts: &Facts, key: &Key, port: &Port) -> Found {
     let mut zones: BTreeMap<&str, BTreeMap<SocketAddr, Endpoint>> = BTreeMap::new();
     let mut ids = Vec::new();
     let mut meshed = BTreeSet::new();

@@ -51,13 +51,21 @@ pub(super) fn idle(said: &Behaviour) -> Option<Duration> {
     read(said.timeouts.as_ref()?.idle.as_ref())
 }
 
+/// How long a request may take, all tries together.
+pub(super) fn whole(said: &Behaviour) -> Option<Duration> {
+    read(said.timeouts.as_ref()?.request.as_ref())
+}
+
+/// How often something is tried again at the most.
+pub(super) fn attempts(said: Option<&Retries>) -> u32 {
+    said.and_then(|own| own.attempts).unwrap_or(RETRIES)
+}
+
 /// What is said of how requests are carried.
 pub(super) fn forward(said: &Behaviour, forward: &mut Forward) {
-    let mut one_try = None;
-    if let Some(timeouts) = &said.timeouts {
-        forward.timeouts.request = read(timeouts.request.as_ref());
-        one_try = read(timeouts.backend_request.as_ref());
-    }
+    forward.timeouts.request = whole(said);
+    let timeouts = said.timeouts.as_ref();
+    let one_try = timeouts.and_then(|own| read(own.backend_request.as_ref()));
     forward.timeouts.idle = idle(said);
     let mut retry = retries(&said.retries.clone().unwrap_or_default());
     retry.per_try = one_try;
@@ -85,13 +93,21 @@ fn class(said: &ResponseClass) -> ClassRule {
     }
 }
 
+/// When what goes wrong on purpose ends, in seconds since 1970; nothing where nothing does.
+pub(super) fn fault_end(said: &Behaviour) -> Option<u64> {
+    let fault = said.fault.as_ref()?;
+    // One that ends at no time is not begun.
+    let until: Timestamp = fault.until.parse().ok()?;
+    Some(u64::try_from(until.as_second()).unwrap_or(0))
+}
+
 /// What goes wrong on purpose with requests.
 pub(super) fn fault(said: &Behaviour) -> Option<HttpFilter> {
     let Fault {
         delay,
         abort,
-        until,
         max_active,
+        ..
     } = said.fault.as_ref()?;
     let delay = delay.as_ref().and_then(|own| {
         Some(Delay {
@@ -106,12 +122,10 @@ pub(super) fn fault(said: &Behaviour) -> Option<HttpFilter> {
             body: String::new(),
         })
     });
-    // One that ends at no time is not begun.
-    let until: Timestamp = until.parse().ok()?;
     let injection = Injection {
         delay,
         abort,
-        until: Some(u64::try_from(until.as_second()).unwrap_or(0)),
+        until: Some(fault_end(said)?),
         most_active: Some(max_active.unwrap_or(FAULTS)),
         ..Injection::default()
     };
@@ -141,7 +155,7 @@ fn retries(said: &Retries) -> RetryPolicy {
             server_error: on.contains(&ServerError),
             ..RetryOn::default()
         },
-        retries: said.attempts.unwrap_or(RETRIES),
+        retries: attempts(Some(said)),
         budget: budget.or(policy.budget),
         ..policy
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fairlead_model::identity::SpiffeId;
@@ -41,6 +42,12 @@ impl Call {
             dialect,
         }
     }
+}
+
+/// The time since 1970.
+fn now() -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default()
 }
 
 /// The responses to a proxy.
@@ -92,6 +99,8 @@ struct Conversation {
     pod: Option<Key>,
     /// Where its own certificate is, as it says where it does not get one here.
     files: Option<Arc<Resources>>,
+    /// Until when what it was told is right, since 1970.
+    until: Option<Duration>,
     sender: mpsc::Sender<Result<Bytes, Status>>,
 }
 
@@ -106,6 +115,7 @@ impl Conversation {
             id: id.clone(),
             node: String::new(),
             trust: None,
+            by_files: false,
             refusals: BTreeMap::new(),
             answered: Weak::new(),
         });
@@ -116,6 +126,7 @@ impl Conversation {
             id,
             pod: None,
             files: None,
+            until: None,
             sender,
         }
     }
@@ -127,7 +138,15 @@ impl Conversation {
             if let Some(compiled) = compiled {
                 self.tell(&compiled).await?;
             }
+            let until = self.until.take();
+            let ended = async {
+                match until {
+                    Some(until) => tokio::time::sleep(until.saturating_sub(now())).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                () = ended => {}
                 request = requests.message() => match request? {
                     Some(request) => self.take(&request)?,
                     None => return Ok(()),
@@ -181,12 +200,26 @@ impl Conversation {
         self.entry.change(|own| own.node = id);
     }
 
-    async fn tell(&mut self, compiled: &Arc<Compiled>) -> Result<(), Status> {
+    /// What it may see; nothing while nobody knows of its pod.
+    fn view(&mut self, compiled: &Compiled) -> Result<Option<View>, Status> {
+        if self.told.is_by_name() {
+            let told = compiled.by_name(&self.id, now().as_secs());
+            let (view, until) = told.map_err(|error| {
+                tracing::error!(%error, "a program keeps what it was told; this is a bug");
+                Status::internal("what it asks for was not compiled")
+            })?;
+            self.until = until.map(Duration::from_secs);
+            return Ok(Some(view));
+        }
         let pod = self.pod.as_ref();
-        let Some(view) = pod.and_then(|pod| compiled.view(pod, &self.id)) else {
+        let view = pod.and_then(|pod| compiled.view(pod, &self.id));
+        Ok(view.map(|view| self.files.iter().fold(view, View::and)))
+    }
+
+    async fn tell(&mut self, compiled: &Arc<Compiled>) -> Result<(), Status> {
+        let Some(view) = self.view(compiled)? else {
             return Ok(());
         };
-        let view = self.files.iter().fold(view, View::and);
         for response in self.told.tell(&view) {
             let sent = self.sender.send(Ok(response.into())).await;
             sent.map_err(|_| Status::cancelled("the proxy went away"))?;
@@ -195,7 +228,11 @@ impl Conversation {
             true => Arc::downgrade(compiled),
             false => Weak::new(),
         };
-        self.entry.change(|own| own.answered = answered);
+        let by_files = self.told.is_by_name() && !self.told.asks_for(Kind::Secret);
+        self.entry.change(|own| {
+            own.answered = answered;
+            own.by_files = by_files;
+        });
         Ok(())
     }
 }

@@ -17,6 +17,8 @@ pub struct Proxy {
     pub node: String,
     /// The version of the bundle that it has.
     pub trust: Option<Arc<str>>,
+    /// Whether it believes what its files say, which are not told here, as programs do that are no proxies.
+    pub by_files: bool,
     /// Why it refused what it was told last, by kind.
     pub refusals: BTreeMap<Kind, String>,
     /// What it was told last, once it has answered all of it.

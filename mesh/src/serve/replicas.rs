@@ -52,11 +52,15 @@ struct ListedProxy {
     /// Why it refused what it was told.
     #[prost(string, repeated, tag = "3")]
     refusals: Vec<String>,
+    /// Whether it believes what its files say.
+    #[prost(bool, tag = "4")]
+    by_files: bool,
 }
 
 fn listed(proxies: &Proxies) -> Listed {
     let proxies = proxies.all().into_iter().map(|own| ListedProxy {
         node: own.node,
+        by_files: own.by_files,
         refusals: own.refusals.into_values().collect(),
         trust: own.trust.map(|trust| trust.to_string()).unwrap_or_default(),
     });
@@ -202,7 +206,7 @@ impl Replicas {
         heard.silent = silent;
         // A proxy may be connected to two of them for a moment.
         let mut believes: BTreeMap<String, bool> = BTreeMap::new();
-        for own in all {
+        for own in all.into_iter().filter(|own| !own.by_files) {
             *believes.entry(own.node).or_default() |= own.trust == version;
         }
         heard.connected = believes.len();

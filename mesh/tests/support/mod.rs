@@ -107,7 +107,10 @@ impl Control {
         self.stop = CancellationToken::new();
         let names = Names {
             id: MESH.parse().expect("an id"),
-            dns: vec!["fairlead-mesh.fairlead-system.svc".to_owned()],
+            dns: vec![
+                "fairlead-mesh.fairlead-system.svc".to_owned(),
+                "localhost".to_owned(),
+            ],
         };
         let plane = Plane {
             authority: self.authority.subscribe(),
@@ -131,6 +134,18 @@ impl Control {
         tokio::spawn(serve(listener, names, plane));
     }
 
+    /// Serves again where it served, once that is free.
+    pub async fn serve_again(&mut self) {
+        let until_free = async {
+            while TcpListener::bind(self.address).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let free = tokio::time::timeout(Duration::from_secs(20), until_free).await;
+        free.expect("it ends in time");
+        self.serve().await;
+    }
+
     /// Tells proxies of the cluster, in which the pods cart-1 and web-1 of the shop are.
     pub fn tell(&self, facts: &Facts) -> Arc<Compiled> {
         let roots = &self.slots.bundle();
@@ -149,10 +164,11 @@ impl Control {
                 })
             });
         }
+        let facts = Arc::new(facts);
         let compiled = compile(&facts, roots, &self.shapes).expect("it compiles");
         let compiled = Arc::new(compiled);
         self.compiled.send_replace(Some(Arc::clone(&compiled)));
-        self.facts.send_replace(Some(Arc::new(facts)));
+        self.facts.send_replace(Some(facts));
         compiled
     }
 

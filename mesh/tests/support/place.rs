@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,7 +19,7 @@ use fairlead_proxy::{Shared, config, upkeep, worker};
 use rustix::process::Uid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_thread_res_uid};
 use serde_json::json;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
@@ -234,12 +234,35 @@ pub fn echo(mut connection: TcpStream) -> io::Result<()> {
 pub fn bridge(path: &Path, control: &Control) {
     let (listener, address) = (UnixListener::bind(path).expect("a path"), control.address);
     tokio::spawn(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut far = tokio::net::TcpStream::connect(address).await?;
-                copy_bidirectional(&mut near, &mut far).await
-            });
+        while let Ok((near, _)) = listener.accept().await {
+            carry(near, address);
         }
+    });
+}
+
+/// Brings connections within a namespace to the control plane; gives back the port of its own address there.
+pub fn door(place: &Place, number: usize, control: &Control) -> u16 {
+    let bound = place.inside(number, 0, || {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true).map(|()| listener)
+    });
+    let listener = bound.join().expect("it ran").expect("a port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let listener = tokio::net::TcpListener::from_std(listener).expect("it waits for nobody");
+    let address = control.address;
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            carry(near, address);
+        }
+    });
+    port
+}
+
+/// Carries what comes to an address, and back.
+fn carry(mut near: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, address: SocketAddr) {
+    tokio::spawn(async move {
+        let mut far = tokio::net::TcpStream::connect(address).await?;
+        copy_bidirectional(&mut near, &mut far).await
     });
 }
 

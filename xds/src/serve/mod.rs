@@ -329,6 +329,19 @@ impl Stream {
         self.topics.values().all(|topic| topic.awaited.is_none())
     }
 
+    /// Whether everything that was asked for was asked for by its name, as programs do that are no proxies.
+    #[must_use]
+    pub fn is_by_name(&self) -> bool {
+        let mut topics = self.topics.values();
+        !self.topics.is_empty() && topics.all(|topic| !topic.wants_all)
+    }
+
+    /// Whether anything of a kind was asked for.
+    #[must_use]
+    pub fn asks_for(&self, kind: Kind) -> bool {
+        self.topics.contains_key(&kind)
+    }
+
     /// Whether the proxy took a resource in this version.
     #[must_use]
     pub fn has(&self, kind: Kind, name: &str, version: &str) -> bool {
@@ -423,7 +436,9 @@ fn state(kind: Kind, topic: &mut Topic, view: &View, nonce: &mut u64) -> Option<
     let version = version(&content);
     let is_first = !std::mem::replace(&mut topic.is_open, true);
     let is_same = topic.whole.as_deref() == Some(version.as_str());
-    if wanted.is_empty() && !topic.wants_all {
+    // What nothing else asks for is gone once it is in the list no longer.
+    let is_gone = kind.is_wildcard() && !topic.names.is_empty() && !topic.told.is_empty();
+    if wanted.is_empty() && !topic.wants_all && !is_gone {
         // What is asked for by name goes with what asks for it. Nobody waits for an empty list of it, and Envoy, which may ask for
         // nothing any more, would not answer one.
         topic.told.clear();

@@ -313,6 +313,54 @@ fn a_proxy_without_anything_to_be_told_gets_an_answer() {
 }
 
 #[test]
+fn what_is_asked_for_by_name_alone_and_goes_is_gone() {
+    for dialect in [Dialect::State, Dialect::Delta] {
+        let mut stream = Stream::new(dialect);
+        assert!(!stream.is_by_name());
+        let ask = |nonce: &str, names: &[&str]| {
+            let names = names.iter().map(|&name| name.to_owned()).collect();
+            let (type_url, response_nonce) = (Kind::Listener.type_url(), nonce.to_owned());
+            match dialect {
+                Dialect::State => StateRequest {
+                    resource_names: names,
+                    type_url,
+                    response_nonce,
+                    ..StateRequest::default()
+                }
+                .encode_to_vec(),
+                Dialect::Delta => DeltaRequest {
+                    resource_names_subscribe: names,
+                    type_url,
+                    response_nonce,
+                    ..DeltaRequest::default()
+                }
+                .encode_to_vec(),
+            }
+        };
+        stream.take(&ask("", &["cart"])).expect("a request");
+        assert!(stream.is_by_name() && stream.asks_for(Kind::Listener));
+        let mut all = Resources::default();
+        let own = Resource::of(&SHAPES, Kind::Listener, &listener("cart"));
+        all.put(Kind::Listener, "cart", own.expect("a listener"));
+        let there = View::of(vec![Arc::new(all)]);
+        assert_eq!(stream.tell(&there).len(), 1);
+        let again: &[&str] = match dialect {
+            Dialect::State => &["cart"],
+            Dialect::Delta => &[],
+        };
+        stream.take(&ask("1", again)).expect("a request");
+        let told = stream.tell(&View::default());
+        assert_eq!(told.len(), 1, "{dialect:?}");
+        stream.take(&ask("2", again)).expect("a request");
+        assert!(stream.tell(&View::default()).is_empty(), "{dialect:?}");
+        // Whoever asks for all there is is a proxy.
+        let mut stream = Stream::new(dialect);
+        stream.take(&ask("", &[])).expect("a request");
+        assert!(!stream.is_by_name());
+    }
+}
+
+#[test]
 fn what_is_no_request_is_refused() {
     for dialect in [Dialect::Delta, Dialect::State] {
         let mut stream = Stream::new(dialect);

@@ -26,6 +26,12 @@ pub fn listener(listener: &Listener) -> Value {
     }
 }
 
+/// A `Listener` of requests that never come over a socket: what programs are told that send their requests to endpoints themselves.
+#[must_use]
+pub fn api_listener(name: &str, own: &Http) -> Value {
+    json!({"name": name, "api_listener": {"api_listener": super::any(MANAGER, http(own))}})
+}
+
 /// One of datagrams.
 fn datagrams(listener: &Listener, udp: &Udp) -> Value {
     let route = extension("route", UDP_ROUTE, json!({"cluster": &*udp.cluster}));

