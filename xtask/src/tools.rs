@@ -89,6 +89,15 @@ pub(crate) const HELM: Module = Module {
     link: "",
     pins: "go",
 };
+/// `prometheus`, which finds what to scrape by Kubernetes alone.
+pub(crate) const PROMETHEUS: Module = Module {
+    name: "prometheus",
+    folder: "cluster/prometheus",
+    packages: &["tool"],
+    tags: "remove_all_sd,enable_kubernetes_sd",
+    link: "",
+    pins: "go",
+};
 /// `kstatus`: objects as JSON in, what kstatus makes of each out.
 pub(crate) const KSTATUS: Module = Module {
     name: "kstatus",
@@ -151,6 +160,7 @@ pub(crate) const ALL: &[&Module] = &[
     &COREDNS,
     &PAUSE,
     &HELM,
+    &PROMETHEUS,
     &KSTATUS,
     &GITOPS,
     &GRPC_INTEROP,

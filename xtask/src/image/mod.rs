@@ -21,7 +21,7 @@ use crate::{tools, trained};
 /// Which images to build.
 #[derive(Debug, Args)]
 pub(crate) struct Request {
-    /// fairlead, fairlead-proxy, shop, postgres, redis, or all that a cluster needs
+    /// fairlead, fairlead-proxy, shop, postgres, redis, prometheus, or all that a cluster needs
     image: String,
     /// Load them into the cluster
     #[arg(long)]
@@ -65,6 +65,8 @@ const BINARIES: &[Binary] = &[
 
 /// The image of our proxy.
 pub(crate) const PROXY: &str = "fairlead-proxy";
+/// The image of Prometheus, with its tag.
+const PROMETHEUS: (&str, &str) = ("prometheus", "localhost/prometheus:3.5");
 
 /// How a binary is compiled.
 pub(crate) enum Build<'a> {
@@ -121,7 +123,8 @@ pub(crate) fn run(request: &Request) -> Result<()> {
 /// The names of all images.
 fn known() -> impl Iterator<Item = &'static str> {
     let own = BINARIES.iter().map(|image| image.name);
-    own.chain(debian::IMAGES.iter().map(|image| image.name))
+    let servers = debian::IMAGES.iter().map(|image| image.name);
+    own.chain(servers).chain([PROMETHEUS.0])
 }
 
 /// Builds all images and loads them into the named cluster; what takes long to compile well is compiled as anything else is.
@@ -135,6 +138,9 @@ pub(crate) fn all_into(cluster: &str) -> Result<()> {
 fn build(name: &str, best: bool) -> Result<PathBuf> {
     if let Some(image) = BINARIES.iter().find(|image| image.name == name) {
         return image.build(best);
+    }
+    if name == PROMETHEUS.0 {
+        return of_module(&tools::PROMETHEUS, name, PROMETHEUS.1);
     }
     let image = debian::IMAGES.iter().find(|image| image.name == name);
     image.with_context(|| format!("no image {name}"))?.build()
@@ -207,15 +213,20 @@ impl Binary {
     }
 }
 
-/// The archive of the image that holds a pod's namespaces open, built once for each version of its source.
+/// The archive of the image that holds a pod's namespaces open.
 pub(crate) fn pause() -> Result<PathBuf> {
-    let folder = tools::PAUSE.ensure()?;
-    let made = folder.join("pause.tar");
+    of_module(&tools::PAUSE, "pause", "localhost/pause:lab")
+}
+
+/// The archive of an image with the program that a module has by this name, built once for each version of its source.
+fn of_module(module: &tools::Module, name: &str, tag: &str) -> Result<PathBuf> {
+    let folder = module.ensure()?;
+    let made = folder.join(format!("{name}.tar"));
     if !made.exists() {
-        let archive = step("image of pause", || {
-            archive("pause", "localhost/pause:lab", |context| {
-                fs::copy(folder.join("pause"), context.join("pause"))
-                    .context("failed to copy pause")
+        let archive = step(&format!("image {tag}"), || {
+            archive(name, tag, |context| {
+                fs::copy(folder.join(name), context.join(name))
+                    .with_context(|| format!("failed to copy {name}"))
                     .map(drop)
             })
         })?;
