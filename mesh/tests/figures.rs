@@ -151,6 +151,12 @@ async fn all_replicas_are_added_up() {
     count(&near, "shop", "shop", (3, 0));
     count(&far, "shop", "shop", (1, 2));
     count(&far, "bank", "shop", (4, 0));
+    count(&far, "shop", "", (5, 1));
+    let told = top(&near, "shop/viewer", request(By::Destination, "shop")).await;
+    assert_eq!(
+        rows(&told.expect("it may see the shop")),
+        ["shop/web /cart:80 5 1"]
+    );
     let told = top(&near, "shop/viewer", request(By::Service, "shop")).await;
     let told = told.expect("it may see the shop");
     assert_eq!(rows(&told), ["/ shop/cart:80 8 2"]);
@@ -243,7 +249,10 @@ async fn nonsense_is_refused_with_what_is_allowed() {
     };
     for (request, expected) in [
         (long, "seconds: found 3601; at most 3600 is allowed"),
-        (odd, "by: found 7; SERVICE, PAIR or WORKLOAD is allowed"),
+        (
+            odd,
+            "by: found 7; SERVICE, PAIR, WORKLOAD or DESTINATION is allowed",
+        ),
     ] {
         let status = top(&control, "fairlead-system/figures", request).await;
         let status = status.expect_err("it is refused");

@@ -29,6 +29,8 @@ pub enum By {
     Pair = 1,
     /// The workload that calls.
     Workload = 2,
+    /// Caller, and where it goes that is no service of the mesh.
+    Destination = 3,
 }
 
 /// `fairlead.mesh.v1.TopResponse`.

@@ -57,6 +57,8 @@ enum Of {
     Pairs,
     /// By the workload that calls.
     Workloads,
+    /// Connections to what is no service of the mesh, by the name asked for in TLS, else by address.
+    Destinations,
 }
 
 impl Of {
@@ -65,6 +67,7 @@ impl Of {
             Self::Services => By::Service,
             Self::Pairs => By::Pair,
             Self::Workloads => By::Workload,
+            Self::Destinations => By::Destination,
         }
     }
 }

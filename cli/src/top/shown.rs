@@ -52,7 +52,7 @@ impl Named {
     /// As it is called from a namespace; from none it has its own.
     fn text(&self, from: &str) -> String {
         let mut text = self.name.clone();
-        if self.namespace != from {
+        if !self.namespace.is_empty() && self.namespace != from {
             let _ = write!(text, ".{}", self.namespace);
         }
         if let Some(port) = self.port {
@@ -82,9 +82,16 @@ impl Shown {
             Of::Services => (None, Some("SERVICE")),
             Of::Pairs => (Some("FROM"), Some("SERVICE")),
             Of::Workloads => (Some("WORKLOAD"), None),
+            Of::Destinations => (Some("FROM"), Some("DESTINATION")),
         };
-        let figures = ["RPS", "SUCCESS", "P50", "P95", "P99"];
-        let head = caller.into_iter().chain(service).chain(figures);
+        let figures: &[&str] = match of {
+            Of::Destinations => &["CONNECTIONS/S", "SUCCESS"],
+            _ => &["RPS", "SUCCESS", "P50", "P95", "P99"],
+        };
+        let head = caller
+            .into_iter()
+            .chain(service)
+            .chain(figures.iter().copied());
         let mut rows = vec![head.map(str::to_owned).collect::<Vec<_>>()];
         for line in &self.rows {
             let name = |own: &Option<Named>| {
@@ -94,18 +101,23 @@ impl Shown {
             let mut cells = Vec::new();
             cells.extend(caller.map(|_| name(&line.caller)));
             cells.extend(service.map(|_| name(&line.service)));
-            cells.extend([
+            let all = [
                 format!("{:.1}", line.requests_per_second),
                 line.success(),
                 time(line.p50_milliseconds),
                 time(line.p95_milliseconds),
                 time(line.p99_milliseconds),
-            ]);
+            ];
+            cells.extend(all.into_iter().take(figures.len()));
             rows.push(cells);
         }
         let mut text = output::table(&rows);
         if self.rows.is_empty() {
-            text = format!("no requests within the last {} seconds\n", self.seconds);
+            let what = match of {
+                Of::Destinations => "connections to what is no service of the mesh",
+                _ => "requests",
+            };
+            text = format!("no {what} within the last {} seconds\n", self.seconds);
         }
         if self.missing > 0 {
             let _ = writeln!(
@@ -244,6 +256,16 @@ mod tests {
             shown(rows)
                 .text(Of::Workloads, "shop")
                 .starts_with("WORKLOAD  RPS")
+        );
+    }
+
+    #[test]
+    fn destinations_are_counted_by_connections() {
+        let rows = vec![row(("shop", "web"), ("", "api.example.com"), (2, 2), 0.0)];
+        assert_eq!(
+            shown(rows).text(Of::Destinations, "shop"),
+            "FROM  DESTINATION         CONNECTIONS/S  SUCCESS\n\
+             web   api.example.com:80  0.4            50.00%\n"
         );
     }
 

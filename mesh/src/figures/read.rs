@@ -38,6 +38,8 @@ pub struct Way<'a> {
     pub route: &'a str,
     /// The cluster.
     pub cluster: &'a str,
+    /// Where a connection went that goes anywhere, as `host:port`; empty for requests.
+    pub destination: &'a str,
 }
 
 /// Requests by their way, in the order in which they are told.
@@ -56,6 +58,7 @@ fn own_way(metric: &Metric) -> Way<'_> {
     Way {
         route: metric.label("route"),
         cluster: metric.label("cluster"),
+        destination: metric.label("destination"),
     }
 }
 
@@ -63,6 +66,8 @@ fn own(name: &str, metric: &Metric) -> Option<Sum> {
     match name {
         "route.success" => Some(ended(metric, true)),
         "route.failure" => Some(ended(metric, false)),
+        "destination.connections" => Some(ended(metric, true)),
+        "destination.connections_failed" => Some(ended(metric, false)),
         "route.latency_ms" => metric.histogram.as_ref().map(took),
         _ => None,
     }
@@ -72,6 +77,7 @@ fn envoys_way(metric: &Metric) -> Way<'_> {
     Way {
         route: "",
         cluster: metric.label("envoy.cluster_name"),
+        destination: "",
     }
 }
 

@@ -16,9 +16,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Plane, pod};
 use crate::compile::Compiled;
-use crate::compile::names::OUTSIDE;
+use crate::compile::names::{OUTSIDE, PASSTHROUGH};
 use crate::facts::{Key, Pod};
-use crate::figures::{Caller, Pair, Sum, Teller, Way, read};
+use crate::figures::{Called, Caller, Pair, Sum, Teller, Way, read};
+
+/// The longest name of a host.
+const LONGEST_HOST: usize = 253;
 
 /// A call.
 pub(super) struct Call {
@@ -104,10 +107,24 @@ impl Told {
     }
 }
 
-/// Between whom requests went: from the proxy's own pod to a service, or from outside of the mesh to the pod.
+/// Between whom requests went: from the proxy's own pod to a service or to somewhere else, or from outside of the mesh to the pod.
 fn pair(compiled: &Compiled, pod: Option<&Key>, own: &Caller, way: Way<'_>) -> Option<Pair> {
+    if way.cluster == PASSTHROUGH {
+        return Some((own.clone(), elsewhere(way.destination)?));
+    }
     if way.route.starts_with(OUTSIDE) {
         return Some((Caller::default(), compiled.served(pod?)?));
     }
     Some((own.clone(), compiled.called(pod, way.cluster)?))
+}
+
+/// What is no service of the mesh, by `host:port`.
+fn elsewhere(destination: &str) -> Option<Called> {
+    let (host, port) = destination.rsplit_once(':')?;
+    (!host.is_empty() && host.len() <= LONGEST_HOST).then_some(())?;
+    Some(Called {
+        namespace: "".into(),
+        service: host.into(),
+        port: port.parse().ok()?,
+    })
 }

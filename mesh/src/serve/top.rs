@@ -81,7 +81,7 @@ struct Counted {
     successes: u64,
     #[prost(uint64, tag = "3")]
     failures: u64,
-    /// How many took so long, by [`crate::figures::BOUNDS`].
+    /// How many took so long, by [`fairlead_model::latency::BOUNDS`].
     #[prost(uint64, repeated, tag = "4")]
     latency: Vec<u64>,
 }
@@ -123,7 +123,7 @@ impl Asked {
         }
         let by = By::try_from(request.by).map_err(|_| {
             Status::invalid_argument(format!(
-                "by: found {}; SERVICE, PAIR or WORKLOAD is allowed",
+                "by: found {}; SERVICE, PAIR, WORKLOAD or DESTINATION is allowed",
                 request.by
             ))
         })?;
@@ -150,11 +150,15 @@ impl Asked {
         for counted in parts {
             let sum = sum(&counted);
             let pair = counted.pair;
+            // Connections are not added to requests.
+            if pair.namespace.is_empty() != (self.by == By::Destination) {
+                continue;
+            }
             if !self.namespace.is_empty() && !self.is_of(&pair, &self.namespace) {
                 continue;
             }
             let pair = match self.by {
-                By::Pair => pair,
+                By::Pair | By::Destination => pair,
                 By::Service => Told {
                     caller_namespace: String::new(),
                     caller: String::new(),
@@ -175,7 +179,7 @@ impl Asked {
     fn is_of(&self, pair: &Told, namespace: &str) -> bool {
         match self.by {
             By::Service => pair.namespace == namespace,
-            By::Workload => pair.caller_namespace == namespace,
+            By::Workload | By::Destination => pair.caller_namespace == namespace,
             By::Pair => pair.namespace == namespace || pair.caller_namespace == namespace,
         }
     }

@@ -474,7 +474,7 @@ figures! {
             connections,
             /// Connections that could not be made.
             connections_failed,
-            /// Requests sent, every try counted, and connections that carry no HTTP.
+            /// Requests sent, every try counted, and, where names are looked up, connections that carry no HTTP.
             requests,
         }
         gauges {}

@@ -184,6 +184,12 @@ impl Upstream {
         }
     }
 
+    /// Whether it goes wherever its callers want to, by address.
+    pub(crate) fn goes_anywhere(&self) -> bool {
+        let settings = self.settings.borrow();
+        matches!(settings.discovery, Discovery::OriginalDestination(_))
+    }
+
     /// After which time an endpoint is forgotten that nobody wants, where endpoints are what callers want to reach.
     fn forgets(&self) -> Option<Duration> {
         match &self.settings.borrow().discovery {

@@ -22,10 +22,21 @@ use crate::upstream::{Asked, ConnectError, Lease, Pool, Stream, Upstream, judged
 pub(super) struct From {
     /// The address that the caller wanted to reach.
     pub(super) original: Option<SocketAddr>,
-    /// The name that it asked for in TLS, where that says where it goes.
+    /// The name that it asked for in TLS.
     pub(super) server_name: Option<Box<str>>,
     /// What is known of its connection, where the other end of a tunnel is told of it.
     pub(super) connection: Option<Rc<Connection>>,
+}
+
+impl From {
+    /// Where the caller wants to go, as it is counted: the name that it asks for in TLS, else the address.
+    fn destination(&self) -> Option<String> {
+        let address = self.original?;
+        Some(match &self.server_name {
+            Some(name) => format!("{name}:{}", address.port()),
+            None => address.to_string(),
+        })
+    }
 }
 
 impl Facts for From {
@@ -160,7 +171,17 @@ async fn forward(
         port: by_name.map(|own| own.port),
     });
     let way = (at.as_ref(), &from);
-    let (key, endpoint) = connect(core, &upstream, settings, way, name, line).await?;
+    let connected = connect(core, &upstream, settings, way, name, line).await;
+    if upstream.goes_anywhere()
+        && let Some(destination) = from.destination()
+    {
+        let figures = core.shared.figures.destination(name, &destination);
+        match &connected {
+            Ok(_) => figures.connections.increment(),
+            Err(_) => figures.connections_failed.increment(),
+        }
+    }
+    let (key, endpoint) = connected?;
     let figures = &upstream.figures;
     figures.upstream_cx_active.add(1);
     let copied = tcp::copy(stream, endpoint, settings.idle).await;

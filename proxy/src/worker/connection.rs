@@ -227,8 +227,7 @@ async fn begin(
             }
             let admitted = admit(&chains, &access, stream, tls, &mut connection).await;
             connection.certificates = Vec::new();
-            let asked = settings.by_server_name.as_ref();
-            let server_name = asked.and_then(|_| connection.server_name.clone());
+            let server_name = connection.server_name.clone();
             let connection = known(connection, own.as_ref());
             let from = Box::new(bytes::From {
                 original: connection.original,
