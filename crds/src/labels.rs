@@ -1,5 +1,7 @@
 //! Labels, annotations and finalizers that Fairlead reads and writes.
 
+use std::collections::BTreeMap;
+
 /// Who manages an object: [`MANAGER`] on everything that Fairlead creates.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY`].
@@ -32,3 +34,9 @@ pub const INJECT: &str = "mesh.fairlead.dev/inject";
 pub const PROXIED: &str = "mesh.fairlead.dev/proxied";
 /// The finalizer of an environment, whose objects live in another namespace.
 pub const ENVIRONMENT_FINALIZER: &str = "platform.fairlead.dev/environment";
+
+/// The labels of an object that Fairlead keeps outside of its plans.
+#[must_use]
+pub fn managed() -> BTreeMap<String, String> {
+    BTreeMap::from([(MANAGED_BY.to_owned(), MANAGER.to_owned())])
+}

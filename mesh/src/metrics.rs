@@ -2,17 +2,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use fairlead_operator::exposition::{Entry, Exposition};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
 
 use crate::figures::Figures;
 use crate::serve::Proxies;
 
 /// Every metric: name, type, labels, help.
-pub const REFERENCE: &[(&str, &str, &str, &str)] = &[
+pub const REFERENCE: &[Entry] = &[
     (
         "fairlead_mesh_proxies",
         "gauge",
@@ -51,13 +51,6 @@ pub const REFERENCE: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
-fn help(name: &str) -> &'static str {
-    REFERENCE
-        .iter()
-        .find(|(found, ..)| *found == name)
-        .map_or("", |(.., help)| help)
-}
-
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Labels {
     verdict: &'static str,
@@ -66,7 +59,7 @@ struct Labels {
 /// See the module.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    exposition: Exposition,
     proxies: Gauge,
     refusing: Gauge,
     signatures: Family<Labels, Counter>,
@@ -78,7 +71,7 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
-            registry: Registry::default(),
+            exposition: Exposition::of(REFERENCE),
             proxies: Gauge::default(),
             refusing: Gauge::default(),
             signatures: Family::default(),
@@ -86,27 +79,17 @@ impl Default for Metrics {
             pairs: Gauge::default(),
             evicted: Counter::default(),
         };
-        let registry = &mut metrics.registry;
-        let name = "fairlead_mesh_proxies";
-        registry.register(name, help(name), metrics.proxies.clone());
-        let name = "fairlead_mesh_refusing_proxies";
-        registry.register(name, help(name), metrics.refusing.clone());
-        // Counters get their `_total` from the encoder.
-        registry.register(
-            "fairlead_mesh_signatures",
-            help("fairlead_mesh_signatures_total"),
-            metrics.signatures.clone(),
-        );
-        registry.register(
-            "fairlead_mesh_compilations",
-            help("fairlead_mesh_compilations_total"),
+        let exposition = &mut metrics.exposition;
+        exposition.add("fairlead_mesh_proxies", metrics.proxies.clone());
+        exposition.add("fairlead_mesh_refusing_proxies", metrics.refusing.clone());
+        exposition.add("fairlead_mesh_signatures_total", metrics.signatures.clone());
+        exposition.add(
+            "fairlead_mesh_compilations_total",
             metrics.compilations.clone(),
         );
-        let name = "fairlead_mesh_figures_pairs";
-        registry.register(name, help(name), metrics.pairs.clone());
-        registry.register(
-            "fairlead_mesh_figures_evicted",
-            help("fairlead_mesh_figures_evicted_total"),
+        exposition.add("fairlead_mesh_figures_pairs", metrics.pairs.clone());
+        exposition.add(
+            "fairlead_mesh_figures_evicted_total",
             metrics.evicted.clone(),
         );
         metrics
@@ -137,10 +120,7 @@ impl Metrics {
         self.pairs.set(i64::try_from(pairs).unwrap_or(i64::MAX));
         // Nobody else counts it, and it only grows.
         self.evicted.inner().store(evicted, Relaxed);
-        let mut text = String::new();
-        // Writing into a String does not fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
-        text
+        self.exposition.encode()
     }
 }
 

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fairlead_operator::metrics::{Metrics as ClientMetrics, join};
+use fairlead_operator::exposition::join;
+use fairlead_operator::metrics::Metrics as ClientMetrics;
 use fairlead_operator::{admin, client};
 use fairlead_plan::mesh::{CONTROL, spiffe};
 use fairlead_xds::Shapes;
@@ -103,15 +104,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         metrics: Arc::clone(&metrics),
         stop: stop.clone(),
     };
-    let ready: admin::Ready = {
-        let (authority, compiled) = (authority.subscribe(), compiled.subscribe());
-        Arc::new(move || authority.borrow().is_some() && compiled.borrow().is_some())
-    };
-    let text: admin::Metrics = {
-        let (metrics, proxies) = (Arc::clone(&metrics), Arc::clone(&plane.proxies));
-        let (figures, client_metrics) = (Arc::clone(&plane.figures), Arc::clone(&client_metrics));
-        Arc::new(move || join(&[metrics.encode(&proxies, &figures), client_metrics.encode()]))
-    };
+    let (text, ready) = shown(&plane, &client_metrics);
     let keeper = Keeper {
         client: client.clone(),
         namespace: config.namespace.clone(),
@@ -144,6 +137,16 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         },
         _ = work => Ok(()),
     }
+}
+
+/// What the admin interface says.
+fn shown(plane: &Plane, client: &Arc<ClientMetrics>) -> (admin::Metrics, admin::Ready) {
+    let (metrics, client) = (Arc::clone(&plane.metrics), Arc::clone(client));
+    let (proxies, figures) = (Arc::clone(&plane.proxies), Arc::clone(&plane.figures));
+    let text = move || join(&[metrics.encode(&proxies, &figures), client.encode()]);
+    let (authority, compiled) = (plane.authority.clone(), plane.compiled.clone());
+    let is_ready = move || authority.borrow().is_some() && compiled.borrow().is_some();
+    (Arc::new(text), Arc::new(is_ready))
 }
 
 /// What is done while this replica leads.

@@ -71,10 +71,7 @@ async fn write(client: &Client, namespace: &str, roots: &str) -> Result<(), kube
     let wanted = ConfigMap {
         metadata: ObjectMeta {
             name: Some(TRUST.0.to_owned()),
-            labels: Some(BTreeMap::from([(
-                fairlead_crds::labels::MANAGED_BY.to_owned(),
-                fairlead_crds::labels::MANAGER.to_owned(),
-            )])),
+            labels: Some(fairlead_crds::labels::managed()),
             ..ObjectMeta::default()
         },
         data: Some(BTreeMap::from([(TRUST.1.to_owned(), roots.to_owned())])),

@@ -36,6 +36,7 @@ pub mod format;
 pub mod health;
 pub mod hedge;
 pub mod identity;
+pub mod latency;
 pub mod limits;
 pub mod listener;
 pub mod live;

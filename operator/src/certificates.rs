@@ -128,10 +128,7 @@ async fn put(
     secret.metadata = ObjectMeta {
         name: Some(name.to_owned()),
         resource_version: secret.metadata.resource_version,
-        labels: Some(BTreeMap::from([(
-            fairlead_crds::labels::MANAGED_BY.to_owned(),
-            fairlead_crds::labels::MANAGER.to_owned(),
-        )])),
+        labels: Some(fairlead_crds::labels::managed()),
         ..ObjectMeta::default()
     };
     secret.data = Some(

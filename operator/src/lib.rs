@@ -11,6 +11,7 @@ pub mod admin;
 mod certificates;
 pub mod client;
 mod config;
+pub mod exposition;
 pub mod feed;
 mod harness;
 pub mod https;

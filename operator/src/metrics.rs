@@ -7,10 +7,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+
+use crate::exposition::{Entry, Exposition};
 
 /// Every metric: name, type, labels, help.
-pub const REFERENCE: &[(&str, &str, &str, &str)] = &[
+pub const REFERENCE: &[Entry] = &[
     (
         "fairlead_reconcile_duration_seconds",
         "histogram",
@@ -102,7 +103,7 @@ type Histograms = Family<KindLabel, Histogram, fn() -> Histogram>;
 
 /// See the module.
 pub struct Metrics {
-    registry: Registry,
+    exposition: Exposition,
     durations: Histograms,
     results: Family<ResultLabels, Counter>,
     queue_depth: Gauge,
@@ -122,28 +123,10 @@ fn durations() -> Histogram {
     ])
 }
 
-/// Several texts of metrics as one.
-#[must_use]
-pub fn join(texts: &[String]) -> String {
-    let mut joined: String = texts
-        .iter()
-        .map(|text| text.trim_end().trim_end_matches("# EOF"))
-        .collect();
-    joined.push_str("# EOF\n");
-    joined
-}
-
-fn help(name: &str) -> &'static str {
-    REFERENCE
-        .iter()
-        .find(|(found, ..)| *found == name)
-        .map_or("", |(.., help)| help)
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
-            registry: Registry::default(),
+            exposition: Exposition::of(REFERENCE),
             durations: Histograms::new_with_constructor(durations),
             results: Family::default(),
             queue_depth: Gauge::default(),
@@ -156,63 +139,21 @@ impl Default for Metrics {
             leader: Gauge::default(),
             cached: Family::default(),
         };
-        // Counters get their `_total` from the encoder.
-        let registry = &mut metrics.registry;
-        registry.register(
+        let exposition = &mut metrics.exposition;
+        exposition.add(
             "fairlead_reconcile_duration_seconds",
-            help("fairlead_reconcile_duration_seconds"),
             metrics.durations.clone(),
         );
-        registry.register(
-            "fairlead_reconcile",
-            help("fairlead_reconcile_total"),
-            metrics.results.clone(),
-        );
-        registry.register(
-            "fairlead_queue_depth",
-            help("fairlead_queue_depth"),
-            metrics.queue_depth.clone(),
-        );
-        registry.register(
-            "fairlead_api_requests",
-            help("fairlead_api_requests_total"),
-            metrics.requests.clone(),
-        );
-        registry.register(
-            "fairlead_writes",
-            help("fairlead_writes_total"),
-            metrics.writes.clone(),
-        );
-        registry.register(
-            "fairlead_writes_skipped",
-            help("fairlead_writes_skipped_total"),
-            metrics.skipped.clone(),
-        );
-        registry.register(
-            "fairlead_watch_restarts",
-            help("fairlead_watch_restarts_total"),
-            metrics.restarts.clone(),
-        );
-        registry.register(
-            "fairlead_watch_errors",
-            help("fairlead_watch_errors_total"),
-            metrics.watch_errors.clone(),
-        );
-        registry.register(
-            "fairlead_invalid_objects",
-            help("fairlead_invalid_objects_total"),
-            metrics.invalid.clone(),
-        );
-        registry.register(
-            "fairlead_leader",
-            help("fairlead_leader"),
-            metrics.leader.clone(),
-        );
-        registry.register(
-            "fairlead_cached_objects",
-            help("fairlead_cached_objects"),
-            metrics.cached.clone(),
-        );
+        exposition.add("fairlead_reconcile_total", metrics.results.clone());
+        exposition.add("fairlead_queue_depth", metrics.queue_depth.clone());
+        exposition.add("fairlead_api_requests_total", metrics.requests.clone());
+        exposition.add("fairlead_writes_total", metrics.writes.clone());
+        exposition.add("fairlead_writes_skipped_total", metrics.skipped.clone());
+        exposition.add("fairlead_watch_restarts_total", metrics.restarts.clone());
+        exposition.add("fairlead_watch_errors_total", metrics.watch_errors.clone());
+        exposition.add("fairlead_invalid_objects_total", metrics.invalid.clone());
+        exposition.add("fairlead_leader", metrics.leader.clone());
+        exposition.add("fairlead_cached_objects", metrics.cached.clone());
         metrics
     }
 }
@@ -308,24 +249,13 @@ impl Metrics {
     /// All metrics as text.
     #[must_use]
     pub fn encode(&self) -> String {
-        let mut text = String::new();
-        // Writing into a String does not fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
-        text
+        self.exposition.encode()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn joined_texts_end_once() {
-        let (one, other) = (Metrics::default(), Metrics::default());
-        let joined = join(&[one.encode(), other.encode()]);
-        assert_eq!(joined.matches("# EOF").count(), 1);
-        assert!(joined.ends_with("\n# EOF\n"), "{joined}");
-    }
 
     #[test]
     fn every_metric_of_the_reference_is_served() {

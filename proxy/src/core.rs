@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fairlead_model::budget::RetryBudget;
 use fairlead_model::hedge::Hedge;
+use fairlead_model::latency::BOUNDS;
 use fairlead_model::route::{Route, RouteTable};
 use fairlead_model::{Snapshot, share};
 use tokio::sync::{mpsc, watch};
@@ -17,7 +18,7 @@ use crate::hand_over::Sockets;
 use crate::http::{DarkRoutes, Errands, Found, Hedging, KeySets, Limiters, Verifiers};
 use crate::limit::Timers;
 use crate::logs::Logs;
-use crate::metrics::{Figures, LATENCY_BOUNDS, ProcessFigures, RouteFigures};
+use crate::metrics::{Figures, ProcessFigures, RouteFigures};
 use crate::overload::Pressure;
 use crate::tap::Taps;
 use crate::trace::Spans;
@@ -67,7 +68,7 @@ impl Shared {
     /// For a number of workers.
     #[must_use]
     pub fn new(cores: u32) -> Arc<Self> {
-        Self::with_bounds(cores, &LATENCY_BOUNDS)
+        Self::with_bounds(cores, &BOUNDS)
     }
 
     /// For a number of workers, with these bounds of latency histograms in milliseconds, in rising order.

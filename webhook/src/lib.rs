@@ -14,8 +14,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use fairlead_operator::exposition::join;
 use fairlead_operator::feed::Feed;
-use fairlead_operator::metrics::{Metrics as ClientMetrics, join};
+use fairlead_operator::metrics::Metrics as ClientMetrics;
 use fairlead_operator::{admin, client};
 use fairlead_plan::Cache;
 pub use fairlead_plan::mesh::Injection;

@@ -1,13 +1,13 @@
 //! The webhook's metrics, in Prometheus' text form. [`REFERENCE`] lists them for the documentation.
 
+use fairlead_operator::exposition::{Entry, Exposition};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
 
 /// Every metric: name, type, labels, help.
-pub const REFERENCE: &[(&str, &str, &str, &str)] = &[
+pub const REFERENCE: &[Entry] = &[
     (
         "fairlead_admission_requests_total",
         "counter",
@@ -22,13 +22,6 @@ pub const REFERENCE: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
-fn help(name: &str) -> &'static str {
-    REFERENCE
-        .iter()
-        .find(|(found, ..)| *found == name)
-        .map_or("", |(.., help)| help)
-}
-
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Labels {
     kind: String,
@@ -37,7 +30,7 @@ struct Labels {
 
 /// See the module.
 pub(crate) struct Metrics {
-    registry: Registry,
+    exposition: Exposition,
     requests: Family<Labels, Counter>,
     seconds: Histogram,
 }
@@ -48,20 +41,17 @@ impl Default for Metrics {
             0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0,
         ]);
         let mut metrics = Self {
-            registry: Registry::default(),
+            exposition: Exposition::of(REFERENCE),
             requests: Family::default(),
             seconds,
         };
-        // Counters get their `_total` from the encoder.
-        let registry = &mut metrics.registry;
-        registry.register(
-            "fairlead_admission_requests",
-            help("fairlead_admission_requests_total"),
+        let exposition = &mut metrics.exposition;
+        exposition.add(
+            "fairlead_admission_requests_total",
             metrics.requests.clone(),
         );
-        registry.register(
+        exposition.add(
             "fairlead_admission_duration_seconds",
-            help("fairlead_admission_duration_seconds"),
             metrics.seconds.clone(),
         );
         metrics
@@ -86,10 +76,7 @@ impl Metrics {
     }
 
     pub(crate) fn encode(&self) -> String {
-        let mut text = String::new();
-        // Writing into a String does not fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
-        text
+        self.exposition.encode()
     }
 }
 

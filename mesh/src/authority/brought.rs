@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::UnixTime;
 use rustls::server::WebPkiClientVerifier;
 use time::OffsetDateTime;
 
-use super::{Authority, Material, Pair, Slots};
+use super::{Authority, Material, Pair, Slots, believed, certificates};
 
 /// The name of the Secret.
 pub(super) const BROUGHT: &str = fairlead_plan::rights::MESH_ISSUER;
@@ -52,24 +50,14 @@ fn try_out(material: &Material, trust_domain: &str, now: OffsetDateTime) -> Resu
     let id = id.map_err(|_| "the trust domain is none")?;
     let signed = authority.own(&id, &[], now);
     let signed = signed.map_err(|_| "tls.key does not sign")?;
-    let read = |pem: &str| -> Result<Vec<CertificateDer<'static>>, String> {
-        CertificateDer::pem_slice_iter(pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|error| error.to_string())
-    };
-    let mut roots = RootCertStore::empty();
-    for root in read(&material.root)? {
-        roots
-            .add(root)
-            .map_err(|error| format!("ca.crt: {error}"))?;
-    }
+    let roots = believed(&material.root).map_err(|error| format!("ca.crt: {error}"))?;
     if roots.is_empty() {
         return Err("ca.crt holds no certificate".to_owned());
     }
     let verifier = WebPkiClientVerifier::builder(roots.into())
         .build()
         .map_err(|error| format!("ca.crt: {error}"))?;
-    let chain = read(&signed.certificate)?;
+    let chain = certificates(&signed.certificate)?;
     let (leaf, chain) = chain.split_first().ok_or("tls.crt holds no certificate")?;
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
     let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));

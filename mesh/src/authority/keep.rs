@@ -192,10 +192,7 @@ fn secret(slots: &Slots, version: Option<String>) -> Secret {
         metadata: ObjectMeta {
             name: Some(SECRET.to_owned()),
             resource_version: version,
-            labels: Some(BTreeMap::from([(
-                fairlead_crds::labels::MANAGED_BY.to_owned(),
-                fairlead_crds::labels::MANAGER.to_owned(),
-            )])),
+            labels: Some(fairlead_crds::labels::managed()),
             ..ObjectMeta::default()
         },
         data: Some(data),

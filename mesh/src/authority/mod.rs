@@ -6,6 +6,7 @@
 mod brought;
 mod change;
 mod keep;
+mod pem;
 mod slots;
 mod steps;
 
@@ -24,6 +25,7 @@ use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
 pub(crate) use change::Change;
 pub use keep::{Keeper, keep};
+pub(crate) use pem::{believed, certificates};
 pub use slots::{Slot, Slots};
 pub use steps::{Decision, Heard, Step, Timing, Wanted, decide, taken};
 
@@ -379,6 +381,8 @@ fn check_names(request: &[u8], id: &SpiffeId) -> Result<(), SignError> {
 #[cfg(test)]
 mod tests {
     use rcgen::CustomExtension;
+    use rustls::pki_types::UnixTime;
+    use rustls::server::WebPkiClientVerifier;
 
     use super::*;
 
@@ -421,6 +425,23 @@ mod tests {
         assert!(!leaf.is_ca());
         let life = leaf.validity().time_to_expiration().expect("it is valid");
         assert!(life > time::Duration::hours(23) && life <= time::Duration::hours(24));
+    }
+
+    #[test]
+    fn clocks_may_be_a_minute_apart() {
+        let (own, id) = (own(), ID.parse().expect("an id"));
+        let chain = own.sign(&request(|_| {}), &id, LEAF_LIFE, now());
+        let chain = certificates(&chain.expect("it is signed")).expect("certificates");
+        let roots = believed(own.roots()).expect("roots");
+        let verifier = WebPkiClientVerifier::builder(roots.into()).build();
+        let verifier = verifier.expect("a verifier");
+        let (leaf, chain) = chain.split_first().expect("a leaf");
+        for skew in [-60, 0, 60] {
+            let seconds = u64::try_from(now().unix_timestamp() + skew).expect("it is past 1970");
+            let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+            let verified = verifier.verify_client_cert(leaf, chain, time);
+            assert!(verified.is_ok(), "{skew}: {verified:?}");
+        }
     }
 
     #[test]

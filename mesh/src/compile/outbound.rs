@@ -229,7 +229,7 @@ fn mirror(facts: &Facts, key: &Key, port: &Port, said: &Behaviour) -> Option<Mir
     let is_same = |own: &&Port| own.number == port.number && own.spoken == port.spoken;
     ports.find(is_same)?;
     Some(Mirror {
-        share: u32::from(said.percent.unwrap_or(100)) * 10_000,
+        share: u32::from(said.percent.unwrap_or(100)) * policy::PERCENT,
         safe_only: !said.any_method,
         compares: true,
         ..Mirror::to(&names::port(&other.0, &other.1, port.number))

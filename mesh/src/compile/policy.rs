@@ -28,7 +28,7 @@ const RETRIES: u32 = 2;
 const EXTRA_PERCENT: u8 = 2;
 
 /// The share of one percent, in millionths.
-const PERCENT: u32 = 10_000;
+pub(super) const PERCENT: u32 = 10_000;
 /// How many requests of a proxy may be under a fault at once where nobody says otherwise.
 const FAULTS: u32 = 100;
 
@@ -163,7 +163,7 @@ fn retries(said: &Retries) -> RetryPolicy {
 
 fn hedge(said: &Hedging) -> Hedge {
     Hedge {
-        after: HedgeAfter::Percentile(u32::from(said.after_percentile) * 10_000),
+        after: HedgeAfter::Percentile(u32::from(said.after_percentile) * PERCENT),
         extra: Some(said.extra_percent.unwrap_or(EXTRA_PERCENT)),
         least: Duration::ZERO,
         any_method: false,

@@ -14,7 +14,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 pub use read::{Teller, Way, read};
-pub use sum::{BOUNDS, BUCKETS, Sum};
+pub use sum::{BUCKETS, Sum};
 pub use windows::{Called, Caller, LONGEST, Limits, Windows};
 
 /// A caller and what it calls.

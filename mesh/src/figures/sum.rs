@@ -1,27 +1,7 @@
 //! Requests added up: how they ended, and how long they took.
 
-/// The bounds of latency in milliseconds: those of proxies.
-pub const BOUNDS: [f64; 19] = [
-    0.5,
-    1.0,
-    5.0,
-    10.0,
-    25.0,
-    50.0,
-    100.0,
-    250.0,
-    500.0,
-    1_000.0,
-    2_500.0,
-    5_000.0,
-    10_000.0,
-    30_000.0,
-    60_000.0,
-    300_000.0,
-    600_000.0,
-    1_800_000.0,
-    3_600_000.0,
-];
+use fairlead_model::latency::BOUNDS;
+
 /// One more: what took longer than any of them.
 pub const BUCKETS: usize = BOUNDS.len() + 1;
 
@@ -91,11 +71,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn bounds_are_those_of_proxies() {
-        assert_eq!(BOUNDS, fairlead_proxy::metrics::LATENCY_BOUNDS);
-    }
 
     #[test]
     fn quantiles_lie_between_bounds() {

@@ -121,10 +121,11 @@ impl Replicas {
         path: &'static str,
         message: Bytes,
     ) -> Vec<(SocketAddr, Result<Bytes, String>)> {
+        let tls = &self.tls();
         let asking = self.addresses(facts).into_iter().map(|address| {
             let message = message.clone();
             async move {
-                let asked = self.ask_one(address, path, message);
+                let asked = self.ask_one(tls, address, path, message);
                 let answer = tokio::time::timeout(PATIENCE, asked).await;
                 let late = |_| Err(format!("it did not answer in {PATIENCE:?}"));
                 (address, answer.unwrap_or_else(late))
@@ -133,22 +134,29 @@ impl Replicas {
         join_all(asking).await
     }
 
+    /// How this replica shows itself to the others.
+    fn tls(&self) -> Result<TlsConnector, String> {
+        let authority = self.authority.borrow().clone();
+        let authority = authority.ok_or("there is no authority yet")?;
+        let config = tls::client(&self.names, &authority)?;
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+
     async fn ask_one(
         &self,
+        tls: &Result<TlsConnector, String>,
         address: SocketAddr,
         path: &'static str,
         message: Bytes,
     ) -> Result<Bytes, String> {
-        let authority = self.authority.borrow().clone();
-        let authority = authority.ok_or("there is no authority yet")?;
-        let config = TlsConnector::from(Arc::new(tls::client(&self.names, &authority)?));
+        let tls = tls.clone()?;
         let name = self.names.dns.first().ok_or("it has no name")?.clone();
         let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
         let open = tower::service_fn(move |_| {
-            let (config, name) = (config.clone(), name.clone());
+            let (tls, name) = (tls.clone(), name.clone());
             async move {
                 let stream = TcpStream::connect(address).await?;
-                config.connect(name, stream).await.map(TokioIo::new)
+                tls.connect(name, stream).await.map(TokioIo::new)
             }
         });
         let channel = Endpoint::from_shared(format!("http://{address}"))

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::authority::{Authority, LEAF_LIFE};
+use crate::authority::{Authority, LEAF_LIFE, believed, certificates};
 
 /// Who the control plane is, and by which names it is reached.
 #[derive(Debug, Clone)]
@@ -44,28 +44,24 @@ pub(super) async fn keep(
     }
 }
 
-type Chain = Vec<CertificateDer<'static>>;
-
-fn certificates(pem: &str) -> Result<Chain, String> {
-    CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|error| error.to_string())
-}
-
 /// A certificate of the control plane's own, with its key, and whom it believes.
 fn material(
     names: &Names,
     authority: &Authority,
-) -> Result<(Chain, PrivateKeyDer<'static>, Arc<RootCertStore>), String> {
+) -> Result<
+    (
+        Vec<CertificateDer<'static>>,
+        PrivateKeyDer<'static>,
+        Arc<RootCertStore>,
+    ),
+    String,
+> {
     let pair = authority
         .own(&names.id, &names.dns, OffsetDateTime::now_utc())
         .map_err(|error| error.to_string())?;
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes());
     let key = key.map_err(|error| error.to_string())?;
-    let mut roots = RootCertStore::empty();
-    for root in certificates(authority.roots())? {
-        roots.add(root).map_err(|error| error.to_string())?;
-    }
+    let roots = believed(authority.roots())?;
     Ok((certificates(&pair.certificate)?, key, Arc::new(roots)))
 }
 

@@ -22,28 +22,7 @@ pub use text::{Stat, stats};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The bounds of latency histograms in milliseconds: Envoy's.
-pub const LATENCY_BOUNDS: [f64; 19] = [
-    0.5,
-    1.0,
-    5.0,
-    10.0,
-    25.0,
-    50.0,
-    100.0,
-    250.0,
-    500.0,
-    1_000.0,
-    2_500.0,
-    5_000.0,
-    10_000.0,
-    30_000.0,
-    60_000.0,
-    300_000.0,
-    600_000.0,
-    1_800_000.0,
-    3_600_000.0,
-];
+use fairlead_model::latency::BOUNDS;
 
 /// How many names of one kind have figures of their own; the rest is counted as `other`.
 const MOST_NAMES: usize = 4_096;
@@ -75,7 +54,7 @@ pub trait Shard: Sized {
 
 impl Default for Figures {
     fn default() -> Self {
-        Self::with_bounds(&LATENCY_BOUNDS)
+        Self::with_bounds(&BOUNDS)
     }
 }
 

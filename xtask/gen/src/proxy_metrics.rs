@@ -8,7 +8,7 @@ use crate::NOTICE;
 /// Where they stand.
 const FAMILIES: &str = "proxy/src/metrics/families.rs";
 /// Where the bounds of histograms stand.
-const BOUNDS: &str = "proxy/src/metrics/mod.rs";
+const BOUNDS: &str = "model/src/latency.rs";
 
 /// The sections of a family: its name in the text, the type of what it has, and the end of their names.
 const SECTIONS: [(&str, &str, &str); 4] = [
@@ -29,7 +29,7 @@ pub(crate) fn page() -> Result<String, String> {
             .map_err(|error| format!("failed to read {source}: {error}"))
     };
     let (families, bounds) = (text(FAMILIES)?, text(BOUNDS)?);
-    let bounds = bounds_of(&bounds).ok_or_else(|| format!("{BOUNDS} has no LATENCY_BOUNDS"))?;
+    let bounds = bounds_of(&bounds).ok_or_else(|| format!("{BOUNDS} has no BOUNDS"))?;
     let mut page = format!(
         "<!-- {NOTICE} -->\n# Metrics of the proxy\n\n`/stats/prometheus` of the admin interface has these, and no others: names, types, labels and buckets stay as they are within a\nmajor version. Labels are names of the configuration; of each kind there are 4,096 at the most, and the rest is counted as `other`.\nNumbers in milliseconds say so; histograms have the buckets {bounds}, where the configuration names no others.\n",
     );
@@ -46,7 +46,7 @@ pub(crate) fn page() -> Result<String, String> {
 
 /// The bounds of histograms.
 fn bounds_of(source: &str) -> Option<String> {
-    let (_, after) = source.split_once("pub const LATENCY_BOUNDS")?;
+    let (_, after) = source.split_once("pub const BOUNDS")?;
     let (list, _) = after.split_once("= [")?.1.split_once(']')?;
     let bounds: Vec<String> = list
         .split(',')
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn bounds_are_read() {
-        let source = "pub const LATENCY_BOUNDS: [f64; 3] = [\n    0.5,\n    1.0,\n    1_000.0,\n];";
+        let source = "pub const BOUNDS: [f64; 3] = [\n    0.5,\n    1.0,\n    1_000.0,\n];";
         assert_eq!(bounds_of(source).as_deref(), Some("0.5, 1, 1000"));
     }
 }
