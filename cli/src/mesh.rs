@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use fairlead_crds::labels;
-use fairlead_crds::mesh::MeshPolicy;
+use fairlead_crds::mesh::{AuthorizationAction, Enforcement, MeshAuthorization, MeshPolicy};
 use fairlead_plan::Kind as _;
 use fairlead_plan::mesh::{Caller, MeshPolicyKind, Set, covers, effective};
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -34,6 +34,20 @@ struct Told {
     sets: Vec<Set>,
     /// Policies about it that are ignored, and why.
     ignored: BTreeMap<String, String>,
+    /// The authorizations about it.
+    authorizations: Vec<Authorization>,
+}
+
+/// Who may reach it, as one authorization says.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Authorization {
+    name: String,
+    action: AuthorizationAction,
+    enforcement: Enforcement,
+    /// How many requests it only counted within the last hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_hour: Option<i64>,
 }
 
 /// Prints which policies count for a service.
@@ -111,7 +125,28 @@ async fn tell(
         pods: pods.len(),
         sets: effective(&valid, namespace, name, who).sets,
         ignored: ignored.collect(),
+        authorizations: authorizations(client, namespace, name).await?,
     })
+}
+
+/// The authorizations about a service.
+async fn authorizations(
+    client: &Client,
+    namespace: &str,
+    service: &str,
+) -> anyhow::Result<Vec<Authorization>> {
+    let api: Api<MeshAuthorization> = Api::namespaced(client.clone(), namespace);
+    let all = api.list(&ListParams::default().limit(MOST)).await;
+    let all = all.context("failed to read the MeshAuthorizations")?;
+    let about = all.items.into_iter();
+    let about = about.filter(|own| covers(&own.spec.target_refs, namespace, service));
+    let found = about.map(|own| Authorization {
+        name: own.name_any(),
+        action: own.spec.action,
+        enforcement: own.spec.enforcement,
+        last_hour: own.status.and_then(|status| status.last_hour),
+    });
+    Ok(found.collect())
 }
 
 /// The pods that a service selects; none where it selects none itself.
@@ -168,6 +203,20 @@ fn text(told: &Told) -> String {
     for (name, why) in &told.ignored {
         text.push_str(&format!("\nMeshPolicy {name} is ignored: {why}\n"));
     }
+    if !told.authorizations.is_empty() {
+        let head = ["AUTHORIZATION", "ACTION", "ENFORCEMENT", "LAST HOUR"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(told.authorizations.iter().map(|own| {
+            vec![
+                own.name.clone(),
+                format!("{:?}", own.action),
+                format!("{:?}", own.enforcement),
+                own.last_hour.map(|own| own.to_string()).unwrap_or_default(),
+            ]
+        }));
+        text.push('\n');
+        text.push_str(&output::table(&rows));
+    }
     output::plain(&text)
 }
 
@@ -192,13 +241,21 @@ mod tests {
                 target: "Service",
             }],
             ignored: BTreeMap::from([("odd".to_owned(), "spec: it says nothing".to_owned())]),
+            authorizations: vec![Authorization {
+                name: "no-tests".to_owned(),
+                action: AuthorizationAction::Deny,
+                enforcement: Enforcement::DryRun,
+                last_hour: Some(52),
+            }],
         };
         assert_eq!(
             text(&told),
             "Service cart in shop: 2 of 3 pods have a proxy\n\n\
              FIELD             VALUE  POLICY  OF\n\
              timeouts.request  2s     cart    Service\n\n\
-             MeshPolicy odd is ignored: spec: it says nothing\n"
+             MeshPolicy odd is ignored: spec: it says nothing\n\n\
+             AUTHORIZATION  ACTION  ENFORCEMENT  LAST HOUR\n\
+             no-tests       Deny    DryRun       52\n"
         );
         told.sets.clear();
         assert!(text(&told).contains("No MeshPolicy is about it"));

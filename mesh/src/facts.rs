@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy, MeshTrust};
 use fairlead_model::identity::SpiffeId;
+use kube::ResourceExt;
 
 /// A namespace and a name.
 pub type Key = (Arc<str>, Arc<str>);
@@ -32,6 +33,14 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// The authorizations whose rules are only counted.
+    pub fn counted_authorizations(&self) -> impl Iterator<Item = Key> {
+        let all = self.authorizations.iter();
+        let all = all.flat_map(|(namespace, all)| all.iter().map(move |own| (namespace, own)));
+        let counted = all.filter(|(_, own)| own.spec.is_counted());
+        counted.map(|(namespace, own)| (Arc::clone(namespace), own.name_any().into()))
+    }
+
     /// The services of a namespace by name.
     pub fn services_of<'a>(
         &'a self,

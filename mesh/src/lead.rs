@@ -4,6 +4,7 @@ use fairlead_operator::lease::{Candidate, Lead};
 use fairlead_plan::mesh::CONTROL;
 use kube::Client;
 
+use crate::audits::Audits;
 use crate::authority::Change;
 use crate::missed::Missed;
 use crate::refusals::Refusals;
@@ -20,6 +21,8 @@ pub(crate) struct Leader {
     pub(crate) change: Change,
     /// What proxies refuse is noted.
     pub(crate) refusals: Refusals,
+    /// What authorizations come to that are only counted is noted.
+    pub(crate) audits: Audits,
     /// Pods without a proxy are told of.
     pub(crate) missed: Missed,
 }
@@ -41,6 +44,7 @@ pub(crate) async fn lead(leader: Leader) {
             tokio::join!(
                 leader.change.follow(&lead),
                 leader.refusals.follow(&lead),
+                leader.audits.follow(&lead),
                 leader.missed.follow(&lead),
             );
         };

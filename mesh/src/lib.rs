@@ -5,6 +5,7 @@
 //! from its own watches; nothing is kept but the authority's keys, in a Secret. Proxies keep what they were told for as long as
 //! no replica is there.
 
+mod audits;
 pub mod authority;
 pub mod compile;
 pub mod facts;

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::audits::Audits;
 use crate::authority::{Authority, Change, Keeper, LEAF_LIFE, keep};
 use crate::compile::{Compiled, compile};
 use crate::facts::Facts;
@@ -168,6 +169,11 @@ fn leader(
         missed: Missed {
             client: keeper.client.clone(),
             identity: config.identity.clone(),
+        },
+        audits: Audits {
+            client: keeper.client.clone(),
+            facts: facts.clone(),
+            replicas: replicas.clone(),
         },
         refusals: Refusals {
             client: keeper.client.clone(),

@@ -71,7 +71,11 @@ impl Rights {
             "meshtrusts",
             &["get", "list", "watch", "create"],
         );
-        for status in ["meshpolicies/status", "meshtrusts/status"] {
+        for status in [
+            "meshauthorizations/status",
+            "meshpolicies/status",
+            "meshtrusts/status",
+        ] {
             self.add(fairlead_crds::mesh::GROUP, status, &["patch"]);
         }
         self.add("", "configmaps", &["create", "patch"]);

@@ -1,7 +1,8 @@
 //! Who may come in: decides it, and counts it, of requests and of connections alike.
 
-use fairlead_model::filter::{Asked, Authorization, Verdict};
+use fairlead_model::filter::{Asked, Authorization, Effect, Rules, Verdict};
 
+use crate::core::Core;
 use crate::metrics::{Counter, HttpFigures, ListenerFigures};
 
 /// Where decisions are counted.
@@ -36,20 +37,55 @@ impl<'a> From<&'a ListenerFigures> for Counts<'a> {
 
 /// Decides; nothing where there are only rules that are counted, or none.
 pub(crate) fn decide<'a>(
+    core: &Core,
     own: &'a Authorization,
     asked: &Asked<'_>,
     counts: &Counts<'_>,
 ) -> Option<Verdict<'a>> {
     if let Some(shadow) = &own.shadow {
-        match shadow.decide(asked).is_allowed {
+        let verdict = shadow.decide(asked);
+        note(shadow, &verdict, asked);
+        match verdict.is_allowed {
             true => counts.shadow_allowed.increment(),
             false => counts.shadow_denied.increment(),
         }
+        if let Some(name) = &own.shadow_name {
+            let figures = core.rule_figures(name);
+            match verdict.is_allowed {
+                true => figures.shadow_allowed.increment(),
+                false => figures.shadow_denied.increment(),
+            }
+            if shadow.effect == Effect::Audit && verdict.policy.is_some() {
+                figures.audited.increment();
+            }
+        }
     }
-    let verdict = own.rules.as_ref()?.decide(asked);
+    let rules = own.rules.as_ref()?;
+    let verdict = rules.decide(asked);
+    note(rules, &verdict, asked);
     match verdict.is_allowed {
         true => counts.allowed.increment(),
         false => counts.denied.increment(),
     }
     Some(verdict)
+}
+
+/// Logs what rules fit that are there to be logged. A path is told without its query, in which secrets may stand.
+fn note(rules: &Rules, verdict: &Verdict<'_>, asked: &Asked<'_>) {
+    if rules.effect != Effect::Audit {
+        return;
+    }
+    if let Some(policy) = verdict.policy {
+        let head = asked.head.as_ref();
+        tracing::info!(
+            target: "fairlead_proxy::audit",
+            policy,
+            caller = asked.peer.names().next().unwrap_or_default(),
+            source = asked.source.map(tracing::field::display),
+            destination = asked.destination.map(tracing::field::display),
+            method = head.map(|own| own.method.as_str()),
+            path = head.map(|own| own.path),
+            "a rule fits"
+        );
+    }
 }

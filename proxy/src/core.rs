@@ -18,7 +18,7 @@ use crate::hand_over::Sockets;
 use crate::http::{DarkRoutes, Errands, Found, Hedging, KeySets, Limiters, Verifiers};
 use crate::limit::Timers;
 use crate::logs::Logs;
-use crate::metrics::{Figures, ProcessFigures, RouteFigures};
+use crate::metrics::{Figures, ProcessFigures, RouteFigures, RuleFigures};
 use crate::overload::Pressure;
 use crate::tap::Taps;
 use crate::trace::Spans;
@@ -176,6 +176,7 @@ pub(crate) struct Core {
     /// The routes of dark traffic.
     pub(crate) dark: DarkRoutes,
     routes: RefCell<KnownRoutes>,
+    rules: RefCell<HashMap<Arc<str>, Arc<RuleFigures>>>,
     budgets: RefCell<HashMap<String, Rc<RefCell<Budget>>>>,
     hedgings: RefCell<HashMap<String, Rc<RefCell<Hedging>>>>,
 }
@@ -197,6 +198,7 @@ impl Core {
             errands: Errands::default(),
             dark: DarkRoutes::default(),
             routes: RefCell::default(),
+            rules: RefCell::default(),
             budgets: RefCell::default(),
             hedgings: RefCell::default(),
         })
@@ -216,6 +218,17 @@ impl Core {
         let figures = self.shared.figures.route(&route.name, cluster);
         let known = (Arc::clone(route), Arc::clone(&figures));
         self.routes.borrow_mut().insert(key, known);
+        figures
+    }
+
+    /// The numbers of rules that are only counted, by the name that they have.
+    pub(crate) fn rule_figures(&self, name: &Arc<str>) -> Arc<RuleFigures> {
+        if let Some(figures) = self.rules.borrow().get(name) {
+            return Arc::clone(figures);
+        }
+        let figures = self.shared.figures.rules(name);
+        let known = (Arc::clone(name), Arc::clone(&figures));
+        self.rules.borrow_mut().insert(known.0, known.1);
         figures
     }
 
@@ -249,6 +262,7 @@ impl Core {
     /// Forgets what was found by the addresses of an old snapshot.
     pub(crate) fn forget_routes(&self) {
         self.routes.borrow_mut().clear();
+        self.rules.borrow_mut().clear();
         self.limiters.clear();
         self.verifiers.clear();
         self.errands.clear();

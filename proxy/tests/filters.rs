@@ -53,6 +53,7 @@ async fn policies_say_who_may_come_in() {
         (0, 4),
         "what is only counted refuses nobody"
     );
+    assert_eq!(self::figure(&proxy, "rules.stricter.shadow_denied"), 4);
     // gRPC's callers are told in trailers.
     let grpc = [("content-type", "application/grpc")];
     let refused = asked("POST", "/shop.Cart/Add", &grpc).await;

@@ -160,7 +160,11 @@ async fn the_numbers_are_those_that_are_promised() {
                     "@type": format!("{FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"),
                     "stat_prefix": "in",
                     "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/out"}, "route": {"cluster": "out"}}, {"match": {"prefix": "/"}, "route": {"cluster": "up"}}]}]},
-                    "http_filters": [{"name": "router", "typed_config": {"@type": format!("{FILTERS}.http.router.v3.Router")}}],
+                    "http_filters": [{"name": "watch", "typed_config": {
+                        "@type": format!("{FILTERS}.http.rbac.v3.RBAC"),
+                        "shadow_rules": {"action": "LOG", "policies": {"all": {"permissions": [{"any": true}], "principals": [{"any": true}]}}},
+                        "shadow_rules_stat_prefix": "watch",
+                    }}, {"name": "router", "typed_config": {"@type": format!("{FILTERS}.http.router.v3.Router")}}],
                 }}]}],
             }],
         },

@@ -32,6 +32,7 @@ fn only(names: &[&str]) -> HttpFilter {
                 policies: [("named".to_owned(), policy)].into(),
             }),
             shadow: None,
+            shadow_name: None,
         })),
     }
 }

@@ -23,6 +23,7 @@ use crate::{Condition, reported, schema};
     printcolumn = r#"{"name":"Action","type":"string","jsonPath":".spec.action"}"#,
     printcolumn = r#"{"name":"Enforcement","type":"string","jsonPath":".spec.enforcement"}"#,
     printcolumn = r#"{"name":"Targets","type":"string","jsonPath":".spec.targetRefs[*].name"}"#,
+    printcolumn = r#"{"name":"LastHour","type":"integer","jsonPath":".status.lastHour"}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].message"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
@@ -44,6 +45,14 @@ pub struct MeshAuthorizationSpec {
     pub rules: Vec<AuthorizationRule>,
 }
 
+impl MeshAuthorizationSpec {
+    /// Whether what its rules fit is only counted: in a dry run, and for an audit.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.enforcement == Enforcement::DryRun || self.action == AuthorizationAction::Audit
+    }
+}
+
 /// What it means when a rule holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AuthorizationAction {
@@ -52,6 +61,8 @@ pub enum AuthorizationAction {
     Allow,
     /// The request may not pass.
     Deny,
+    /// The request is counted and logged, and nothing else.
+    Audit,
 }
 
 /// Whether requests are refused.
@@ -123,6 +134,10 @@ pub struct MeshAuthorizationStatus {
     /// The generation that the last completed pass saw.
     #[serde(default)]
     pub observed_generation: i64,
+    /// How many requests within the last hour a dry run would have refused, or the rules of an audit fit; only of those two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub last_hour: Option<i64>,
     /// How it is: Accepted, ResolvedRefs, Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

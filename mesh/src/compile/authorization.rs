@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fairlead_crds::mesh::{
-    Asked, AuthorizationAction, AuthorizationRule, Callers, Enforcement, MeshAuthorization,
+    Asked, AuthorizationAction, AuthorizationRule, Callers, MeshAuthorization,
 };
 use fairlead_model::TextMatch;
 use fairlead_model::filter::{
@@ -52,65 +52,120 @@ pub(super) fn guards(facts: &Facts, entries: &Entries, key: &Key, pod: &Pod) -> 
     if about.is_empty() && entry == Entry::default() {
         return None;
     }
+    let about = About {
+        facts,
+        pod,
+        all: about,
+    };
     let mut guards = Guards::default();
     for action in [AuthorizationAction::Deny, AuthorizationAction::Allow] {
-        let of = |is_http: bool| {
-            let rules = |own| rules(facts, pod, &about, (action, own), is_http);
-            let usual = || entry.rules(action, pod, is_http);
-            Authorization {
-                rules: rules(Enforcement::Enforced).or_else(usual),
-                shadow: rules(Enforcement::DryRun),
-            }
+        let of = |is_http: bool| Authorization {
+            rules: about
+                .enforced(action, is_http)
+                .or_else(|| entry.rules(action, pod, is_http)),
+            ..Authorization::default()
         };
-        let (http, tcp) = (of(true), of(false));
-        if http != Authorization::default() {
-            guards.http.push(HttpFilter {
-                name: format!("authorization/{action:?}").to_lowercase(),
-                is_disabled: false,
-                filter: Filter::Authorization(Arc::new(http)),
-            });
-            guards.tcp.push(Arc::new(tcp));
-        }
+        guards.put(&format!("{action:?}"), of(true), of(false));
+    }
+    // What is refused anyway is not counted as what would be.
+    for own in about.counted() {
+        let name = own.name_any();
+        let of = |is_http: bool| Authorization {
+            rules: None,
+            shadow: about.shadow(own, is_http),
+            shadow_name: Some(name.as_str().into()),
+        };
+        guards.put(&format!("counted/{name}"), of(true), of(false));
     }
     guards.http.extend(entry.rate());
     Some(guards)
 }
 
-/// All rules of an action together; nothing where no policy has that action.
-fn rules(
-    facts: &Facts,
-    pod: &Pod,
-    about: &[&MeshAuthorization],
-    (action, enforcement): (AuthorizationAction, Enforcement),
-    is_http: bool,
-) -> Option<Rules> {
-    let own: Vec<&MeshAuthorization> = about
-        .iter()
-        .copied()
-        .filter(|own| own.spec.action == action && own.spec.enforcement == enforcement)
-        .collect();
-    if own.is_empty() {
-        return None;
-    }
-    let mut policies = BTreeMap::new();
-    for authorization in own {
-        let fits = |rule: &&AuthorizationRule| is_http || rule.to.as_ref().is_none_or(is_plain);
-        for (place, rule) in authorization.spec.rules.iter().filter(fits).enumerate() {
-            let policy = policy(&facts.trust_domain, rule);
-            // One that names nobody is about nobody; a stock Envoy refuses it.
-            if !policy.principals.is_empty() {
-                policies.insert(format!("{}[{place}]", authorization.name_any()), policy);
-            }
+impl Guards {
+    /// Adds rules of requests, and those of them that hold for connections of anything else, where there are any.
+    fn put(&mut self, name: &str, http: Authorization, tcp: Authorization) {
+        let has_rules = |own: &Authorization| own.rules.is_some() || own.shadow.is_some();
+        if has_rules(&http) {
+            self.http.push(HttpFilter {
+                name: format!("authorization/{name}").to_lowercase(),
+                is_disabled: false,
+                filter: Filter::Authorization(Arc::new(http)),
+            });
+        }
+        if has_rules(&tcp) {
+            self.tcp.push(Arc::new(tcp));
         }
     }
-    let effect = match action {
+}
+
+/// Authorizations about a pod.
+struct About<'a> {
+    facts: &'a Facts,
+    pod: &'a Pod,
+    all: Vec<&'a MeshAuthorization>,
+}
+
+impl<'a> About<'a> {
+    /// Those whose rules are only counted.
+    fn counted(&self) -> impl Iterator<Item = &'a MeshAuthorization> {
+        self.all.iter().copied().filter(|own| own.spec.is_counted())
+    }
+
+    /// Those of an action that are enforced or, of a dry run, would be.
+    fn of(&self, action: AuthorizationAction, is_dry: bool) -> Vec<&'a MeshAuthorization> {
+        let all = self.all.iter().copied();
+        all.filter(|own| own.spec.action == action && own.spec.is_counted() == is_dry)
+            .collect()
+    }
+
+    /// All rules of an action that are enforced; nothing where no policy has that action.
+    fn enforced(&self, action: AuthorizationAction, is_http: bool) -> Option<Rules> {
+        let own = self.of(action, false);
+        (!own.is_empty()).then(|| self.rules(effect(action), &own, is_http))
+    }
+
+    /// What is counted for one of them: of what allows, what would be refused if all dry runs beside what is enforced were too.
+    fn shadow(&self, own: &'a MeshAuthorization, is_http: bool) -> Option<Rules> {
+        let action = own.spec.action;
+        let rules = match action {
+            AuthorizationAction::Allow => {
+                let all = [self.of(action, true), self.of(action, false)].concat();
+                self.rules(Effect::Allow, &all, is_http)
+            }
+            _ => self.rules(effect(action), &[own], is_http),
+        };
+        // Of no use but to refuse whatever nobody allows.
+        (rules.effect == Effect::Allow || !rules.policies.is_empty()).then_some(rules)
+    }
+
+    /// The rules of several together.
+    fn rules(&self, effect: Effect, all: &[&MeshAuthorization], is_http: bool) -> Rules {
+        let mut policies = BTreeMap::new();
+        for authorization in all {
+            for (place, rule) in authorization.spec.rules.iter().enumerate() {
+                if !is_http && !rule.to.as_ref().is_none_or(is_plain) {
+                    continue;
+                }
+                let policy = policy(&self.facts.trust_domain, rule);
+                // One that names nobody is about nobody; a stock Envoy refuses it.
+                if !policy.principals.is_empty() {
+                    policies.insert(format!("{}[{place}]", authorization.name_any()), policy);
+                }
+            }
+        }
+        if effect == Effect::Allow && is_http && !self.pod.probes.is_empty() {
+            policies.insert("probes".to_owned(), probes(self.pod));
+        }
+        Rules { effect, policies }
+    }
+}
+
+fn effect(action: AuthorizationAction) -> Effect {
+    match action {
         AuthorizationAction::Deny => Effect::Deny,
         AuthorizationAction::Allow => Effect::Allow,
-    };
-    if effect == Effect::Allow && is_http && !pod.probes.is_empty() {
-        policies.insert("probes".to_owned(), probes(pod));
+        AuthorizationAction::Audit => Effect::Audit,
     }
-    Some(Rules { effect, policies })
 }
 
 /// Whether something asked for is there in any protocol.

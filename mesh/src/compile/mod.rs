@@ -16,7 +16,7 @@ mod outbound;
 mod policy;
 mod programs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fairlead_model::identity::SpiffeId;
@@ -86,6 +86,8 @@ pub struct Compiled {
     served: BTreeMap<Key, Called>,
     /// What is told to programs that ask for services by name.
     programs: Arc<Programs>,
+    /// The authorizations whose rules are only counted.
+    counted: BTreeSet<Key>,
 }
 
 impl Compiled {
@@ -141,6 +143,12 @@ impl Compiled {
     #[must_use]
     pub fn served(&self, pod: &Key) -> Option<Called> {
         self.served.get(pod).cloned()
+    }
+
+    /// Whether the rules of an authorization are only counted.
+    #[must_use]
+    pub fn counts(&self, authorization: &Key) -> bool {
+        self.counted.contains(authorization)
     }
 
     /// The version of the bundle of whom to trust.
@@ -210,6 +218,7 @@ pub fn compile(facts: &Arc<Facts>, roots: &str, shapes: &Shapes) -> Result<Compi
         pods: facts.pods.clone(),
         served: served(facts),
         programs: Arc::new(Programs::new(facts, shapes)),
+        counted: facts.counted_authorizations().collect(),
     })
 }
 

@@ -4,6 +4,7 @@
 //! calls from outside. What goes out: sums over windows of time. Each replica keeps those of the proxies that are connected to
 //! it, in memory alone; sums of all replicas are added up by whoever asks.
 
+mod judged;
 mod read;
 mod ring;
 mod sum;
@@ -13,7 +14,10 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 
-pub use read::{Teller, Way, read};
+use self::judged::Judged;
+use crate::facts::Key;
+
+pub use read::{Teller, Way, judged, read};
 pub use sum::{BUCKETS, Sum};
 pub use windows::{Called, Caller, LONGEST, Limits, Windows};
 
@@ -25,6 +29,7 @@ pub type Pair = (Caller, Called);
 pub struct Figures {
     replica: u64,
     windows: Mutex<Windows>,
+    judged: Mutex<Judged>,
 }
 
 impl Default for Figures {
@@ -33,6 +38,7 @@ impl Default for Figures {
             // Each is keyed anew, at random.
             replica: RandomState::new().hash_one(()),
             windows: Mutex::default(),
+            judged: Mutex::default(),
         }
     }
 }
@@ -59,6 +65,19 @@ impl Figures {
         let (covered, sums) = windows.within(seconds, now);
         let sums = sums.map(|(caller, called, sum)| ((caller.clone(), called.clone()), sum));
         (covered, sums.collect())
+    }
+
+    /// Adds requests of now that the rules of a MeshAuthorization would have refused, or fit, which are only counted.
+    pub fn judge(&self, authorization: &Key, count: u64, now: u64) {
+        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        judged.add(authorization, count, now);
+    }
+
+    /// What there was of these within the last hour.
+    #[must_use]
+    pub fn judged(&self, now: u64) -> BTreeMap<Key, u64> {
+        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        judged.within(now)
     }
 
     /// How many pairs there are, and how many were dropped to make room.

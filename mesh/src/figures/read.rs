@@ -54,6 +54,18 @@ pub fn read(families: &[MetricFamily], teller: Teller) -> impl Iterator<Item = (
     })
 }
 
+/// What rules that are only counted would have refused, or fit, by the name that they have.
+pub fn judged(families: &[MetricFamily]) -> impl Iterator<Item = (&str, u64)> {
+    let own = families
+        .iter()
+        .filter(|family| matches!(family.name(), "rules.shadow_denied" | "rules.audited"));
+    let metrics = own.flat_map(|family| &family.metrics);
+    metrics.map(|metric| {
+        let counted = metric.counter.as_ref().map_or(0, count);
+        (metric.label("policy"), counted)
+    })
+}
+
 fn own_way(metric: &Metric) -> Way<'_> {
     Way {
         route: metric.label("route"),

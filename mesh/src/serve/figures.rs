@@ -4,7 +4,6 @@
 //! services that there are.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use fairlead_model::identity::SpiffeId;
@@ -14,11 +13,11 @@ use prost::Message as _;
 use tonic::server::ClientStreamingService;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Plane, pod};
+use super::{Plane, now, pod};
 use crate::compile::Compiled;
 use crate::compile::names::{OUTSIDE, PASSTHROUGH};
 use crate::facts::{Key, Pod};
-use crate::figures::{Called, Caller, Pair, Sum, Teller, Way, read};
+use crate::figures::{Called, Caller, Pair, Sum, Teller, Way, judged, read};
 
 /// The longest name of a host.
 const LONGEST_HOST: usize = 253;
@@ -89,9 +88,16 @@ impl Told {
                 sums.entry(pair).or_default().merge(&sum);
             }
         }
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = since_1970.map_or(0, |own| own.as_secs());
+        let now = now();
         self.plane.figures.add(&sums, now);
+        let namespace = self.id.workload().map_or("", |(namespace, _)| namespace);
+        for (name, count) in judged(families).filter(|(_, count)| *count > 0) {
+            let key = (namespace.into(), name.into());
+            // Of those that there are alone.
+            if compiled.counts(&key) {
+                self.plane.figures.judge(&key, count, now);
+            }
+        }
     }
 
     /// Who calls: the workload of its pod, or the service account where nobody knows the pod.

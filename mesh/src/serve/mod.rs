@@ -7,6 +7,7 @@
 mod discovery;
 mod figures;
 mod files;
+mod judged;
 mod proxies;
 mod replicas;
 mod review;
@@ -15,7 +16,7 @@ mod tls;
 mod top;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -157,6 +158,7 @@ fn router(plane: &Plane, own: &SpiffeId, connection: &ServerConnection) -> Route
     let router = match caller.as_ref() == Some(own) {
         true => Router::new()
             .route(replicas::PROXIES, post(proxies))
+            .route(judged::JUDGED, post(judged))
             .route(top::PART, post(part)),
         false => Router::new(),
     };
@@ -196,6 +198,16 @@ async fn state(
 
 async fn proxies(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {
     grpc().unary(replicas::Call(plane), request).await
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_1970.map_or(0, |own| own.as_secs())
+}
+
+async fn judged(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {
+    grpc().unary(judged::Call(plane), request).await
 }
 
 async fn part(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {

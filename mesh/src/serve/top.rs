@@ -1,7 +1,6 @@
 //! The calls that ask for live figures: a user's, who is told of the namespaces whose services it may get, and those of replicas.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use fairlead_plan::mesh::FIGURES_AUDIENCE;
@@ -11,8 +10,8 @@ use prost::Message;
 use tonic::server::UnaryService;
 use tonic::{Request, Response, Status};
 
-use super::Plane;
 use super::review::Account;
+use super::{Plane, now};
 use crate::figures::{LONGEST, Pair, Sum};
 
 /// The call of a replica by another.
@@ -258,9 +257,7 @@ async fn gather(plane: &Plane, seconds: u32) -> Gathered {
 
 /// What this replica has, and how many seconds back that is.
 fn own(plane: &Plane, seconds: u32) -> (u64, PartResponse) {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = since_1970.map_or(0, |own| own.as_secs());
-    let (covered, sums) = plane.figures.within(seconds.into(), now);
+    let (covered, sums) = plane.figures.within(seconds.into(), now());
     let part = PartResponse {
         replica: plane.figures.replica(),
         counted: sums.into_iter().map(counted).collect(),

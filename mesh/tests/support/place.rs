@@ -317,20 +317,27 @@ pub fn cluster(all: &[(&str, u8, u16, u16, Spoken, bool)]) -> Facts {
 }
 
 /// With an authorization that names the cart alone.
-pub fn guarded(mut facts: Facts) -> Facts {
-    let own = json!({
-        "apiVersion": "mesh.fairlead.dev/v1alpha1",
-        "kind": "MeshAuthorization",
-        "metadata": {"name": "own", "namespace": "shop"},
-        "spec": {
-            "targetRefs": [{"kind": "Service", "name": "cart"}],
-            "rules": [{"from": {"serviceAccounts": ["shop/cart"]}}],
-        },
+pub fn guarded(facts: Facts) -> Facts {
+    let spec = json!({
+        "targetRefs": [{"kind": "Service", "name": "cart"}],
+        "rules": [{"from": {"serviceAccounts": ["shop/cart"]}}],
     });
-    let own = serde_json::from_value(own).expect("an authorization");
-    facts
-        .authorizations
-        .insert("shop".into(), vec![Arc::new(own)]);
+    authorized(facts, &[("own", spec)])
+}
+
+/// With authorizations of the shop: the name and the spec of each.
+pub fn authorized(mut facts: Facts, all: &[(&str, serde_json::Value)]) -> Facts {
+    let read = |(name, spec): &(&str, serde_json::Value)| {
+        let own = json!({
+            "apiVersion": "mesh.fairlead.dev/v1alpha1",
+            "kind": "MeshAuthorization",
+            "metadata": {"name": name, "namespace": "shop"},
+            "spec": spec,
+        });
+        Arc::new(serde_json::from_value(own).expect("an authorization"))
+    };
+    let all = all.iter().map(read).collect();
+    facts.authorizations.insert("shop".into(), all);
     facts
 }
 

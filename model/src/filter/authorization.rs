@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use fairlead_expr::Expression;
 use ipnet::IpNet;
@@ -23,6 +24,8 @@ pub struct Authorization {
     pub rules: Option<Rules>,
     /// What is only counted.
     pub shadow: Option<Rules>,
+    /// The name under which that is counted besides.
+    pub shadow_name: Option<Arc<str>>,
 }
 
 /// Policies, and what it means when one of them holds.

@@ -439,6 +439,23 @@ figures! {
 }
 
 figures! {
+    /// Of rules that are only counted, by the name that they have.
+    RuleFigures "fairlead_rules" ["policy"] {
+        counters {
+            /// Requests, and connections that carry none, that they would let pass.
+            shadow_allowed,
+            /// Requests, and connections that carry none, that they would refuse.
+            shadow_denied,
+            /// Requests, and connections that carry none, that one of them fits which are there to be logged.
+            audited,
+        }
+        gauges {}
+        statuses {}
+        histograms {}
+    }
+}
+
+figures! {
     /// Of names that requests bring along, by the name of their cache.
     NameFigures "envoy_dns_cache" ["envoy_dns_cache_name"] {
         counters {

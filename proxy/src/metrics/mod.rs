@@ -13,7 +13,7 @@ mod text;
 pub use cell::{Counter, Gauge, Histogram};
 pub use families::{
     ClusterFigures, DestinationFigures, HttpFigures, ListenerFigures, NameFigures, ProcessFigures,
-    RouteFigures, StatusCounters, UdpFigures,
+    RouteFigures, RuleFigures, StatusCounters, UdpFigures,
 };
 pub use prometheus::prometheus;
 pub use push::push;
@@ -37,6 +37,7 @@ pub struct Figures {
     https: Family<HttpFigures>,
     listeners: Family<ListenerFigures>,
     routes: Family<RouteFigures>,
+    rules: Family<RuleFigures>,
     names: Family<NameFigures>,
     udps: Family<UdpFigures>,
     destinations: Family<DestinationFigures>,
@@ -68,6 +69,7 @@ impl Figures {
             https: Mutex::default(),
             listeners: Mutex::default(),
             routes: Mutex::default(),
+            rules: Mutex::default(),
             names: Mutex::default(),
             udps: Mutex::default(),
             destinations: Mutex::default(),
@@ -101,6 +103,11 @@ impl Figures {
     /// A shard for what a route sends to a cluster.
     pub fn route(&self, route: &str, cluster: &str) -> Arc<RouteFigures> {
         self.shard(&self.routes, &format!("{route}\n{cluster}"))
+    }
+
+    /// A shard for rules that are only counted, by the name that they have.
+    pub fn rules(&self, name: &str) -> Arc<RuleFigures> {
+        self.shard(&self.rules, name)
     }
 
     /// A shard for the datagrams of a listener, by its prefix.

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::Figures;
 use super::families::{
     ClusterFigures, Contract, DestinationFigures, HttpFigures, ListenerFigures, NameFigures,
-    ProcessFigures, RouteFigures, UdpFigures,
+    ProcessFigures, RouteFigures, RuleFigures, UdpFigures,
 };
 use super::text::{Stat, spread};
 
@@ -64,6 +64,7 @@ pub fn prometheus(figures: &Figures) -> String {
     family!(out, ListenerFigures, &figures.listeners);
     family!(out, UdpFigures, &figures.udps);
     family!(out, RouteFigures, &figures.routes);
+    family!(out, RuleFigures, &figures.rules);
     family!(out, NameFigures, &figures.names);
     family!(out, DestinationFigures, &figures.destinations);
     family!(out, ProcessFigures, &figures.process);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::families::{
-    ClusterFigures, Contract, HttpFigures, ListenerFigures, NameFigures, ProcessFigures, UdpFigures,
+    ClusterFigures, Contract, HttpFigures, ListenerFigures, NameFigures, ProcessFigures,
+    RuleFigures, UdpFigures,
 };
 use super::{Figures, Histogram};
 
@@ -72,6 +73,9 @@ pub fn stats(figures: &Figures) -> BTreeMap<String, Stat> {
     });
     Figures::each(&figures.udps, |name, shards| {
         sum_up!(all, UdpFigures, format!("udp.{name}"), shards)
+    });
+    Figures::each(&figures.rules, |name, shards| {
+        sum_up!(all, RuleFigures, format!("rules.{name}"), shards)
     });
     Figures::each(&figures.names, |name, shards| {
         sum_up!(all, NameFigures, format!("dns_cache.{name}"), shards)

@@ -192,7 +192,7 @@ async fn begin(
         Served::Http {
             access, service, ..
         } => {
-            let admitted = admit(&chains, &access, stream, tls, &mut connection).await;
+            let admitted = admit(&core, &chains, &access, stream, tls, &mut connection).await;
             let told = service.told_certificates();
             connection.certificates.truncate(told);
             connection.certificates.shrink_to_fit();
@@ -225,7 +225,7 @@ async fn begin(
             if let Some(Spoken::Tls { server_name, .. }) = spoken {
                 connection.server_name = server_name.map(String::into_boxed_str);
             }
-            let admitted = admit(&chains, &access, stream, tls, &mut connection).await;
+            let admitted = admit(&core, &chains, &access, stream, tls, &mut connection).await;
             connection.certificates = Vec::new();
             let server_name = connection.server_name.clone();
             let connection = known(connection, own.as_ref());
@@ -329,6 +329,7 @@ async fn arrive(
 
 /// Makes the TLS handshake where the chain has one, and lets in whom all rules let in; says whether ALPN settled HTTP/2.
 async fn admit(
+    core: &Core,
     chains: &Chains,
     access: &[Arc<Authorization>],
     stream: Stream,
@@ -336,7 +337,7 @@ async fn admit(
     connection: &mut Connection,
 ) -> Option<(Stream, Option<bool>)> {
     let secured = secured(chains, stream, tls, connection).await?;
-    if let Some(policy) = denied(chains, access, connection) {
+    if let Some(policy) = denied(core, chains, access, connection) {
         let details = format!("rbac_access_denied_matched_policy[{policy}]");
         connection.terminated = Some(details.replace(' ', "_").into_boxed_str());
         return None;
@@ -346,6 +347,7 @@ async fn admit(
 
 /// The policy that keeps a connection out, or `none` where none lets it in; nothing where all rules do.
 fn denied<'a>(
+    core: &Core,
     chains: &Chains,
     rules: &'a [Arc<Authorization>],
     connection: &Connection,
@@ -356,7 +358,7 @@ fn denied<'a>(
     let asked = connection.asked(None, None);
     let counts = (&*chains.figures).into();
     rules.iter().find_map(|own| {
-        let verdict = access::decide(own, &asked, &counts);
+        let verdict = access::decide(core, own, &asked, &counts);
         let verdict = verdict.filter(|verdict| !verdict.is_allowed);
         verdict.map(|verdict| verdict.policy.unwrap_or("none"))
     })

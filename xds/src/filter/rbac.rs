@@ -37,15 +37,14 @@ pub(crate) fn of_connection(field: &Field<'_>) -> Result<Authorization> {
 
 /// What both kinds of filters have.
 fn parts(fields: &Fields<'_>) -> Result<Authorization> {
-    fields.ignore(&[
-        "rules_stat_prefix",
-        "shadow_rules_stat_prefix",
-        "track_per_rule_stats",
-    ]);
+    fields.ignore(&["rules_stat_prefix", "track_per_rule_stats"]);
+    let name = fields.get("shadow_rules_stat_prefix");
+    let name = name.map(|own| own.text().map(Into::into)).transpose()?;
     let of = |name| fields.get(name).map(|own| rules(&own)).transpose();
     Ok(Authorization {
         rules: of("rules")?,
         shadow: of("shadow_rules")?,
+        shadow_name: name,
     })
 }
 

@@ -120,6 +120,10 @@ pub(super) fn authorization(own: &Authorization) -> Value {
     Message::default()
         .with("rules", json!(own.rules.as_ref().map(rules)))
         .with("shadow_rules", json!(own.shadow.as_ref().map(rules)))
+        .with(
+            "shadow_rules_stat_prefix",
+            json!(own.shadow_name.as_deref()),
+        )
         .done()
 }
 

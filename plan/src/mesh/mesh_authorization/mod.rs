@@ -66,10 +66,13 @@ impl Kind for MeshAuthorizationKind {
 
     fn report(
         object: &MeshAuthorization,
-        status: MeshAuthorizationStatus,
+        mut status: MeshAuthorizationStatus,
         planned: Option<&Planned<Self>>,
         conditions: &mut Conditions,
     ) -> MeshAuthorizationStatus {
+        if !object.spec.is_counted() {
+            status.last_hour = None;
+        }
         if let Some(planned) = planned {
             let (own, live) = (namespace(object), &planned.live);
             let services = targets::named(&object.spec.target_refs);

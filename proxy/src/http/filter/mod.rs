@@ -129,7 +129,7 @@ impl Asking<'_> {
         let mut asked = self.connection.asked(Some(self.head()), self.caller);
         asked.metadata = Some(&passage.metadata);
         let counts = (&*self.service.figures).into();
-        let Some(verdict) = access::decide(own, &asked, &counts) else {
+        let Some(verdict) = access::decide(&self.service.core, own, &asked, &counts) else {
             return Ok(());
         };
         tracing::debug!(

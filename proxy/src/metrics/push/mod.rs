@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 
 use super::families::{
     ClusterFigures, Contract, DestinationFigures, HttpFigures, ListenerFigures, NameFigures,
-    ProcessFigures, RouteFigures, UdpFigures,
+    ProcessFigures, RouteFigures, RuleFigures, UdpFigures,
 };
 use super::{Family, Figures};
 use crate::Shared;
@@ -191,6 +191,8 @@ impl Service<'_> {
         self.family::<UdpFigures>(&figures.udps, &mut next, is_new)
             .await;
         self.family::<RouteFigures>(&figures.routes, &mut next, is_new)
+            .await;
+        self.family::<RuleFigures>(&figures.rules, &mut next, is_new)
             .await;
         self.family::<NameFigures>(&figures.names, &mut next, is_new)
             .await;

@@ -98,7 +98,14 @@ pub(super) fn authorization(is_of_connection: bool) -> impl Strategy<Value = Aut
     let rules = (effect, policies)
         .prop_map(|(effect, policies)| Rules { effect, policies })
         .boxed();
-    (of(rules.clone()), of(rules)).prop_map(|(rules, shadow)| Authorization { rules, shadow })
+    let shadow_name = of(name().prop_map(Into::into));
+    (of(rules.clone()), of(rules), shadow_name).prop_map(|(rules, shadow, shadow_name)| {
+        Authorization {
+            rules,
+            shadow,
+            shadow_name,
+        }
+    })
 }
 
 fn injection() -> impl Strategy<Value = Injection> {
