@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy, MeshTrust};
+use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy, MeshTrust, TargetKind};
 use fairlead_model::identity::SpiffeId;
 use kube::ResourceExt;
 
@@ -153,10 +153,30 @@ pub struct Pod {
 const TEMPLATE_HASH: &str = "pod-template-hash";
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 const REVISION_HASH: &str = "controller-revision-hash";
+const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 /// How many digits there are at least in the time that a CronJob gives to the names of its Jobs.
 const CRON_DIGITS: usize = 8;
 
 impl Pod {
+    /// The Deployment, StatefulSet or DaemonSet that made the pod called `name`, as its labels say; nothing where none of them did.
+    #[must_use]
+    pub fn made_by<'a>(&'a self, name: &'a str) -> Option<(TargetKind, &'a str)> {
+        let workload = self.workload(name);
+        if let Some(hash) = self.labels.get(TEMPLATE_HASH) {
+            let rest = name.strip_prefix(workload)?.strip_prefix('-')?;
+            let is_named = rest.strip_prefix(hash.as_str())?.starts_with('-');
+            return is_named.then_some((TargetKind::Deployment, workload));
+        }
+        if self.labels.contains_key(JOB_NAME) || !self.labels.contains_key(REVISION_HASH) {
+            return None;
+        }
+        let kind = match self.labels.contains_key(POD_NAME) {
+            true => TargetKind::StatefulSet,
+            false => TargetKind::DaemonSet,
+        };
+        Some((kind, workload))
+    }
+
     /// The name of the workload that made the pod called `name`: of a Deployment, StatefulSet, DaemonSet, CronJob or Job; the pod's own
     /// where nothing did.
     #[must_use]
@@ -225,6 +245,44 @@ mod tests {
                 probes: Vec::new(),
             };
             assert_eq!(pod.workload(name), expected);
+        }
+    }
+
+    #[test]
+    fn a_pod_is_known_by_the_kind_of_its_workload() {
+        use TargetKind::{DaemonSet, Deployment, StatefulSet};
+        let hash = (TEMPLATE_HASH, "6c9c5f7d7");
+        for (name, labels, expected) in [
+            (
+                "cart-6c9c5f7d7-x2x8q",
+                &[hash][..],
+                Some((Deployment, "cart")),
+            ),
+            // A ReplicaSet of nobody's.
+            ("odd-x2x8q", &[hash], None),
+            (
+                "db-0",
+                &[(REVISION_HASH, "db-5c7f"), (POD_NAME, "db-0")],
+                Some((StatefulSet, "db")),
+            ),
+            (
+                "agent-x2x8q",
+                &[(REVISION_HASH, "5c7f")],
+                Some((DaemonSet, "agent")),
+            ),
+            ("import-x2x8q", &[(JOB_NAME, "import")], None),
+            ("debug-1", &[], None),
+        ] {
+            let labels = labels.iter();
+            let labels = labels.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let pod = Pod {
+                id: "spiffe://cluster.local/ns/shop/sa/cart"
+                    .parse()
+                    .expect("an id"),
+                labels: labels.collect(),
+                probes: Vec::new(),
+            };
+            assert_eq!(pod.made_by(name), expected, "{name}");
         }
     }
 }

@@ -161,6 +161,10 @@ pub fn operator() -> Vec<PolicyRule> {
     rights.add("", "namespaces", READ);
     rights.add("", "pods", READ);
     rights.add("", "pods/log", &["get"]);
+    // Policies may be about them.
+    for workloads in ["daemonsets", "deployments", "statefulsets"] {
+        rights.add("apps", workloads, &["get"]);
+    }
     for group in ["", "events.k8s.io"] {
         rights.add(group, "events", &["create", "patch"]);
     }

@@ -30,7 +30,7 @@ use crate::{Condition, reported, schema};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MeshAuthorizationSpec {
-    /// What it is about: Services of its namespace, or the namespace itself for all of them.
+    /// What it is about: Services or workloads of its namespace, or the namespace itself for all of its pods.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]
     pub target_refs: Vec<TargetRef>,
     /// What it means when a rule holds.

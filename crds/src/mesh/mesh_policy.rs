@@ -27,7 +27,7 @@ use crate::{Condition, reported, schema};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MeshPolicySpec {
-    /// What it is about: Services of its namespace, or the namespace itself for all of them.
+    /// What it is about: Services of its namespace, or the namespace itself for all of them; of who comes in to pods, workloads too.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"]))]
     pub target_refs: Vec<TargetRef>,
     /// The callers for whose requests it counts; all where unset. It goes before those of the same target that name none.
@@ -248,10 +248,10 @@ pub enum Egress {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TargetRef {
-    /// Service, or Namespace.
+    /// Service, Namespace, Deployment, StatefulSet or DaemonSet.
     pub kind: TargetKind,
     /// Its name.
-    #[schemars(length(min = 1, max = 63), regex(pattern = schema::LABEL))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::SUBDOMAIN))]
     pub name: String,
 }
 
@@ -265,6 +265,12 @@ pub enum TargetKind {
     Service,
     /// All Services of the policy's own namespace.
     Namespace,
+    /// The pods of a Deployment.
+    Deployment,
+    /// The pods of a StatefulSet.
+    StatefulSet,
+    /// The pods of a DaemonSet.
+    DaemonSet,
 }
 
 impl TargetKind {
@@ -274,7 +280,16 @@ impl TargetKind {
         match self {
             Self::Service => "Service",
             Self::Namespace => "Namespace",
+            Self::Deployment => "Deployment",
+            Self::StatefulSet => "StatefulSet",
+            Self::DaemonSet => "DaemonSet",
         }
+    }
+
+    /// Whether it makes pods.
+    #[must_use]
+    pub fn is_workload(self) -> bool {
+        !matches!(self, Self::Service | Self::Namespace)
     }
 }
 

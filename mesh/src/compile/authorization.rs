@@ -13,7 +13,7 @@ use fairlead_model::TextMatch;
 use fairlead_model::filter::{
     Authorization, Condition, Effect, Filter, HttpFilter, Policy, Pseudo, Rules,
 };
-use fairlead_plan::mesh::covers;
+use fairlead_plan::mesh::covers_pod;
 use kube::ResourceExt;
 
 use super::entry::{Entries, Entry, probes};
@@ -41,14 +41,12 @@ pub(super) fn guards(facts: &Facts, entries: &Entries, key: &Key, pod: &Pod) -> 
         .filter(|(_, service)| service.selects(&pod.labels))
         .map(|(name, _)| name)
         .collect();
+    let workload = pod.made_by(&key.1);
     let about = |own: &&Arc<MeshAuthorization>| {
-        let targets = &own.spec.target_refs;
-        // A pod of no service is of its namespace still.
-        let mut names = services.iter().copied().chain([""]);
-        names.any(|name| covers(targets, namespace, name))
+        covers_pod(&own.spec.target_refs, namespace, &services, workload)
     };
     let about: Vec<&MeshAuthorization> = all.iter().filter(about).map(AsRef::as_ref).collect();
-    let entry = entries.of_pod(namespace, &services);
+    let entry = entries.of_pod(namespace, &services, workload);
     if about.is_empty() && entry == Entry::default() {
         return None;
     }

@@ -1,23 +1,31 @@
-//! What policies say of who may come in to a pod, and how often: the strictest of its services decides.
+//! What policies say of who may come in to a pod, and how often: what is said of its workload, else the strictest of its services.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_crds::mesh::{AuthorizationAction, Counted, Inbound, MeshPolicy, Per, RateLimit};
+use fairlead_crds::mesh::{
+    AuthorizationAction, Behaviour, Counted, Inbound, MeshPolicy, Per, RateLimit, TargetKind,
+};
 use fairlead_model::TextMatch;
 use fairlead_model::filter::{
     Condition, Descriptor, Effect, Filter, HostRates, HttpFilter, LocalRateLimit, Policy, Pseudo,
     RateAction, RateRule, Rules, TokenBucket,
 };
 use fairlead_model::route::HeaderChanges;
+use fairlead_plan::mesh::of_workload;
 use http::StatusCode;
 
 use super::policy;
 use crate::facts::{Facts, Key, Pod, Probe};
 
-/// What is said of each service of the namespaces whose policies say anything of it; of pods of no service, under an empty name.
-pub(super) struct Entries(BTreeMap<Key, Entry>);
+/// What is said in the namespaces whose policies say anything of who comes in.
+pub(super) struct Entries {
+    /// Of services; of pods of no service, under an empty name.
+    services: BTreeMap<Key, Entry>,
+    /// Of workloads that policies name.
+    workloads: BTreeMap<(Arc<str>, TargetKind, String), Entry>,
+}
 
 impl Entries {
     pub(super) fn of(facts: &Facts) -> Self {
@@ -25,63 +33,83 @@ impl Entries {
             let said = &own.spec.behaviour;
             said.inbound.is_some() || said.rate_limit.is_some()
         };
+        let mut found = Self {
+            services: BTreeMap::new(),
+            workloads: BTreeMap::new(),
+        };
         let all = facts.policies.iter();
-        let saying = all.filter(|(_, policies)| policies.iter().any(says));
-        let found = saying.flat_map(|(namespace, _)| {
+        for (namespace, policies) in all.filter(|(_, policies)| policies.iter().any(says)) {
             let names = facts.services_of(namespace).map(|(name, _)| name);
-            names.chain([""]).map(|name| {
+            for name in names.chain([""]) {
                 let key = (Arc::clone(namespace), name.into());
-                let entry = Entry::of(facts, &key);
-                (key, entry)
-            })
-        });
-        Self(found.collect())
+                let entry = Entry::of(policy::of(facts, &key, None));
+                found.services.insert(key, entry);
+            }
+            let policies: Vec<&MeshPolicy> = policies.iter().map(AsRef::as_ref).collect();
+            let targets = policies.iter().flat_map(|own| &own.spec.target_refs);
+            for own in targets.filter(|own| own.kind.is_workload()) {
+                let entry = Entry::of(of_workload(&policies, own.kind, &own.name));
+                let key = (Arc::clone(namespace), own.kind, own.name.clone());
+                found.workloads.insert(key, entry);
+            }
+        }
+        found
     }
 
     /// Whether there is one of a namespace.
     pub(super) fn are_about(&self, namespace: &Arc<str>) -> bool {
-        self.0.contains_key(&(Arc::clone(namespace), "".into()))
+        let key = (Arc::clone(namespace), "".into());
+        self.services.contains_key(&key)
     }
 
-    /// What is said of a pod of these services.
-    pub(super) fn of_pod(&self, namespace: &Arc<str>, services: &[&str]) -> Entry {
+    /// What is said of a pod of these services: what is said of its workload goes before.
+    pub(super) fn of_pod(
+        &self,
+        namespace: &Arc<str>,
+        services: &[&str],
+        workload: Option<(TargetKind, &str)>,
+    ) -> Entry {
         // A pod of no service is of its namespace still.
         let names = if services.is_empty() { &[""] } else { services };
         let found = names
             .iter()
-            .filter_map(|name| self.0.get(&(Arc::clone(namespace), (*name).into())));
-        found.fold(Entry::default(), Entry::stricter)
+            .filter_map(|name| self.services.get(&(Arc::clone(namespace), (*name).into())));
+        let of_services = found.fold(Entry::default(), Entry::stricter);
+        let own = workload.and_then(|(kind, name)| {
+            let key = (Arc::clone(namespace), kind, name.to_owned());
+            self.workloads.get(&key).cloned()
+        });
+        let own = own.unwrap_or_default();
+        Entry {
+            inbound: own.inbound.or(of_services.inbound),
+            rate: own.rate.or(of_services.rate),
+        }
     }
 }
 
 /// What is said.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Entry {
-    inbound: Inbound,
+    inbound: Option<Inbound>,
     rate: Option<RateLimit>,
 }
 
 impl Entry {
-    fn of(facts: &Facts, service: &Key) -> Self {
-        let said = policy::of(facts, service, None);
+    fn of(said: Behaviour) -> Self {
         Self {
-            inbound: said.inbound.unwrap_or_default(),
+            inbound: said.inbound,
             rate: said.rate_limit,
         }
     }
 
     /// The stricter of both, part by part.
     fn stricter(self, other: &Self) -> Self {
-        let inbound = match (self.inbound, other.inbound) {
-            (Inbound::Deny, _) | (_, Inbound::Deny) => Inbound::Deny,
-            (Inbound::Strict, _) | (_, Inbound::Strict) => Inbound::Strict,
-            _ => Inbound::Permissive,
-        };
+        let inbounds = self.inbound.into_iter().chain(other.inbound);
         // So many in so many seconds, compared without a division.
         let pace = |own: &RateLimit| u64::from(own.requests) * (3600 / seconds(own.per));
         let rates = self.rate.into_iter().chain(other.rate.clone());
         Self {
-            inbound,
+            inbound: inbounds.max_by_key(|own| strictness(*own)),
             rate: rates.min_by_key(pace),
         }
     }
@@ -97,7 +125,7 @@ impl Entry {
             return None;
         }
         let mut policies = BTreeMap::new();
-        match self.inbound {
+        match self.inbound.unwrap_or_default() {
             Inbound::Permissive => return None,
             Inbound::Deny => {}
             Inbound::Strict => {
@@ -118,6 +146,14 @@ impl Entry {
     /// How many requests the pod takes.
     pub(super) fn rate(&self) -> Option<HttpFilter> {
         self.rate.as_ref().map(rate)
+    }
+}
+
+fn strictness(inbound: Inbound) -> u8 {
+    match inbound {
+        Inbound::Permissive => 0,
+        Inbound::Strict => 1,
+        Inbound::Deny => 2,
     }
 }
 

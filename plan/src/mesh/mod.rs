@@ -10,9 +10,9 @@ mod targets;
 pub use bootstrap::{Bootstrap, bootstrap};
 pub use inject::{Injection, Outcome, inject, left};
 pub use mesh_authorization::MeshAuthorizationKind;
-pub use mesh_policy::{Caller, Effective, MeshPolicyKind, Set, duration, effective};
+pub use mesh_policy::{Caller, Effective, MeshPolicyKind, Set, duration, effective, of_workload};
 pub use mesh_trust::MeshTrustKind;
-pub use targets::covers;
+pub use targets::{covers, covers_pod};
 
 use ipnet::IpNet;
 

@@ -1,6 +1,7 @@
 mod counted;
 mod policies;
 mod programs;
+mod workloads;
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;

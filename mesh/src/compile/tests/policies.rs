@@ -7,7 +7,7 @@ use fairlead_model::route::Forward;
 use super::*;
 
 /// The cart, and policies of its namespace of which only the specs are given.
-fn with(specs: &[serde_json::Value]) -> Facts {
+pub(super) fn with(specs: &[serde_json::Value]) -> Facts {
     let mut facts = facts();
     facts.trust_domain = "cluster.local".into();
     let read = |(place, spec): (usize, &serde_json::Value)| {

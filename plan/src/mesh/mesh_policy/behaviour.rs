@@ -121,11 +121,27 @@ pub fn effective(
     service: &str,
     caller: Option<Caller<'_>>,
 ) -> Effective {
-    let mut sets: BTreeMap<String, Set> = BTreeMap::new();
-    for (kind, name) in [
+    let targets = [
         (TargetKind::Service, service),
         (TargetKind::Namespace, namespace),
-    ] {
+    ];
+    of_targets(policies, &targets, caller)
+}
+
+/// What the policies of a namespace say of the pods of one of its workloads, beside what they say of its services.
+#[must_use]
+pub fn of_workload(policies: &[&MeshPolicy], kind: TargetKind, name: &str) -> Behaviour {
+    of_targets(policies, &[(kind, name)], None).behaviour
+}
+
+/// What policies come to that are about one of these targets, the first of which goes before the others.
+fn of_targets(
+    policies: &[&MeshPolicy],
+    targets: &[(TargetKind, &str)],
+    caller: Option<Caller<'_>>,
+) -> Effective {
+    let mut sets: BTreeMap<String, Set> = BTreeMap::new();
+    for (kind, name) in targets.iter().copied() {
         let mut own: Vec<&MeshPolicy> = policies
             .iter()
             .copied()

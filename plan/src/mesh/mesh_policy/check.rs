@@ -1,5 +1,7 @@
 //! What a policy may say.
 
+use std::collections::BTreeSet;
+
 use fairlead_crds::mesh::{Behaviour, Fault, MeshPolicySpec, PolicyCallers, TargetKind, Timeouts};
 use jiff::{SignedDuration, Timestamp};
 
@@ -31,6 +33,7 @@ pub(super) fn check(spec: &MeshPolicySpec, wrong: &mut Vec<Invalid>) {
         let message = "only a policy about the Namespace alone may say where its pods may go";
         wrong.push(Invalid::new("spec.egress", message));
     }
+    check_workloads(spec, wrong);
     if let Some(mirror) = &said.mirror {
         let mut targets = spec.target_refs.iter();
         let is_own = |own: &fairlead_crds::mesh::TargetRef| {
@@ -40,6 +43,27 @@ pub(super) fn check(spec: &MeshPolicySpec, wrong: &mut Vec<Invalid>) {
             let message = format!("found {}, to which the requests go already", mirror.service);
             wrong.push(Invalid::new("spec.mirror.service", message));
         }
+    }
+}
+
+/// Checks that of workloads only is said who comes in to their pods: a request on its way goes to a Service.
+fn check_workloads(spec: &MeshPolicySpec, wrong: &mut Vec<Invalid>) {
+    let mut targets = spec.target_refs.iter();
+    let Some(target) = targets.find(|own| own.kind.is_workload()) else {
+        return;
+    };
+    let fields = fields(&spec.behaviour).into_keys();
+    let names: BTreeSet<String> = fields
+        .map(|path| path.split('.').next().unwrap_or_default().to_owned())
+        .filter(|name| !["egress", "inbound", "rateLimit"].contains(&name.as_str()))
+        .collect();
+    for name in names {
+        let message = format!(
+            "it is about requests on their way to a Service, and spec.targetRefs has the {} {}, of whose pods inbound and rateLimit may be said",
+            target.kind.as_str(),
+            target.name
+        );
+        wrong.push(Invalid::new(format!("spec.{name}"), message));
     }
 }
 

@@ -9,10 +9,10 @@ mod tests;
 use std::sync::Arc;
 
 use fairlead_crds::condition::{ConditionType, Reason};
-use fairlead_crds::mesh::{Ancestor, MeshPolicy, MeshPolicyStatus, TargetRef};
+use fairlead_crds::mesh::{Ancestor, MeshPolicy, MeshPolicyStatus, TargetKind, TargetRef};
 use kube::ResourceExt;
 
-pub use self::behaviour::{Caller, Effective, Set, effective};
+pub use self::behaviour::{Caller, Effective, Set, effective, of_workload};
 use self::behaviour::{compete, fields, is_about, rank};
 use self::check::check;
 pub use self::check::duration;
@@ -21,7 +21,7 @@ use crate::change::Plan;
 use crate::conditions::Conditions;
 use crate::kind::{Context, Kind, Planned};
 use crate::live::{Live, Read};
-use crate::mesh::targets;
+use crate::mesh::targets::{self, Named};
 use crate::problem::{Invalid, Problem};
 
 /// See the module.
@@ -60,11 +60,11 @@ impl Kind for MeshPolicyKind {
     }
 
     fn reads(object: &MeshPolicy, (): &(), _: &Seen, _: &Live) -> Vec<Read> {
-        targets::reads(&namespace(object), &services(object))
+        targets::reads(&namespace(object), &named(object))
     }
 
     fn plan(object: &MeshPolicy, (): &(), _: &Seen, live: &Live, _: &Context) -> Plan {
-        targets::plan(&namespace(object), &services(object), live)
+        targets::plan(&namespace(object), &named(object), live)
     }
 
     fn report(
@@ -81,7 +81,7 @@ impl Kind for MeshPolicyKind {
             .map(|target| ancestor(object, target, &planned.seen))
             .collect();
         let (own, live) = (namespace(object), &planned.live);
-        targets::report(&own, &services(object), live, conditions);
+        targets::report(&own, &named(object), live, conditions);
         let mut conflicts = status.ancestors.iter().flat_map(|own| {
             let target = format!(
                 "{} {}",
@@ -132,12 +132,16 @@ fn namespace(object: &MeshPolicy) -> String {
     object.namespace().unwrap_or_default()
 }
 
-/// The Services that a policy names, each with its field.
-fn services(object: &MeshPolicy) -> Vec<(String, &str)> {
+/// What a policy names, each with its field.
+fn named(object: &MeshPolicy) -> Vec<Named<'_>> {
     let mut named = targets::named(&object.spec.target_refs);
     let mirror = object.spec.behaviour.mirror.as_ref();
-    let mirror = mirror.map(|own| ("spec.mirror.service".to_owned(), own.service.as_str()));
-    named.extend(mirror);
+    named.extend(mirror.map(|own| Named {
+        field: "spec.mirror.service".to_owned(),
+        kind: TargetKind::Service,
+        name: &own.service,
+        port: None,
+    }));
     named
 }
 
