@@ -34,7 +34,10 @@ const BELOW: [(&str, &[&str]); 5] = [
     ("fairlead-crds", &[]),
     ("fairlead-expr", &[]),
     ("fairlead-model", &["fairlead-expr"]),
-    ("fairlead-plan", &["fairlead-crds", "fairlead-expr"]),
+    (
+        "fairlead-plan",
+        &["fairlead-crds", "fairlead-expr", "fairlead-model"],
+    ),
     ("fairlead-xds", &["fairlead-expr", "fairlead-model"]),
 ];
 

@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::TargetRef;
 use crate::{Condition, reported, schema};
 
+/// The pattern of a header's name.
+const HEADER: &str = "^[a-z0-9!#$%&'*+.^_`|~-]+$";
+/// The pattern of a host, or of the end of one.
+const HOST: &str = r"^(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+
 /// Who may reach services of its namespace. As soon as one that allows is about a service, whoever none of them allows is refused;
 /// whoever one that denies names is refused whatever else allows them.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,6 +44,12 @@ pub struct MeshAuthorizationSpec {
     /// DryRun only counts what would be refused.
     #[serde(default)]
     pub enforcement: Enforcement,
+    /// Whose tokens count. Where it is set, each of the rules needs a token of one of these issuers besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Jwt>,
+    /// A service that is asked of each request which rules let in; only of what allows and is enforced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
     /// The rules, of which one has to hold. Without any, none does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
@@ -85,6 +96,109 @@ pub struct AuthorizationRule {
     /// What is asked for. Anything where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Asked>,
+    /// What the token has to say; each of these. Only where spec.jwt says whose tokens count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub claims: Vec<Claim>,
+    /// What has to be true besides, in CEL over request, source, destination and connection. One that fails lets less through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub condition: Option<String>,
+}
+
+/// What a token has to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// The name of the claim, or the names on the way to it, such as [realm_access, roles].
+    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub path: Vec<String>,
+    /// What it has to be, or to have in it where it is a list: one of these; the beginning of a text with * at its end.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "set"))]
+    pub values: Vec<String>,
+}
+
+/// Whose tokens count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Jwt {
+    /// The issuers.
+    #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["issuer"]))]
+    pub issuers: Vec<Issuer>,
+}
+
+/// Who signs tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Issuer {
+    /// What its tokens have as iss, such as https://login.shop.example.
+    #[schemars(length(min = 1, max = 512))]
+    pub issuer: String,
+    /// Whom tokens are for, one of these; anybody where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 512)), extend("x-kubernetes-list-type" = "set"))]
+    pub audiences: Vec<String>,
+    /// Its public keys.
+    pub jwks: Jwks,
+}
+
+/// Public keys: where they are fetched, or themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Jwks {
+    /// Where the proxies fetch them, such as https://login.shop.example/keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub uri: Option<String>,
+    /// Whom to trust there, certificates in PEM; whom the proxy's image trusts where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65536))]
+    pub ca: Option<String>,
+    /// A JSON Web Key Set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32768))]
+    pub inline: Option<String>,
+}
+
+/// A service of Envoy's external authorization (envoy.service.auth.v3.Authorization), over gRPC.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct External {
+    /// The Service that is asked, of the same namespace.
+    pub service: ServicePort,
+    /// How long its answer may take, such as 500ms; 200ms where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = schema::DURATION))]
+    pub timeout: Option<String>,
+    /// What becomes of a request of which it says nothing.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// The headers that it gets; all where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256), regex(pattern = HEADER)), extend("x-kubernetes-list-type" = "set"))]
+    pub headers: Vec<String>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePort {
+    /// The Service.
+    #[schemars(length(min = 1, max = 63), regex(pattern = schema::LABEL))]
+    pub name: String,
+    /// Its port, which speaks HTTP/2 as gRPC does.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+}
+
+/// What becomes of a request of which a service says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnFailure {
+    /// It is refused.
+    #[default]
+    Deny,
+    /// It passes.
+    Allow,
 }
 
 /// Callers; each that is named counts.
@@ -103,9 +217,13 @@ pub struct Callers {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 3, max = 43)), extend("x-kubernetes-list-type" = "set"))]
     pub networks: Vec<String>,
+    /// Who a token says: iss/sub, or the beginning of that with * at its end. Only where spec.jwt says whose tokens count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 1024)), extend("x-kubernetes-list-type" = "set"))]
+    pub principals: Vec<String>,
 }
 
-/// What is asked for; each kind of it that is given has to fit. Methods and paths only fit HTTP.
+/// What is asked for; each kind of it that is given has to fit. All but ports only fit HTTP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Asked {
@@ -125,6 +243,29 @@ pub struct Asked {
         length(max = 64),
         inner(length(min = 1, max = 1024), regex(pattern = "^/.*$")), extend("x-kubernetes-list-type" = "set"))]
     pub paths: Vec<String>,
+    /// Hosts, without a port: whole, or the end of one with * at its beginning, such as *.shop.example.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 253), regex(pattern = HOST)), extend("x-kubernetes-list-type" = "set"))]
+    pub hosts: Vec<String>,
+    /// Headers; each of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub headers: Vec<AskedHeader>,
+}
+
+/// A header that a request has to have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AskedHeader {
+    /// Its name, in small letters.
+    #[schemars(length(min = 1, max = 256), regex(pattern = HEADER))]
+    pub name: String,
+    /// What it has to be: one of these, the beginning of a text with * at its end. Anything where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 1024)), extend("x-kubernetes-list-type" = "set"))]
+    pub values: Vec<String>,
 }
 
 /// How it is.

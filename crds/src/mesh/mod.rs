@@ -5,8 +5,9 @@ mod mesh_policy;
 mod mesh_trust;
 
 pub use mesh_authorization::{
-    Asked, AuthorizationAction, AuthorizationRule, Callers, Enforcement, MeshAuthorization,
-    MeshAuthorizationSpec, MeshAuthorizationStatus,
+    Asked, AskedHeader, AuthorizationAction, AuthorizationRule, Callers, Claim, Enforcement,
+    External, Issuer, Jwks, Jwt, MeshAuthorization, MeshAuthorizationSpec, MeshAuthorizationStatus,
+    OnFailure, ServicePort,
 };
 pub use mesh_policy::{
     Algorithm, Ancestor, AnswerClass, Behaviour, CircuitBreaker, Counted, Egress, Fault,

@@ -9,7 +9,7 @@ use fairlead_model::listener::{
     Chain, ChainMatch, Detect, Handler, Http, Listener, Routes, Tcp, Transport,
 };
 use fairlead_model::route::{
-    Action, Forward, HeaderChanges, Route, RouteMatch, RouteTable, VirtualHost,
+    Action, Forward, HeaderChanges, PathMatch, Route, RouteMatch, RouteTable, VirtualHost,
 };
 use fairlead_model::tls::ServerTls;
 use fairlead_xds::{Kind, write};
@@ -99,6 +99,9 @@ pub(super) fn listener(gathered: &mut Gathered<'_>, guards: &Guards) -> Result<(
         proxy_protocol: false,
         logs: Vec::new(),
     };
+    for cluster in &guards.clusters {
+        gathered.put(Kind::Cluster, &cluster.name, &write::cluster(cluster))?;
+    }
     gathered.put(Kind::Listener, NAME, &write::listener(&listener))
 }
 
@@ -132,7 +135,21 @@ pub(super) fn chain(name: &str, matches: ChainMatch, handler: Handler) -> Chain 
 
 /// Requests to a cluster; `route` tells in figures where they came from.
 fn http(route: &str, cluster: &str, guards: &Guards) -> Handler {
-    let table = table(route, Forward::to(cluster));
+    let table = match &guards.exempt {
+        None => table(route, Forward::to(cluster)),
+        Some((probes, filters)) => {
+            let probes = probes.iter().filter_map(|own| {
+                let matches = RouteMatch {
+                    path: PathMatch::Exact(own.path.clone()),
+                    method: Some(own.method.parse().ok()?),
+                    ..RouteMatch::default()
+                };
+                Some((matches, filters.clone()))
+            });
+            let rest = (RouteMatch::default(), Overrides::new());
+            table_of(route, &Forward::to(cluster), probes.chain([rest]))
+        }
+    };
     Handler::Http(Arc::new(Http {
         connect: true,
         filters: guards.http.clone(),
@@ -153,20 +170,35 @@ pub(super) fn tcp(cluster: &str, idle: Option<Duration>) -> Handler {
 }
 
 /// Routes that send everything one way.
-pub(super) fn table(name: &str, mut forward: Forward) -> RouteTable {
-    forward.upgrades = vec!["websocket".to_owned()];
-    let route = Route {
-        name: name.to_owned(),
-        matches: RouteMatch::default(),
-        action: Action::Forward(Box::new(forward)),
-        request_headers: HeaderChanges::default(),
-        response_headers: HeaderChanges::default(),
-        filters: Overrides::new(),
+pub(super) fn table(name: &str, forward: Forward) -> RouteTable {
+    let all = (RouteMatch::default(), Overrides::new());
+    table_of(name, &forward, [all])
+}
+
+/// Routes that send all that matches one way, each with what it says of filters.
+fn table_of(
+    name: &str,
+    forward: &Forward,
+    routes: impl IntoIterator<Item = (RouteMatch, Overrides)>,
+) -> RouteTable {
+    let route = |(matches, filters)| {
+        let forward = Forward {
+            upgrades: vec!["websocket".to_owned()],
+            ..forward.clone()
+        };
+        Arc::new(Route {
+            name: name.to_owned(),
+            matches,
+            action: Action::Forward(Box::new(forward)),
+            request_headers: HeaderChanges::default(),
+            response_headers: HeaderChanges::default(),
+            filters,
+        })
     };
     let host = VirtualHost {
         name: name.to_owned(),
         domains: vec!["*".to_owned()],
-        routes: vec![Arc::new(route)],
+        routes: routes.into_iter().map(route).collect(),
         ..VirtualHost::default()
     };
     RouteTable::new(name, vec![host], false).expect("one host has no domain twice")

@@ -221,6 +221,22 @@ impl Reached<'_> {
     }
 }
 
+/// The cluster of a service's port that speaks HTTP/2; nothing where callers cannot speak it there.
+pub(super) fn http2_cluster(facts: &Facts, key: &Key, number: u16) -> Option<String> {
+    let service = facts
+        .services
+        .get(key)
+        .filter(|own| !own.addresses.is_empty())?;
+    let port = service.ports.iter().find(|own| own.number == number)?;
+    let mut ways = ways(port.spoken).iter();
+    let way = ways.find(|own| own.suffix == HTTP2.suffix)?;
+    Some(format!(
+        "{}{}",
+        names::port(&key.0, &key.1, number),
+        way.suffix
+    ))
+}
+
 /// Who gets copies of requests to a port: the same port of another service, where that speaks the same.
 fn mirror(facts: &Facts, key: &Key, port: &Port, said: &Behaviour) -> Option<Mirror> {
     let said = said.mirror.as_ref()?;

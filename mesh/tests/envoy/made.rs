@@ -39,6 +39,8 @@ pub struct Made {
     facts: Facts,
     /// How many services were given addresses.
     addressed: u32,
+    /// Whom to trust where keys are.
+    ca: String,
 }
 
 impl Made {
@@ -47,6 +49,7 @@ impl Made {
             random: Rng::with_seed(seed),
             facts: Facts::default(),
             addressed: 0,
+            ca: crate::support::root().root,
         };
         made.anew();
         made
@@ -354,17 +357,28 @@ impl Made {
         let mut all = Vec::new();
         for number in 0..self.random.u32(..3) {
             let rules: Vec<Value> = (0..self.random.u32(..4)).map(|_| self.rule()).collect();
-            let own = json!({
+            let mut own = json!({
                 "apiVersion": "mesh.fairlead.dev/v1alpha1",
                 "kind": "MeshAuthorization",
                 "metadata": {"name": format!("authorization-{number}"), "namespace": namespace},
                 "spec": {
                     "targetRefs": self.targets(namespace),
-                    "action": self.one(&["Allow", "Deny"]),
-                    "enforcement": self.one(&["Enforced", "DryRun"]),
+                    "action": self.one(&["Allow", "Allow", "Deny", "Audit"]),
+                    "enforcement": self.one(&["Enforced", "Enforced", "DryRun"]),
                     "rules": rules,
                 },
             });
+            if self.often(40) {
+                own["spec"]["jwt"] =
+                    json!({"issuers": [self.issuer("programs"), self.issuer("people")]});
+            }
+            if self.often(30) {
+                own["spec"]["external"] = json!({
+                    "service": {"name": self.one(&SERVICES), "port": self.one(&PORTS)},
+                    "onFailure": self.one(&["Deny", "Allow"]),
+                    "headers": self.some(&["authorization", "x-user"], 0, 2),
+                });
+            }
             let own: MeshAuthorization = serde_json::from_value(own).expect("an authorization");
             // One that nobody checked counts, too.
             if self.often(20) || MeshAuthorizationKind::validate(&own).is_ok() {
@@ -374,13 +388,30 @@ impl Made {
         self.facts.authorizations.insert(namespace.into(), all);
     }
 
+    /// An issuer whose keys are given, of no use, or fetched from where nobody is.
+    fn issuer(&mut self, name: &str) -> Value {
+        let key = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "one", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        let jwks = match self.random.u32(..10) {
+            0 => json!({"inline": "nonsense"}),
+            1..=3 => json!({"uri": "https://login.shop.invalid/keys", "ca": self.ca}),
+            _ => json!({"inline": key}),
+        };
+        json!({"issuer": name, "audiences": self.some(&["shop", "bank"], 0, 2), "jwks": jwks})
+    }
+
     fn rule(&mut self) -> Value {
         let mut rule = json!({});
+        if self.often(20) {
+            let path = self.some(&["roles", "realm", "a.b"], 1, 3);
+            let values = self.some(&["team", "1", "true", "dev-*", "*"], 1, 3);
+            rule["claims"] = json!([{"path": path, "values": values}]);
+        }
         if self.often(70) {
             rule["from"] = json!({
                 "serviceAccounts": self.some(&["shop/web", "pay/cart", "nonsense"], 0, 2),
                 "namespaces": self.some(&NAMESPACES, 0, 2),
                 "networks": self.some(&["10.0.0.0/8", "fd00::/8", "0.0.0.0/0", "10.1.0.1/32"], 0, 2),
+                "principals": self.some(&["programs/a", "people/*", "p*"], 0, 1),
             });
         }
         if self.often(70) {
@@ -388,7 +419,12 @@ impl Made {
                 "ports": self.some(&PORTS, 0, 3),
                 "methods": self.some(&["GET", "POST", "BREW"], 0, 2),
                 "paths": self.some(&["/", "/*", "/carts/*", "/a%20b", "/(.*"], 0, 3),
+                "hosts": self.some(&["cart", "*.shop.example"], 0, 2),
             });
+            if self.often(30) {
+                rule["to"]["headers"] =
+                    json!([{"name": "x-team", "values": self.some(&["shop", "dev-*"], 0, 2)}]);
+            }
         }
         rule
     }

@@ -1,6 +1,7 @@
 //! What pods of the mesh carry: their proxy, and what it is told before the control plane tells it anything.
 
 mod bootstrap;
+mod bundle;
 mod inject;
 mod mesh_authorization;
 mod mesh_policy;
@@ -9,7 +10,7 @@ mod targets;
 
 pub use bootstrap::{Bootstrap, bootstrap};
 pub use inject::{Injection, Outcome, inject, left};
-pub use mesh_authorization::MeshAuthorizationKind;
+pub use mesh_authorization::{MeshAuthorizationKind, keys_host};
 pub use mesh_policy::{Caller, Effective, MeshPolicyKind, Set, duration, effective, of_workload};
 pub use mesh_trust::MeshTrustKind;
 pub use targets::{covers, covers_pod};

@@ -1,17 +1,15 @@
 //! MeshTrust: says how far the change of a root is. The control plane of the mesh, which alone has the keys, does the changing and
 //! notes in the status which roots there are and what it waits for.
 
-use std::collections::BTreeSet;
-
 use fairlead_crds::condition::{ConditionType, Reason};
-use fairlead_crds::mesh::{Federated, MeshTrust, MeshTrustStatus, RootPhase};
-use x509_parser::pem::Pem;
+use fairlead_crds::mesh::{MeshTrust, MeshTrustStatus, RootPhase};
 
 use crate::cache::{Cache, Event, KindName, ObjectId, Table};
 use crate::change::Plan;
 use crate::conditions::Conditions;
 use crate::kind::{Context, Kind, Planned};
 use crate::live::Live;
+use crate::mesh::bundle;
 use crate::problem::{Invalid, Problem};
 
 /// See the module.
@@ -34,7 +32,7 @@ impl Kind for MeshTrustKind {
     fn validate(object: &MeshTrust) -> Result<(), Vec<Invalid>> {
         let mut wrong = Vec::new();
         for (place, other) in object.spec.federation.iter().enumerate() {
-            if let Err(message) = check_bundle(other) {
+            if let Err(message) = bundle::check(&other.bundle) {
                 let field = format!("spec.federation[{place}].bundle");
                 wrong.push(Invalid::new(field, message));
             }
@@ -119,33 +117,4 @@ fn rotated(status: &MeshTrustStatus) -> Result<(), String> {
         message = format!("{message}: {}", status.lagging.join(", "));
     }
     Err(message)
-}
-
-/// Whether a bundle holds certificates of authorities and nothing else.
-fn check_bundle(other: &Federated) -> Result<(), String> {
-    let mut seen = BTreeSet::new();
-    for (place, pem) in Pem::iter_from_buffer(other.bundle.as_bytes()).enumerate() {
-        let number = place + 1;
-        let pem = pem.map_err(|_| format!("block {number} is no PEM"))?;
-        if pem.label != "CERTIFICATE" {
-            // What it holds may be a key: it is not repeated.
-            let what = "only certificates are allowed";
-            return Err(format!("block {number} is no certificate; {what}"));
-        }
-        let certificate = pem.parse_x509();
-        let certificate = certificate.map_err(|_| format!("block {number} is no certificate"))?;
-        if !certificate.is_ca() {
-            let subject = certificate.subject();
-            return Err(format!(
-                "certificate {number} ({subject}) is not that of an authority"
-            ));
-        }
-        if !seen.insert(pem.contents.clone()) {
-            return Err(format!("certificate {number} is there twice"));
-        }
-    }
-    if seen.is_empty() {
-        return Err("it holds no certificate; PEM of one or more roots is allowed".to_owned());
-    }
-    Ok(())
 }

@@ -3,21 +3,25 @@
 //! What is denied is looked at before what is allowed. Connections that carry no HTTP are judged by the rules that say nothing of
 //! HTTP, when they begin. Where no MeshAuthorization allows anything, policies say who comes in ([`super::entry`]).
 
+mod external;
+mod rules;
+mod tokens;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fairlead_crds::mesh::{
-    Asked, AuthorizationAction, AuthorizationRule, Callers, MeshAuthorization,
-};
-use fairlead_model::TextMatch;
+use fairlead_crds::mesh::{AuthorizationAction, Issuer, MeshAuthorization};
+use fairlead_model::cluster::Cluster;
 use fairlead_model::filter::{
-    Authorization, Condition, Effect, Filter, HttpFilter, Policy, Pseudo, Rules,
+    Authorization, Effect, Filter, HttpFilter, Override, Overrides, Rules,
 };
 use fairlead_plan::mesh::covers_pod;
 use kube::ResourceExt;
 
+use self::rules::{Reading, is_plain};
+use self::tokens::Issuers;
 use super::entry::{Entries, Entry, probes};
-use crate::facts::{Facts, Key, Pod};
+use crate::facts::{Facts, Key, Pod, Probe};
 
 /// Who is let in, for each way of speaking.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,6 +30,10 @@ pub(super) struct Guards {
     pub(super) http: Vec<HttpFilter>,
     /// For connections of anything else.
     pub(super) tcp: Vec<Arc<Authorization>>,
+    /// The clusters that they need.
+    pub(super) clusters: Vec<Cluster>,
+    /// What kubelet asks, which these filters do not look at.
+    pub(super) exempt: Option<(Vec<Probe>, Overrides)>,
 }
 
 /// Those of a pod; nothing where all may come in.
@@ -53,9 +61,14 @@ pub(super) fn guards(facts: &Facts, entries: &Entries, key: &Key, pod: &Pod) -> 
     let about = About {
         facts,
         pod,
+        issuers: Issuers::of(&about),
         all: about,
     };
-    let mut guards = Guards::default();
+    let mut guards = Guards {
+        clusters: about.issuers.clusters(),
+        ..Guards::default()
+    };
+    guards.ask(about.issuers.filter(&about.demanded()), pod);
     for action in [AuthorizationAction::Deny, AuthorizationAction::Allow] {
         let of = |is_http: bool| Authorization {
             rules: about
@@ -64,6 +77,12 @@ pub(super) fn guards(facts: &Facts, entries: &Entries, key: &Key, pod: &Pod) -> 
             ..Authorization::default()
         };
         guards.put(&format!("{action:?}"), of(true), of(false));
+    }
+    for own in about.of(AuthorizationAction::Allow, false) {
+        let external = own.spec.external.as_ref();
+        let filter = external
+            .and_then(|external| external::filter(facts, namespace, &own.name_any(), external));
+        guards.ask(filter, pod);
     }
     // What is refused anyway is not counted as what would be.
     for own in about.counted() {
@@ -80,6 +99,17 @@ pub(super) fn guards(facts: &Facts, entries: &Entries, key: &Key, pod: &Pod) -> 
 }
 
 impl Guards {
+    /// Adds a filter that has nothing to do with what kubelet asks, who has no token and is in no mesh.
+    fn ask(&mut self, filter: Option<HttpFilter>, pod: &Pod) {
+        let Some(filter) = filter else { return };
+        if !pod.probes.is_empty() {
+            let exempt = self.exempt.get_or_insert_default();
+            exempt.0.clone_from(&pod.probes);
+            exempt.1.insert(filter.name.clone(), Override::Disabled);
+        }
+        self.http.push(filter);
+    }
+
     /// Adds rules of requests, and those of them that hold for connections of anything else, where there are any.
     fn put(&mut self, name: &str, http: Authorization, tcp: Authorization) {
         let has_rules = |own: &Authorization| own.rules.is_some() || own.shadow.is_some();
@@ -100,6 +130,7 @@ impl Guards {
 struct About<'a> {
     facts: &'a Facts,
     pod: &'a Pod,
+    issuers: Issuers<'a>,
     all: Vec<&'a MeshAuthorization>,
 }
 
@@ -107,6 +138,16 @@ impl<'a> About<'a> {
     /// Those whose rules are only counted.
     fn counted(&self) -> impl Iterator<Item = &'a MeshAuthorization> {
         self.all.iter().copied().filter(|own| own.spec.is_counted())
+    }
+
+    /// The issuers of whom one's token is needed: where nobody comes in without.
+    fn demanded(&self) -> Vec<&'a Issuer> {
+        let all = self.of(AuthorizationAction::Allow, false);
+        let issuers: Option<Vec<&[Issuer]>> = all
+            .iter()
+            .map(|own| Some(own.spec.jwt.as_ref()?.issuers.as_slice()))
+            .collect();
+        issuers.into_iter().flatten().flatten().collect()
     }
 
     /// Those of an action that are enforced or, of a dry run, would be.
@@ -138,16 +179,18 @@ impl<'a> About<'a> {
 
     /// The rules of several together.
     fn rules(&self, effect: Effect, all: &[&MeshAuthorization], is_http: bool) -> Rules {
+        let reading = Reading {
+            trust_domain: &self.facts.trust_domain,
+            issuers: &self.issuers,
+            effect,
+        };
         let mut policies = BTreeMap::new();
         for authorization in all {
             for (place, rule) in authorization.spec.rules.iter().enumerate() {
-                if !is_http && !rule.to.as_ref().is_none_or(is_plain) {
-                    continue;
-                }
-                let policy = policy(&self.facts.trust_domain, rule);
-                // One that names nobody is about nobody; a stock Envoy refuses it.
-                if !policy.principals.is_empty() {
-                    policies.insert(format!("{}[{place}]", authorization.name_any()), policy);
+                if is_http || is_plain(authorization, rule) {
+                    let name = format!("{}[{place}]", authorization.name_any());
+                    let policy = reading.policy(authorization, rule);
+                    policies.extend(policy.map(|own| (name, own)));
                 }
             }
         }
@@ -164,57 +207,4 @@ fn effect(action: AuthorizationAction) -> Effect {
         AuthorizationAction::Allow => Effect::Allow,
         AuthorizationAction::Audit => Effect::Audit,
     }
-}
-
-/// Whether something asked for is there in any protocol.
-fn is_plain(to: &Asked) -> bool {
-    to.methods.is_empty() && to.paths.is_empty()
-}
-
-fn policy(trust_domain: &str, rule: &AuthorizationRule) -> Policy {
-    Policy {
-        permissions: vec![rule.to.as_ref().map_or(Condition::Any, permission)],
-        principals: match &rule.from {
-            None => vec![Condition::Any],
-            Some(from) => principals(trust_domain, from),
-        },
-    }
-}
-
-fn permission(to: &Asked) -> Condition {
-    let ports = to.ports.iter();
-    let ports = ports
-        .map(|port| Condition::DestinationPort(*port..=*port))
-        .collect();
-    let methods = to.methods.iter();
-    let methods = methods.map(|own| Condition::Pseudo(Pseudo::Method, TextMatch::exact(own)));
-    let paths = to.paths.iter().map(|path| {
-        Condition::Path(match path.strip_suffix('*') {
-            Some(beginning) => TextMatch::prefix(beginning),
-            None => TextMatch::exact(path),
-        })
-    });
-    let parts: [Vec<Condition>; 3] = [ports, methods.collect(), paths.collect()];
-    let given = parts.into_iter().filter(|part| !part.is_empty());
-    Condition::All(
-        given
-            .map(Condition::OneOf)
-            .chain([Condition::Any])
-            .collect(),
-    )
-}
-
-fn principals(trust_domain: &str, from: &Callers) -> Vec<Condition> {
-    let accounts = from.service_accounts.iter().filter_map(|own| {
-        let (namespace, name) = own.split_once('/')?;
-        let id = fairlead_plan::mesh::spiffe(trust_domain, namespace, name);
-        Some(Condition::Peer(Some(TextMatch::exact(&id))))
-    });
-    let namespaces = from.namespaces.iter().map(|namespace| {
-        let beginning = fairlead_plan::mesh::spiffe(trust_domain, namespace, "");
-        Condition::Peer(Some(TextMatch::prefix(&beginning)))
-    });
-    let networks = from.networks.iter().filter_map(|own| own.parse().ok());
-    let networks = networks.map(Condition::Source);
-    accounts.chain(namespaces).chain(networks).collect()
 }
