@@ -7,6 +7,7 @@
 //! is asked for of a request, [`view`] names it, and [`watched`] sees its answer end; [`fields`] holds the rules for
 //! headers that concern one connection only; [`mirror`] sends copies; [`tapped`] gathers what viewers see; [`tunnel`] joins two connections after an upgrade or CONNECT.
 
+mod acting;
 mod activity;
 mod affinity;
 mod aim;
@@ -33,6 +34,7 @@ mod view;
 mod watched;
 mod way;
 
+pub(crate) use acting::Acting;
 pub(crate) use errand::Errands;
 pub(crate) use filter::{Found, KeySets, Limiters, Verifiers};
 pub(crate) use hedge::Hedging;

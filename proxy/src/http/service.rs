@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fairlead_model::edge::CertificateMode;
 use fairlead_model::fault::Fault;
-use fairlead_model::filter::{Asked, Filter};
+use fairlead_model::filter::{Asked, Filter, Levels};
 use fairlead_model::listener::{Http, ServerHeader};
 use fairlead_model::route::{Action, RequestHead, location};
 use http::header::{CONNECTION, SERVER};
@@ -15,6 +15,7 @@ use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::body::Incoming;
 use tokio_util::either::Either;
 
+use super::acting::Acting;
 use super::activity::{Active, Activity};
 use super::answer::Answer;
 use super::fields::remove_hop_by_hop;
@@ -39,6 +40,8 @@ pub(crate) struct HttpService {
     pub(crate) watching: Option<Rc<Watching>>,
     /// The URI in its certificate.
     pub(crate) uri: Option<Box<str>>,
+    /// In which requests its filters have a part.
+    pub(crate) acting: Acting,
 }
 
 /// A caller's connection.
@@ -300,9 +303,12 @@ impl HttpService {
         if all.is_empty() {
             return false;
         }
-        let levels = way.as_ref().map(Way::levels).unwrap_or_default();
         let acts = |own: &Filter| !matches!(own, Filter::Names(_));
-        all.iter().any(|own| own.of(levels).is_some_and(acts))
+        let find = |levels| all.iter().any(|own| own.of(levels).is_some_and(acts));
+        match way {
+            Ok(way) => self.acting.of(way, || find(way.levels())),
+            Err(_) => find(Levels::default()),
+        }
     }
 
     /// Has filters look at a request, which may take their time.

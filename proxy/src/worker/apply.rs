@@ -18,7 +18,7 @@ use super::connection::{Chains, Served};
 use super::later::{FEW, Later, Secured};
 use super::listen;
 use crate::core::{Core, TableCell};
-use crate::http::{HttpService, Watching};
+use crate::http::{Acting, HttpService, Watching};
 use crate::metrics::HttpFigures;
 use crate::tls;
 use crate::upstream::Upstream;
@@ -267,6 +267,7 @@ fn make_chains(
                                 .or_insert_with(|| core.shared.figures.http(&http.name)),
                         ),
                         watching: Watching::new(core, &http.logs, http.tracing.as_ref()),
+                        acting: Acting::default(),
                         uri: chain.tls.as_ref().filter(|_| tells_own_name(http)).and_then(|tls| {
                             tls::own_uri(tls, &|name| secret(snapshot, name))
                         }),
