@@ -39,8 +39,6 @@ pub struct Made {
     facts: Facts,
     /// How many services were given addresses.
     addressed: u32,
-    /// Whom to trust where keys are.
-    ca: String,
 }
 
 impl Made {
@@ -49,7 +47,6 @@ impl Made {
             random: Rng::with_seed(seed),
             facts: Facts::default(),
             addressed: 0,
-            ca: crate::support::root().root,
         };
         made.anew();
         made
@@ -388,12 +385,11 @@ impl Made {
         self.facts.authorizations.insert(namespace.into(), all);
     }
 
-    /// An issuer whose keys are given, of no use, or fetched from where nobody is.
+    /// An issuer whose keys are given, or of no use. Envoy waits for a host of keys that nobody answers for, so none are fetched.
     fn issuer(&mut self, name: &str) -> Value {
         let key = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "one", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
         let jwks = match self.random.u32(..10) {
             0 => json!({"inline": "nonsense"}),
-            1..=3 => json!({"uri": "https://login.shop.invalid/keys", "ca": self.ca}),
             _ => json!({"inline": key}),
         };
         json!({"issuer": name, "audiences": self.some(&["shop", "bank"], 0, 2), "jwks": jwks})

@@ -158,6 +158,8 @@ fn asked(to: &Asked) -> Condition {
 /// A text, or the beginning of one with * at its end.
 fn text(own: &str) -> TextMatch {
     match own.strip_suffix('*') {
+        // A stock Envoy takes no beginning that is empty.
+        Some("") => Pattern::parse(".*").map_or_else(|_| TextMatch::prefix(""), TextMatch::Regex),
         Some(beginning) => TextMatch::prefix(beginning),
         None => TextMatch::exact(own),
     }
