@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use http::Request;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use http_body_util::BodyExt;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,22 +32,27 @@ pub async fn send(
     content_type: &str,
     body: &str,
 ) -> Result<(u16, String)> {
+    let client = Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build_http::<String>();
+    let mut request = Request::builder()
+        .method(method)
+        .uri(format!("http://{host}:{port}{path}"))
+        .header(HOST, host)
+        .header(CONNECTION, "close");
+    if !content_type.is_empty() {
+        request = request.header(CONTENT_TYPE, content_type);
+    }
+    let request = request.body(body.to_owned());
+    let request = request.with_context(|| format!("{method} {path} is no request"))?;
     let exchange = async {
-        let mut stream = TcpStream::connect((host, port)).await?;
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
+        let answer = client.request(request).await?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await?.to_bytes();
+        Ok::<_, anyhow::Error>((status, String::from_utf8_lossy(&body).into_owned()))
     };
-    let answer = tokio::time::timeout(TIMEOUT, exchange)
+    tokio::time::timeout(TIMEOUT, exchange)
         .await
         .with_context(|| format!("{host}:{port} did not answer in time"))?
-        .with_context(|| format!("{host}:{port} did not answer"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Ok((status.context("the answer has no status")?, body.to_owned()))
+        .with_context(|| format!("{host}:{port} did not answer"))
 }
