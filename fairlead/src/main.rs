@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use fairlead_operator::{Config, telemetry};
+use fairlead_webhook::MeshCapture;
 use tokio_util::sync::CancellationToken;
 
 /// The caches hold many small objects for long; glibc's allocator leaves holes between them.
@@ -91,6 +92,33 @@ struct WebhookArguments {
     /// The pull policy of that image.
     #[arg(long, env = "FAIRLEAD_PROXY_IMAGE_PULL_POLICY", default_value = "")]
     proxy_image_pull_policy: String,
+    /// What brings the connections of pods to their proxies.
+    #[arg(
+        long,
+        env = "FAIRLEAD_CAPTURE",
+        value_enum,
+        default_value_t = Capture::InitContainer
+    )]
+    capture: Capture,
+}
+
+/// What brings the connections of pods to their proxies.
+#[derive(Clone, Copy, clap::ValueEnum)]
+#[value(rename_all = "PascalCase")]
+enum Capture {
+    /// An init container of each pod.
+    InitContainer,
+    /// The CNI plug-in of their nodes.
+    Cni,
+}
+
+impl From<Capture> for MeshCapture {
+    fn from(capture: Capture) -> Self {
+        match capture {
+            Capture::InitContainer => Self::InitContainer,
+            Capture::Cni => Self::Cni,
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -167,6 +195,7 @@ async fn main() -> anyhow::Result<()> {
                     trust_domain: arguments.trust_domain,
                     image: arguments.proxy_image,
                     pull_policy: arguments.proxy_image_pull_policy,
+                    capture: arguments.capture.into(),
                 },
             };
             fairlead_webhook::run(config, stop)

@@ -16,6 +16,9 @@ pub const OWN_SECRETS: &[&str] = &["fairlead-ca", "fairlead-webhook-tls"];
 /// The Secret that the mesh keeps there: its certificate authority.
 pub const MESH_SECRETS: &[&str] = &["fairlead-mesh-ca"];
 
+/// The DaemonSet that keeps the CNI plug-in on the nodes.
+pub const CNI: &str = "fairlead-cni";
+
 /// The Secret with an authority of the user's own for the mesh.
 pub const MESH_ISSUER: &str = "fairlead-mesh-issuer";
 
@@ -235,6 +238,13 @@ pub fn mesh_namespaced() -> Vec<PolicyRule> {
         rule("", secrets(), verbs, MESH_SECRETS),
         rule("", secrets(), &["get"], &[MESH_ISSUER]),
     ]
+}
+
+/// The rules of the Role of what keeps the CNI plug-in on a node: it asks whether its DaemonSet goes, and the plug-in with it.
+#[must_use]
+pub fn cni() -> Vec<PolicyRule> {
+    let sets = vec!["daemonsets".to_owned()];
+    vec![rule("apps", sets, &["get"], &[CNI])]
 }
 
 /// What definitions may create by default; the platform team adds ClusterRoles with the same label.

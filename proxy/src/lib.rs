@@ -11,6 +11,7 @@
 //! - `access`: who may come in.
 //! - [`capture`]: brings a pod's connections here.
 //! - [`certificate`]: the certificate as files, for programs that are no proxy.
+//! - [`cni`]: has that done where pods may not administer their network.
 //! - [`worker`]: listeners, connections, and how a new snapshot is taken.
 //! - `http`, `tcp`, `detect`, `proxy_header`: what is spoken by callers.
 //! - `upstream`: clusters, pools and connections to endpoints.
@@ -25,6 +26,7 @@ mod body;
 pub mod capture;
 pub mod certificate;
 mod clock;
+pub mod cni;
 pub mod config;
 mod core;
 mod detect;

@@ -13,10 +13,13 @@ use clap::{Args, Parser, Subcommand};
 use fairlead_model::Snapshot;
 use fairlead_model::cluster::Address;
 use fairlead_proxy::admin::{self, Admin};
-use fairlead_proxy::capture::{self, Capture, Ports};
+use fairlead_proxy::capture::{self, Capture, Nft, Ports};
+use fairlead_proxy::cni::daemon_set::DaemonSet;
+use fairlead_proxy::cni::install::Installer;
 use fairlead_proxy::config::{Origin, Sources};
 use fairlead_proxy::{
-    Shared, certificate, config, faults, hand_over, metrics, overload, tls, trace, upkeep, worker,
+    Shared, certificate, cni, config, faults, hand_over, metrics, overload, tls, trace, upkeep,
+    worker,
 };
 use fairlead_xds::Bootstrap;
 use ipnet::IpNet;
@@ -51,6 +54,8 @@ enum What {
     Certificate(Certificate),
     /// Bring the connections of this network namespace to the proxy, by rules for nftables
     Capture(Redirect),
+    /// Keep a CNI plug-in on this node that does so for pods which may not
+    Cni(Cni),
 }
 
 /// Envoy's bootstrap in YAML or JSON
@@ -160,6 +165,12 @@ struct Redirect {
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
+    /// Do nothing but find out whether connections from here come to --outbound, where nobody listens yet; it needs no right
+    #[arg(long, requires = "outbound", conflicts_with_all = ["remove", "dry_run"])]
+    verify: bool,
+    /// Where this runs, for what is said when they do not
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", default_value = "")]
+    node: String,
     /// Where nft is
     #[arg(long, value_name = "FILE", default_value = "/usr/sbin/nft")]
     nft: PathBuf,
@@ -179,6 +190,9 @@ impl Redirect {
             skip_inbound: self.skip_inbound.clone(),
             skip_networks: self.skip_network.clone(),
         };
+        if self.verify {
+            return capture::verify(&capture).with_context(|| self.advice());
+        }
         let rules = if self.remove {
             capture::removal()
         } else {
@@ -188,17 +202,88 @@ impl Redirect {
             return std::io::Write::write_all(&mut std::io::stdout(), rules.as_bytes())
                 .context("failed to say the rules");
         }
-        Ok(capture::apply(&self.nft, &rules)?)
+        Ok(capture::apply(&Nft::at(&self.nft), &rules)?)
+    }
+
+    /// What to do where somebody else should have captured.
+    fn advice(&self) -> String {
+        let node = match self.node.as_str() {
+            "" => "this node",
+            name => name,
+        };
+        let plugin = cni::PLUGIN;
+        format!(
+            "nothing captures the connections of this pod, so it may not start: the CNI plug-in {plugin} of {node} was not asked when the \
+             pod's network was set up. See that the DaemonSet {plugin} has a ready pod on {node} (kubectl get pods -A -o wide -l \
+             app.kubernetes.io/component=cni), then delete this pod: a network is set up once, and restarts of containers keep it"
+        )
+    }
+}
+
+#[derive(Debug, Args)]
+struct Cni {
+    /// The node's folder of CNI plug-ins
+    #[arg(long, value_name = "FOLDER", default_value = "/opt/cni/bin")]
+    programs: PathBuf,
+    /// The node's folder of CNI configuration
+    #[arg(long, value_name = "FOLDER", default_value = "/etc/cni/net.d")]
+    configuration: PathBuf,
+    /// Namespaces whose pods are left alone whatever they say
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        value_delimiter = ',',
+        default_value = "kube-system"
+    )]
+    exempt_namespace: Vec<String>,
+    /// The DaemonSet that runs this, such as kube-system/fairlead-cni: at the end the plug-in goes if it does; without it, it stays
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    daemon_set: Option<DaemonSet>,
+    /// Only say whether it is in place
+    #[arg(long, conflicts_with = "remove")]
+    check: bool,
+    /// Only take it out
+    #[arg(long)]
+    remove: bool,
+    /// Where nft is, which is brought with it
+    #[arg(long, value_name = "FILE", default_value = "/usr/sbin/nft")]
+    nft: PathBuf,
+}
+
+impl Cni {
+    fn run(&self) -> Result<()> {
+        let installer = Installer {
+            programs: self.programs.clone(),
+            configuration: self.configuration.clone(),
+            exempt: self.exempt_namespace.clone(),
+            nft: self.nft.clone(),
+        };
+        if self.check {
+            return Ok(installer.check()?);
+        }
+        if self.remove {
+            return Ok(installer.take_out()?);
+        }
+        let _set_level = logs()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("failed to start")?;
+        Ok(runtime.block_on(installer.keep(self.daemon_set.as_ref()))?)
     }
 }
 
 fn main() -> ExitCode {
+    if cni::plugin::is_called(std::env::args_os().next().as_deref()) {
+        return cni::plugin::main();
+    }
     let command = Command::parse();
     let outcome = match command.what {
         What::Run(run) => start(&run),
         What::Check(check) => read(&check.configuration.origin()).map(|_| ()),
         What::Certificate(certificate) => certificate.run(),
         What::Capture(redirect) => redirect.run(),
+        What::Cni(own) => own.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -69,7 +69,7 @@ mod tests {
             system: "fairlead-system".to_owned(),
             trust_domain: "cluster.local".to_owned(),
             image: "proxy".to_owned(),
-            pull_policy: String::new(),
+            ..Injection::default()
         };
         let (review, _) = inject_answer(review, &injection);
         let response = review.response.expect("an answer");

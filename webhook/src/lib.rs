@@ -19,7 +19,7 @@ use fairlead_operator::feed::Feed;
 use fairlead_operator::metrics::Metrics as ClientMetrics;
 use fairlead_operator::{admin, client};
 use fairlead_plan::Cache;
-pub use fairlead_plan::mesh::Injection;
+pub use fairlead_plan::mesh::{Injection, MeshCapture};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

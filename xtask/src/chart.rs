@@ -102,7 +102,7 @@ fn tidy(text: &str) -> String {
 
 /// Rights first, then what uses them, the Fairlead object last; by name within a kind.
 fn order(document: &str) -> (usize, String) {
-    const KINDS: [&str; 10] = [
+    const KINDS: [&str; 11] = [
         "ServiceAccount",
         "ClusterRole",
         "ClusterRoleBinding",
@@ -112,6 +112,7 @@ fn order(document: &str) -> (usize, String) {
         "PodDisruptionBudget",
         "Service",
         "Deployment",
+        "DaemonSet",
         "ServiceMonitor",
     ];
     let field = |name: &str| {

@@ -93,6 +93,9 @@ pub struct MeshComponent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub proxy_image: Option<String>,
+    /// What brings the connections of pods to their proxies.
+    #[serde(default)]
+    pub capture: MeshCapture,
     /// How many run, and what each may use.
     #[serde(flatten)]
     pub component: Component,
@@ -106,6 +109,16 @@ pub enum MeshState {
     /// There is one; pods come into it where a label says so.
     #[default]
     Enabled,
+}
+
+/// What brings the connections of pods to their proxies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MeshCapture {
+    /// An init container of each pod, which needs NET_ADMIN.
+    #[default]
+    InitContainer,
+    /// The CNI plug-in that the chart brings to the nodes (mesh.cni.enabled); pods need no capability, and may be of the level restricted.
+    Cni,
 }
 
 /// Settings of a component.

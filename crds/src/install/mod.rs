@@ -4,7 +4,7 @@ mod fairlead;
 
 pub use fairlead::{
     Component, ComponentResources, Components, Fairlead, FairleadSpec, FairleadStatus,
-    HighAvailability, MeshComponent, MeshState,
+    HighAvailability, MeshCapture, MeshComponent, MeshState,
 };
 
 /// The API group of this area.

@@ -33,3 +33,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ int .Values.operator.replicas }}
 {{- end }}
 {{- end }}
+
+{{- /* The components, with what the CNI plug-in makes of them. */ -}}
+{{- define "fairlead.components" -}}
+{{- $components := deepCopy .Values.fairlead.components -}}
+{{- if .Values.mesh.cni.enabled -}}
+{{- $components = mergeOverwrite (dict "mesh" (dict "capture" "Cni")) $components -}}
+{{- end -}}
+{{- with $components }}{{ toYaml . }}{{ end }}
+{{- end }}
+
+{{- define "fairlead.cniSelector" -}}
+app.kubernetes.io/name: fairlead
+app.kubernetes.io/component: cni
+{{- end }}
+
+{{- define "fairlead.cniLabels" -}}
+{{ include "fairlead.cniSelector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "fairlead.cniExempt" -}}
+{{- concat (list "kube-system" .Release.Namespace .Values.mesh.cni.namespace) .Values.mesh.cni.exemptNamespaces | uniq | join "," -}}
+{{- end }}

@@ -9,7 +9,7 @@ mod mesh_trust;
 mod targets;
 
 pub use bootstrap::{Bootstrap, bootstrap};
-pub use inject::{Injection, Outcome, inject, left};
+pub use inject::{Injection, MeshCapture, Outcome, inject, left};
 pub use mesh_authorization::{MeshAuthorizationKind, keys_host};
 pub use mesh_policy::{Caller, Effective, MeshPolicyKind, Set, duration, effective, of_workload};
 pub use mesh_trust::MeshTrustKind;

@@ -11,6 +11,7 @@ pub(crate) fn write(files: &mut BTreeMap<String, String>) -> Result<(), serde_js
     let roles = [
         ("operator", rights::operator()),
         ("operator-namespaced", rights::operator_namespaced()),
+        ("cni", rights::cni()),
         ("provision", rights::provision()),
         ("catalogue", rights::people(Audience::Everybody)),
         ("view", rights::people(Audience::View)),

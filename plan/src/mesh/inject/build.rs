@@ -10,10 +10,10 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::Injection;
 use super::annotations::ValidInjection;
+use super::{Injection, MeshCapture};
 use crate::mesh::{
     AUDIENCE, Bootstrap, CONTROL, CONTROL_PORT, INBOUND_PORT, OUTBOUND_PORT, PROBE_PORT, TRUST,
     bootstrap,
@@ -21,6 +21,8 @@ use crate::mesh::{
 
 /// The user that the proxy runs as; its connections are not brought to itself.
 pub(super) const USER: i64 = 2102;
+/// The user that finds out whether connections come to the proxy: anybody else.
+const VERIFIER: i64 = 65532;
 /// The names of what is added.
 pub(super) const PROXY: &str = "fairlead-proxy";
 pub(super) const CAPTURE: &str = "fairlead-capture";
@@ -34,16 +36,14 @@ const TOKEN_LIFE: i64 = 3600;
 /// How long a proxy may take to start, in seconds, before kubelet starts it anew.
 const PATIENCE: i32 = 300;
 
-/// The step that brings connections to the proxy; nothing else of the pod needs a capability.
+/// The step before the proxy: it brings connections to it, or finds out whether the node does.
 pub(super) fn capture(valid: &ValidInjection, injection: &Injection) -> Container {
-    let mut skip_inbound = vec![PROBE_PORT.to_string()];
-    skip_inbound.extend(valid.skip_inbound.iter().cloned());
     let mut arguments = vec![
         "capture".to_owned(),
         format!("--outbound={OUTBOUND_PORT}"),
         format!("--inbound={INBOUND_PORT}"),
         format!("--exempt-uid={USER}"),
-        format!("--skip-inbound={}", skip_inbound.join(",")),
+        format!("--skip-inbound={}", skip_inbound(valid).join(",")),
     ];
     for (option, list) in [
         ("skip-outbound", &valid.skip_outbound),
@@ -53,21 +53,56 @@ pub(super) fn capture(valid: &ValidInjection, injection: &Injection) -> Containe
             arguments.push(format!("--{option}={}", list.join(",")));
         }
     }
-    Container {
-        args: Some(arguments),
+    let step = Container {
         resources: Some(resources(&BTreeMap::new(), &BTreeMap::new())),
-        security_context: Some(SecurityContext {
-            capabilities: Some(Capabilities {
-                add: Some(vec!["NET_ADMIN".to_owned()]),
-                drop: Some(vec!["ALL".to_owned()]),
-            }),
-            run_as_non_root: Some(false),
-            run_as_user: Some(0),
-            run_as_group: Some(0),
-            ..restricted()
-        }),
         ..container(CAPTURE, injection)
+    };
+    match injection.capture {
+        // Nothing else of the pod needs a capability.
+        MeshCapture::InitContainer => Container {
+            args: Some(arguments),
+            security_context: Some(SecurityContext {
+                capabilities: Some(Capabilities {
+                    add: Some(vec!["NET_ADMIN".to_owned()]),
+                    drop: Some(vec!["ALL".to_owned()]),
+                }),
+                run_as_non_root: Some(false),
+                run_as_user: Some(0),
+                run_as_group: Some(0),
+                ..restricted()
+            }),
+            ..step
+        },
+        MeshCapture::Cni => {
+            arguments.push("--verify".to_owned());
+            Container {
+                args: Some(arguments),
+                env: Some(vec![of_field("NODE_NAME", "spec.nodeName")]),
+                security_context: Some(unprivileged(VERIFIER)),
+                // `kubectl describe pod` tells why it failed.
+                termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+                ..step
+            }
+        }
     }
+}
+
+/// What the node's CNI plug-in captures of the pod.
+pub(super) fn captured(valid: &ValidInjection) -> Value {
+    json!({
+        "outbound": OUTBOUND_PORT,
+        "inbound": INBOUND_PORT,
+        "exempt": [USER],
+        "skipInbound": skip_inbound(valid),
+        "skipOutbound": valid.skip_outbound,
+        "skipNetworks": valid.skip_networks,
+    })
+}
+
+/// The ports of the pod that are left alone: those that its annotations say, and the one where the proxy answers kubelet.
+fn skip_inbound(valid: &ValidInjection) -> Vec<String> {
+    let own = [PROBE_PORT.to_string()].into_iter();
+    own.chain(valid.skip_inbound.iter().cloned()).collect()
 }
 
 /// The proxy.
@@ -93,18 +128,7 @@ pub(super) fn proxy(
         roots: &roots,
         admin: &admin,
     });
-    let own_name = EnvVarSource {
-        field_ref: Some(ObjectFieldSelector {
-            field_path: "metadata.name".to_owned(),
-            ..ObjectFieldSelector::default()
-        }),
-        ..EnvVarSource::default()
-    };
-    let mut environment = vec![EnvVar {
-        name: "POD_NAME".to_owned(),
-        value_from: Some(own_name),
-        ..EnvVar::default()
-    }];
+    let mut environment = vec![of_field("POD_NAME", "metadata.name")];
     environment.extend(valid.log.iter().map(|levels| EnvVar {
         name: "RUST_LOG".to_owned(),
         value: Some(levels.clone()),
@@ -125,16 +149,7 @@ pub(super) fn proxy(
         }]),
         resources: Some(resources(&valid.requests, &valid.limits)),
         restart_policy: Some("Always".to_owned()),
-        security_context: Some(SecurityContext {
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".to_owned()]),
-                ..Capabilities::default()
-            }),
-            run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            ..restricted()
-        }),
+        security_context: Some(unprivileged(USER)),
         startup_probe: Some(Probe {
             http_get: Some(HTTPGetAction {
                 path: Some("/ready".to_owned()),
@@ -159,6 +174,35 @@ fn container(name: &str, injection: &Injection) -> Container {
         image: Some(injection.image.clone()),
         image_pull_policy: Some(injection.pull_policy.clone()).filter(|policy| !policy.is_empty()),
         ..Container::default()
+    }
+}
+
+/// A variable that kubelet fills with a field of the pod.
+fn of_field(name: &str, path: &str) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.to_owned(),
+                ..ObjectFieldSelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    }
+}
+
+/// A user that may do nothing.
+fn unprivileged(user: i64) -> SecurityContext {
+    SecurityContext {
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            ..Capabilities::default()
+        }),
+        run_as_non_root: Some(true),
+        run_as_user: Some(user),
+        run_as_group: Some(user),
+        ..restricted()
     }
 }
 

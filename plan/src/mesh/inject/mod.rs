@@ -1,14 +1,16 @@
 //! A pod as it was asked for in, the pod with its proxy out.
 //!
 //! The proxy is a native sidecar (KEP-753): it starts before the application's containers and ends after them. The step before it
-//! brings the pod's connections to it, and is all that needs a capability. What is done is done anew each time, so that a pod that
-//! comes twice is no different.
+//! brings the pod's connections to it, and is all that needs a capability. Where the node's CNI plug-in brings them, an annotation
+//! tells it which, and the step needs no capability: it finds out whether they come, and ends the pod's start where they do not.
+//! What is done is done anew each time, so that a pod that comes twice is no different.
 
 mod annotations;
 mod build;
 #[cfg(test)]
 mod tests;
 
+pub use fairlead_crds::install::MeshCapture;
 use fairlead_crds::labels;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde::Deserialize;
@@ -21,6 +23,9 @@ use crate::problem::Invalid;
 /// The annotation by which Prometheus finds what to scrape.
 const SCRAPE: &str = "prometheus.io/scrape";
 
+/// The annotation that tells the node's CNI plug-in what to capture of a pod.
+const CAPTURED: &str = "mesh.fairlead.dev/capture";
+
 /// What is the same for all pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Injection {
@@ -32,6 +37,8 @@ pub struct Injection {
     pub image: String,
     /// Its pull policy; the cluster's own where empty.
     pub pull_policy: String,
+    /// What brings connections to proxies.
+    pub capture: MeshCapture,
 }
 
 /// What became of a pod.
@@ -75,6 +82,9 @@ pub fn inject(
     containers.splice(..0, own.iter().map(|own| json!(own)));
     list(&mut pod, "volumes").extend(build::volumes().iter().map(|own| json!(own)));
     pod["metadata"]["labels"][labels::PROXIED] = json!("true");
+    if injection.capture == MeshCapture::Cni {
+        pod["metadata"]["annotations"][CAPTURED] = json!(build::captured(&valid).to_string());
+    }
     // Where the application is scraped, it stays so.
     if !annotations.contains_key(SCRAPE) {
         let annotations = &mut pod["metadata"]["annotations"];
@@ -114,6 +124,10 @@ fn take_out(pod: &mut Value) {
         if let Some(list) = list.and_then(Value::as_array_mut) {
             list.retain(|entry| !own.iter().any(|own| entry["name"] == **own));
         }
+    }
+    let annotations = pod.pointer_mut("/metadata/annotations");
+    if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
+        annotations.remove(CAPTURED);
     }
 }
 

@@ -8,6 +8,19 @@ fn injection() -> Injection {
         trust_domain: "cluster.local".to_owned(),
         image: "registry.example/fairlead-proxy:1".to_owned(),
         pull_policy: String::new(),
+        capture: MeshCapture::InitContainer,
+    }
+}
+
+/// As where the node's CNI plug-in captures.
+fn injected_for_cni(pod: Value) -> Value {
+    let injection = Injection {
+        capture: MeshCapture::Cni,
+        ..injection()
+    };
+    match inject(pod, "shop", &injection) {
+        Ok(Outcome::Injected(pod)) => pod,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -44,6 +57,29 @@ fn refused(pod: Value) -> Vec<String> {
 fn a_pod_gets_its_proxy_before_anything_else_of_it() {
     let pod = injected(pod(json!({}), web()));
     insta::assert_snapshot!(serde_json::to_string_pretty(&pod).expect("plain data"));
+}
+
+#[test]
+fn a_pod_whose_node_captures_needs_no_capability() {
+    let annotations = json!({
+        "mesh.fairlead.dev/skip-inbound-ports": "9000",
+        "mesh.fairlead.dev/skip-outbound-ports": "25,8000-8100",
+        "mesh.fairlead.dev/skip-outbound-networks": "10.9.0.0/16",
+    });
+    let once = injected_for_cni(pod(annotations, web()));
+    insta::assert_snapshot!(serde_json::to_string_pretty(&once).expect("plain data"));
+    assert_eq!(injected_for_cni(once.clone()), once, "twice");
+    let other = injected(once);
+    let annotations = &other["metadata"]["annotations"];
+    assert!(annotations.get("mesh.fairlead.dev/capture").is_none());
+}
+
+#[test]
+fn what_the_node_captures_is_said_by_the_webhook_alone() {
+    let own = json!({"mesh.fairlead.dev/capture": "{\"outbound\":1,\"exempt\":[0]}"});
+    let said = injected_for_cni(pod(own, web()));
+    let plain = injected_for_cni(pod(json!({}), web()));
+    assert_eq!(said, plain);
 }
 
 #[test]

@@ -75,7 +75,7 @@ pub(super) fn has_mesh(object: &Fairlead) -> bool {
 }
 
 fn webhook<'a>(object: &'a Fairlead, operator: &'a Operator) -> Part<'a> {
-    let proxy = &object.spec.components.mesh.proxy_image;
+    let mesh = &object.spec.components.mesh;
     let setting = |name: &str, value: &str| json!({"name": name, "value": value});
     Part {
         object,
@@ -90,12 +90,13 @@ fn webhook<'a>(object: &'a Fairlead, operator: &'a Operator) -> Part<'a> {
             setting("FAIRLEAD_TRUST_DOMAIN", &object.spec.trust_domain),
             setting(
                 "FAIRLEAD_PROXY_IMAGE",
-                proxy.as_ref().unwrap_or(&operator.proxy_image),
+                mesh.proxy_image.as_ref().unwrap_or(&operator.proxy_image),
             ),
             setting(
                 "FAIRLEAD_PROXY_IMAGE_PULL_POLICY",
                 &operator.image_pull_policy,
             ),
+            json!({"name": "FAIRLEAD_CAPTURE", "value": mesh.capture}),
         ],
         volumes: vec![(
             json!({"name": "tls", "secret": {"secretName": WEBHOOK_TLS}}),
