@@ -530,5 +530,13 @@ async fn live_figures_show_who_calls_whom() -> Result<()> {
         })
         .await;
     shown.with_context(|| format!("kubectl fairlead top: {said}"))?;
+    // And which route they took
+    let (code, text) = fairlead("watched", &["top", "routes"]).await?;
+    ensure!(code == 0, "{code}: {text}");
+    for wanted in [["back:8080", "http1"], ["front:8080", "outside/http1"]] {
+        let mut rows = text.lines().map(str::split_whitespace);
+        let is_shown = rows.any(|row| row.take(2).eq(wanted));
+        ensure!(is_shown, "{wanted:?} is not in: {text}");
+    }
     cluster.remove_namespace("watched").await
 }

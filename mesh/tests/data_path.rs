@@ -92,7 +92,17 @@ async fn one_pod_reaches_another_over_mutual_tls_that_neither_knows_of() {
     }
     // Who calls whom is known within seconds, and what comes in plain text too.
     let (called, sum) = counted(&control, ("shop", "web-1"), "cart").await;
-    assert_eq!((&*called.namespace, called.port), ("shop", 80));
+    let route_of = |called: &Called| {
+        (
+            called.namespace.to_string(),
+            called.port,
+            called.route.to_string(),
+        )
+    };
+    assert_eq!(
+        route_of(&called),
+        ("shop".to_owned(), 80, "http1".to_owned())
+    );
     assert!(sum.quantile(0.95).is_some(), "{sum:?}");
     let place = tokio::task::spawn_blocking(move || {
         let request = "GET / HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n\r\n";
@@ -101,10 +111,14 @@ async fn one_pod_reaches_another_over_mutual_tls_that_neither_knows_of() {
     })
     .await
     .expect("it ran");
-    counted(&control, ("", ""), "cart").await;
+    let (called, _) = counted(&control, ("", ""), "cart").await;
+    assert_eq!(
+        route_of(&called),
+        ("shop".to_owned(), 80, "outside/http1".to_owned())
+    );
     // A pod's own address is that of no service: connections are counted, and not what they carry.
     let (called, sum) = counted(&control, ("shop", "web-1"), "10.79.0.2").await;
-    assert_eq!((&*called.namespace, called.port), ("", 8080));
+    assert_eq!(route_of(&called), (String::new(), 8080, String::new()));
     assert_eq!(sum.quantile(0.95), None);
     // A connection to the proxy's own port comes to an end, and not to the proxy again and again.
     let taken = "listener.inbound.downstream_cx_total";

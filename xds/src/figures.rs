@@ -31,6 +31,8 @@ pub enum By {
     Workload = 2,
     /// Caller, and where it goes that is no service of the mesh.
     Destination = 3,
+    /// The service that is called, and the route to it.
+    Route = 4,
 }
 
 /// `fairlead.mesh.v1.TopResponse`.
@@ -68,6 +70,9 @@ pub struct Pair {
     /// Its port; 0 where it is not known which.
     #[prost(uint32, tag = "5")]
     pub port: u32,
+    /// The route to it, by what is spoken.
+    #[prost(string, tag = "6")]
+    pub route: String,
 }
 
 /// `fairlead.mesh.v1.Row`.

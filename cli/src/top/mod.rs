@@ -53,6 +53,8 @@ pub(crate) struct Arguments {
 enum Of {
     /// By the service that is called.
     Services,
+    /// By the service that is called, and the route to it.
+    Routes,
     /// By caller and service.
     Pairs,
     /// By the workload that calls.
@@ -65,6 +67,7 @@ impl Of {
     fn by(self) -> By {
         match self {
             Self::Services => By::Service,
+            Self::Routes => By::Route,
             Self::Pairs => By::Pair,
             Self::Workloads => By::Workload,
             Self::Destinations => By::Destination,

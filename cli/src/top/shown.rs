@@ -28,6 +28,8 @@ struct Line {
     caller: Option<Named>,
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<Named>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<String>,
     requests: u64,
     failures: u64,
     requests_per_second: f64,
@@ -79,11 +81,12 @@ impl Shown {
     /// As a table, with names as they are called from a namespace.
     pub(super) fn text(&self, of: Of, namespace: &str) -> String {
         let (caller, service) = match of {
-            Of::Services => (None, Some("SERVICE")),
+            Of::Services | Of::Routes => (None, Some("SERVICE")),
             Of::Pairs => (Some("FROM"), Some("SERVICE")),
             Of::Workloads => (Some("WORKLOAD"), None),
             Of::Destinations => (Some("FROM"), Some("DESTINATION")),
         };
+        let route = (of == Of::Routes).then_some("ROUTE");
         let figures: &[&str] = match of {
             Of::Destinations => &["CONNECTIONS/S", "SUCCESS"],
             _ => &["RPS", "SUCCESS", "P50", "P95", "P99"],
@@ -91,6 +94,7 @@ impl Shown {
         let head = caller
             .into_iter()
             .chain(service)
+            .chain(route)
             .chain(figures.iter().copied());
         let mut rows = vec![head.map(str::to_owned).collect::<Vec<_>>()];
         for line in &self.rows {
@@ -101,6 +105,7 @@ impl Shown {
             let mut cells = Vec::new();
             cells.extend(caller.map(|_| name(&line.caller)));
             cells.extend(service.map(|_| name(&line.service)));
+            cells.extend(route.map(|_| line.route.clone().unwrap_or("-".to_owned())));
             let all = [
                 format!("{:.1}", line.requests_per_second),
                 line.success(),
@@ -147,6 +152,7 @@ impl Line {
         Self {
             caller: named(&pair.caller_namespace, &pair.caller, 0),
             service: named(&pair.namespace, &pair.service, pair.port),
+            route: Some(pair.route.clone()).filter(|route| !route.is_empty()),
             requests,
             failures: row.failures,
             requests_per_second,
@@ -157,12 +163,13 @@ impl Line {
     }
 
     /// The busiest goes first, and then by name.
-    fn order(&self) -> (Reverse<u64>, String, String) {
+    fn order(&self) -> (Reverse<u64>, String, String, Option<String>) {
         let name = |own: &Option<Named>| own.as_ref().map_or_else(String::new, |own| own.text(""));
         (
             Reverse(self.requests),
             name(&self.service),
             name(&self.caller),
+            self.route.clone(),
         )
     }
 
@@ -204,6 +211,7 @@ mod tests {
                 namespace: service.0.to_owned(),
                 service: service.1.to_owned(),
                 port: if service.1.is_empty() { 0 } else { 80 },
+                route: String::new(),
             },
             successes: ends.0,
             failures: ends.1,
@@ -267,6 +275,33 @@ mod tests {
             "FROM  DESTINATION         CONNECTIONS/S  SUCCESS\n\
              web   api.example.com:80  0.4            50.00%\n"
         );
+    }
+
+    #[test]
+    fn routes_are_of_a_service() {
+        let on = |route: &str, ends| {
+            let mut row = row(("", ""), ("shop", "cart"), ends, 1.0);
+            row.pair.route = route.to_owned();
+            row
+        };
+        let rows = vec![
+            on("outside/http1", (1, 0)),
+            on("http1", (1, 3)),
+            on("http2", (1, 0)),
+            on("", (2, 0)),
+        ];
+        let shown = shown(rows);
+        assert_eq!(
+            shown.text(Of::Routes, "shop"),
+            "SERVICE  ROUTE          RPS  SUCCESS  P50    P95    P99\n\
+             cart:80  http1          0.4  25.00%   1.0ms  2.0ms  100ms\n\
+             cart:80  -              0.2  100%     1.0ms  2.0ms  100ms\n\
+             cart:80  http2          0.1  100%     1.0ms  2.0ms  100ms\n\
+             cart:80  outside/http1  0.1  100%     1.0ms  2.0ms  100ms\n"
+        );
+        let told = serde_json::to_value(&shown).expect("plain data");
+        assert_eq!(told["rows"][0]["route"], "http1");
+        assert_eq!(told["rows"][1].get("route"), None);
     }
 
     #[test]

@@ -16,8 +16,8 @@ use fairlead_xds::{Kind, write};
 
 use super::authorization::Guards;
 use super::names::{
-    APPLICATION_HTTP1, APPLICATION_HTTP2, APPLICATION_TCP, INBOUND_PORT, OUTSIDE, SECURED,
-    SNI_HTTP1, SNI_HTTP2, SNI_TCP,
+    APPLICATION_HTTP1, APPLICATION_HTTP2, APPLICATION_TCP, INBOUND_PORT, OUTSIDE_HTTP1,
+    OUTSIDE_HTTP2, OUTSIDE_PROGRAM, SECURED, SNI_HTTP1, SNI_HTTP2, SNI_TCP,
 };
 use super::{CompileError, Gathered, mutual};
 
@@ -69,17 +69,19 @@ pub(super) fn listener(gathered: &mut Gathered<'_>, guards: &Guards) -> Result<(
         chains.push(meshed(name, http(cluster, cluster), &["h2", "http/1.1"]));
     }
     // Programs that speak gRPC ask for the service's own name; no proxy of theirs counts their calls.
-    let secured = http(&format!("{OUTSIDE}program"), APPLICATION_HTTP2);
+    let secured = http(OUTSIDE_PROGRAM, APPLICATION_HTTP2);
     chains.push(meshed(&format!("*{SECURED}"), secured, &["h2"]));
     chains.push(guarded(meshed(SNI_TCP, tcp(APPLICATION_TCP, None), &[])));
-    for (protocol, cluster) in [("http/1.1", APPLICATION_HTTP1), ("h2c", APPLICATION_HTTP2)] {
+    for (protocol, route, cluster) in [
+        ("http/1.1", OUTSIDE_HTTP1, APPLICATION_HTTP1),
+        ("h2c", OUTSIDE_HTTP2, APPLICATION_HTTP2),
+    ] {
         let matches = ChainMatch {
             transport: Some(Transport::Plain),
             protocols: vec![protocol.to_owned()],
             ..ChainMatch::default()
         };
-        let route = format!("{OUTSIDE}{protocol}");
-        let handler = http(&route, cluster);
+        let handler = http(route, cluster);
         chains.push(chain(&format!("plain/{protocol}"), matches, handler));
     }
     let rest = chain(

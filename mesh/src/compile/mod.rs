@@ -127,22 +127,32 @@ impl Compiled {
         own.unwrap_or(&self.usual)
     }
 
-    /// The service that a cluster is of, where a pod was told of it.
+    /// The service that a cluster is of, and the route to it, where a pod was told of both; who tells of no route took the one of
+    /// the cluster's name.
     #[must_use]
-    pub fn called(&self, pod: Option<&Key>, cluster: &str) -> Option<Called> {
-        self.outbound(pod).get(Kind::Cluster, cluster)?;
+    pub fn called(&self, pod: Option<&Key>, route: &str, cluster: &str) -> Option<Called> {
+        let told = self.outbound(pod);
+        told.get(Kind::Cluster, cluster)?;
+        let route = if route.is_empty() { cluster } else { route };
+        told.get(Kind::Routes, route)?;
         let (namespace, service, port) = names::of_cluster(cluster)?;
         Some(Called {
             namespace: namespace.into(),
             service: service.into(),
             port,
+            route: names::of_port(route).into(),
         })
     }
 
-    /// The service that a pod with a proxy is of.
+    /// The service that a pod with a proxy is of, as callers outside of the mesh reach it on a route.
     #[must_use]
-    pub fn served(&self, pod: &Key) -> Option<Called> {
-        self.served.get(pod).cloned()
+    pub fn served(&self, pod: &Key, route: &str) -> Option<Called> {
+        let route = names::OUTSIDE.into_iter().find(|own| *own == route)?;
+        let own = self.served.get(pod)?.clone();
+        Some(Called {
+            route: route.into(),
+            ..own
+        })
     }
 
     /// Whether the rules of an authorization are only counted.
@@ -255,6 +265,7 @@ fn served(facts: &Facts) -> BTreeMap<Key, Called> {
                 [only] => only.number,
                 _ => 0,
             },
+            route: "".into(),
         };
         let is_reached = !service.addresses.is_empty();
         let slices = facts.slices.get(key).into_iter().flat_map(BTreeMap::values);

@@ -14,8 +14,14 @@ pub const APPLICATION_HTTP2: &str = "application/http2";
 /// As above.
 pub const APPLICATION_TCP: &str = "application/tcp";
 
-/// How the names of routes begin that callers outside of the mesh take.
-pub const OUTSIDE: &str = "outside/";
+/// The route that callers outside of the mesh take who speak HTTP/1.1.
+pub const OUTSIDE_HTTP1: &str = "outside/http1";
+/// That of those who speak HTTP/2.
+pub const OUTSIDE_HTTP2: &str = "outside/http2";
+/// That of programs that speak gRPC over mutual TLS without a proxy.
+pub const OUTSIDE_PROGRAM: &str = "outside/program";
+/// All routes whose callers no proxy of theirs counts.
+pub const OUTSIDE: [&str; 3] = [OUTSIDE_HTTP1, OUTSIDE_HTTP2, OUTSIDE_PROGRAM];
 
 /// What is asked for in TLS between proxies by who speaks HTTP/1.1 to the application.
 pub const SNI_HTTP1: &str = "http1.mesh.fairlead.dev";
@@ -45,4 +51,10 @@ pub fn of_cluster(cluster: &str) -> Option<(&str, &str, u16)> {
     let (host, number) = port.rsplit_once(':')?;
     let (service, namespace) = host.split_once('.')?;
     Some((namespace, service, number.parse().ok()?))
+}
+
+/// A route as the port has it that it is of: `http1` of `cart.shop:80/http1`.
+#[must_use]
+pub fn of_port(route: &str) -> &str {
+    route.split_once('/').map_or(route, |(_, own)| own)
 }

@@ -28,7 +28,7 @@ pub struct Caller {
     pub workload: Arc<str>,
 }
 
-/// What is called: a port of a service.
+/// What is called: a port of a service, and the route to it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Called {
     /// The namespace.
@@ -37,6 +37,8 @@ pub struct Called {
     pub service: Arc<str>,
     /// The port; 0 where it is not known which.
     pub port: u16,
+    /// The route, as the port has it; empty for what takes none.
+    pub route: Arc<str>,
 }
 
 /// How many pairs are kept.
@@ -206,6 +208,7 @@ mod tests {
             namespace: "shop".into(),
             service: format!("cart-{name}").into(),
             port: 80,
+            route: "http1".into(),
         }
     }
 

@@ -118,10 +118,11 @@ fn pair(compiled: &Compiled, pod: Option<&Key>, own: &Caller, way: Way<'_>) -> O
     if way.cluster == PASSTHROUGH {
         return Some((own.clone(), elsewhere(way.destination)?));
     }
-    if way.route.starts_with(OUTSIDE) {
-        return Some((Caller::default(), compiled.served(pod?)?));
+    if OUTSIDE.contains(&way.route) {
+        return Some((Caller::default(), compiled.served(pod?, way.route)?));
     }
-    Some((own.clone(), compiled.called(pod, way.cluster)?))
+    let called = compiled.called(pod, way.route, way.cluster)?;
+    Some((own.clone(), called))
 }
 
 /// What is no service of the mesh, by `host:port`.
@@ -132,5 +133,6 @@ fn elsewhere(destination: &str) -> Option<Called> {
         namespace: "".into(),
         service: host.into(),
         port: port.parse().ok()?,
+        route: "".into(),
     })
 }

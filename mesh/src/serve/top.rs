@@ -122,7 +122,7 @@ impl Asked {
         }
         let by = By::try_from(request.by).map_err(|_| {
             Status::invalid_argument(format!(
-                "by: found {}; SERVICE, PAIR, WORKLOAD or DESTINATION is allowed",
+                "by: found {}; SERVICE, PAIR, WORKLOAD, DESTINATION or ROUTE is allowed",
                 request.by
             ))
         })?;
@@ -157,11 +157,21 @@ impl Asked {
                 continue;
             }
             let pair = match self.by {
-                By::Pair | By::Destination => pair,
-                By::Service => Told {
+                By::Destination => pair,
+                By::Pair => Told {
+                    route: String::new(),
+                    ..pair
+                },
+                By::Route => Told {
                     caller_namespace: String::new(),
                     caller: String::new(),
                     ..pair
+                },
+                By::Service => Told {
+                    namespace: pair.namespace,
+                    service: pair.service,
+                    port: pair.port,
+                    ..Told::default()
                 },
                 By::Workload => Told {
                     caller_namespace: pair.caller_namespace,
@@ -177,7 +187,7 @@ impl Asked {
     /// Whether a row is a namespace's.
     fn is_of(&self, pair: &Told, namespace: &str) -> bool {
         match self.by {
-            By::Service => pair.namespace == namespace,
+            By::Service | By::Route => pair.namespace == namespace,
             By::Workload | By::Destination => pair.caller_namespace == namespace,
             By::Pair => pair.namespace == namespace || pair.caller_namespace == namespace,
         }
@@ -273,6 +283,7 @@ fn counted(((caller, called), sum): (Pair, Sum)) -> Counted {
             namespace: called.namespace.to_string(),
             service: called.service.to_string(),
             port: called.port.into(),
+            route: called.route.to_string(),
         },
         successes: sum.successes,
         failures: sum.failures,

@@ -1,6 +1,7 @@
 //! A control plane, for proxies of tests.
 #![allow(dead_code, reason = "every test uses a part")]
 
+pub mod caller;
 pub mod place;
 
 use std::collections::BTreeMap;

@@ -227,6 +227,41 @@ fn a_pod_that_leaves_changes_its_endpoints_alone() {
 }
 
 #[test]
+fn requests_are_counted_by_routes_that_there_are() {
+    let facts = Arc::new(facts());
+    let compiled = compile(&facts, "roots", &Shapes::default()).expect("it compiles");
+    let (pod, cluster) = (key("shop", "cart-1"), "cart.shop:80/http1");
+    let told = |called: Option<Called>| {
+        called.map(|own| {
+            format!(
+                "{}/{}:{} {}",
+                own.namespace, own.service, own.port, own.route
+            )
+        })
+    };
+    let http1 = Some("shop/cart:80 http1".to_owned());
+    for (route, cluster, expected) in [
+        (cluster, cluster, http1.clone()),
+        // A stock Envoy tells of clusters alone.
+        ("", cluster, http1),
+        ("made/up", cluster, None),
+        (cluster, "made.up:80/http1", None),
+        ("", names::APPLICATION_HTTP1, None),
+    ] {
+        let called = compiled.called(Some(&pod), route, cluster);
+        assert_eq!(told(called), expected, "{route} {cluster}");
+    }
+    for (route, expected) in [
+        (names::OUTSIDE_HTTP2, Some("shop/cart:0 outside/http2")),
+        (names::OUTSIDE_PROGRAM, Some("shop/cart:0 outside/program")),
+        ("outside/made-up", None),
+    ] {
+        let served = told(compiled.served(&pod, route));
+        assert_eq!(served.as_deref(), expected, "{route}");
+    }
+}
+
+#[test]
 fn what_is_spoken_follows_the_port() {
     for (app_protocol, name, number, expected) in [
         (Some("http"), "x", 80, Spoken::Http),
