@@ -139,7 +139,7 @@ enum ScoreCommand {
 
 #[derive(Subcommand)]
 enum MeshCommand {
-    /// Tell which policies count for requests to a Service, field by field.
+    /// Tell which policies count for a Service and its pods, field by field, and which authorizations do.
     Explain {
         /// The Service.
         service: String,

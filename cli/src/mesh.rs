@@ -1,12 +1,16 @@
-//! What the mesh does with a service, and who said so.
+//! What the mesh does with a service and its pods, and who said so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail};
 use fairlead_crds::labels;
-use fairlead_crds::mesh::{AuthorizationAction, Enforcement, MeshAuthorization, MeshPolicy};
+use fairlead_crds::mesh::{
+    AuthorizationAction, Enforcement, MeshAuthorization, MeshPolicy, TargetKind, TargetRef,
+};
 use fairlead_plan::Kind as _;
-use fairlead_plan::mesh::{Caller, MeshPolicyKind, Set, covers, effective};
+use fairlead_plan::mesh::{
+    Caller, MeshPolicyKind, Set, covers_pod, effective, made_by, of_workload,
+};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -32,10 +36,20 @@ struct Told {
     proxied: usize,
     /// The fields that are set, and by whom.
     sets: Vec<Set>,
+    /// What is said of the workloads of its pods alone, which goes before that.
+    workloads: Vec<Workload>,
     /// Policies about it that are ignored, and why.
     ignored: BTreeMap<String, String>,
-    /// The authorizations about it.
+    /// The authorizations about it or its pods.
     authorizations: Vec<Authorization>,
+}
+
+/// What is said of the pods of a workload.
+#[derive(Serialize)]
+struct Workload {
+    kind: TargetKind,
+    name: String,
+    sets: Vec<Set>,
 }
 
 /// Who may reach it, as one authorization says.
@@ -45,6 +59,8 @@ struct Authorization {
     name: String,
     action: AuthorizationAction,
     enforcement: Enforcement,
+    /// Which of what it is about that is.
+    of: Vec<String>,
     /// How many requests it only counted within the last hour.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_hour: Option<i64>,
@@ -100,12 +116,20 @@ async fn tell(
     let (valid, wrong): (Vec<&MeshPolicy>, Vec<&MeshPolicy>) = policies
         .iter()
         .partition(|own| MeshPolicyKind::validate(own).is_ok());
-    let is_about = |policy: &&&MeshPolicy| covers(&policy.spec.target_refs, namespace, name);
+    let pods = pods(client, namespace, &service).await?;
+    let about = About {
+        namespace,
+        service: name,
+        workloads: workloads(&pods),
+    };
+    let is_about = |policy: &&&MeshPolicy| {
+        let mut targets = policy.spec.target_refs.iter();
+        targets.any(|target| about.has(target))
+    };
     let ignored = wrong.iter().filter(is_about).map(|own| {
         let why = MeshPolicyKind::validate(own).err().unwrap_or_default();
         (own.name_any(), fairlead_plan::problem::join_invalid(&why))
     });
-    let pods = pods(client, namespace, &service).await?;
     let caller = match from {
         Some(pod) => Some(caller(client, namespace, pod).await?),
         None => None,
@@ -116,37 +140,81 @@ async fn tell(
     let from = caller
         .as_ref()
         .map(|(namespace, account)| format!("{namespace}/{account}"));
-    let is_proxied = |pod: &&Pod| pod.labels().contains_key(labels::PROXIED);
+    let of_workloads = about.workloads.iter().map(|(kind, name)| Workload {
+        kind: *kind,
+        name: name.clone(),
+        sets: of_workload(&valid, *kind, name).sets,
+    });
     Ok(Told {
         service: name.to_owned(),
         namespace: namespace.to_owned(),
         from,
-        proxied: pods.iter().filter(is_proxied).count(),
+        proxied: pods.iter().filter(|pod| is_proxied(pod)).count(),
         pods: pods.len(),
         sets: effective(&valid, namespace, name, who).sets,
+        workloads: of_workloads.filter(|own| !own.sets.is_empty()).collect(),
         ignored: ignored.collect(),
-        authorizations: authorizations(client, namespace, name).await?,
+        authorizations: authorizations(client, &about).await?,
     })
 }
 
-/// The authorizations about a service.
-async fn authorizations(
-    client: &Client,
-    namespace: &str,
-    service: &str,
-) -> anyhow::Result<Vec<Authorization>> {
-    let api: Api<MeshAuthorization> = Api::namespaced(client.clone(), namespace);
+fn is_proxied(pod: &Pod) -> bool {
+    pod.labels().contains_key(labels::PROXIED)
+}
+
+/// What made those pods that have a proxy.
+fn workloads(pods: &[Pod]) -> BTreeSet<(TargetKind, String)> {
+    let proxied = pods.iter().filter(|pod| is_proxied(pod));
+    let made = proxied.filter_map(|pod| {
+        let name = pod.name_any();
+        let (kind, name) = made_by(pod.labels(), &name)?;
+        Some((kind, name.to_owned()))
+    });
+    made.collect()
+}
+
+/// What policies may be about that count for a service and its pods.
+struct About<'a> {
+    namespace: &'a str,
+    service: &'a str,
+    workloads: BTreeSet<(TargetKind, String)>,
+}
+
+impl About<'_> {
+    fn has(&self, target: &TargetRef) -> bool {
+        let own = std::slice::from_ref(target);
+        let workloads = self.workloads.iter();
+        let mut workloads = workloads.map(|(kind, name)| Some((*kind, name.as_str())));
+        let has = |workload| covers_pod(own, self.namespace, &[self.service], workload);
+        has(None) || workloads.any(has)
+    }
+}
+
+/// What something is about, as it is told.
+fn of(kind: TargetKind, name: &str) -> String {
+    match kind.is_workload() {
+        true => format!("{} {name}", kind.as_str()),
+        false => kind.as_str().to_owned(),
+    }
+}
+
+/// The authorizations about a service or its pods.
+async fn authorizations(client: &Client, about: &About<'_>) -> anyhow::Result<Vec<Authorization>> {
+    let api: Api<MeshAuthorization> = Api::namespaced(client.clone(), about.namespace);
     let all = api.list(&ListParams::default().limit(MOST)).await;
     let all = all.context("failed to read the MeshAuthorizations")?;
-    let about = all.items.into_iter();
-    let about = about.filter(|own| covers(&own.spec.target_refs, namespace, service));
-    let found = about.map(|own| Authorization {
-        name: own.name_any(),
-        action: own.spec.action,
-        enforcement: own.spec.enforcement,
-        last_hour: own.status.and_then(|status| status.last_hour),
+    let found = all.items.into_iter().map(|own| {
+        let targets = own.spec.target_refs.iter();
+        let targets = targets.filter(|target| about.has(target));
+        Authorization {
+            name: own.name_any(),
+            action: own.spec.action,
+            enforcement: own.spec.enforcement,
+            of: targets.map(|own| of(own.kind, &own.name)).collect(),
+            last_hour: own.status.and_then(|status| status.last_hour),
+        }
     });
-    Ok(found.collect())
+    Ok(found.filter(|own| !own.of.is_empty()).collect())
 }
 
 /// The pods that a service selects; none where it selects none itself.
@@ -178,7 +246,7 @@ fn text(told: &Told) -> String {
         text.push_str(&format!("\nRequests of the service account {from}"));
     }
     text.push_str("\n\n");
-    if told.sets.is_empty() {
+    if told.sets.is_empty() && told.workloads.is_empty() {
         text.push_str("No MeshPolicy is about it: requests that were not begun are tried again twice, and take as long as they take.\n");
     } else {
         let mut rows = vec![
@@ -186,38 +254,48 @@ fn text(told: &Told) -> String {
                 .map(str::to_owned)
                 .to_vec(),
         ];
-        rows.extend(told.sets.iter().map(|set| {
-            let value = match &set.value {
-                serde_json::Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            vec![
-                set.field.clone(),
-                value,
-                set.policy.clone(),
-                set.target.to_owned(),
-            ]
-        }));
+        rows.extend(told.sets.iter().map(|set| row(set, set.target)));
+        for own in &told.workloads {
+            let of = of(own.kind, &own.name);
+            rows.extend(own.sets.iter().map(|set| row(set, &of)));
+        }
         text.push_str(&output::table(&rows));
     }
     for (name, why) in &told.ignored {
         text.push_str(&format!("\nMeshPolicy {name} is ignored: {why}\n"));
     }
     if !told.authorizations.is_empty() {
-        let head = ["AUTHORIZATION", "ACTION", "ENFORCEMENT", "LAST HOUR"];
-        let mut rows = vec![head.map(str::to_owned).to_vec()];
-        rows.extend(told.authorizations.iter().map(|own| {
-            vec![
-                own.name.clone(),
-                format!("{:?}", own.action),
-                format!("{:?}", own.enforcement),
-                own.last_hour.map(|own| own.to_string()).unwrap_or_default(),
-            ]
-        }));
         text.push('\n');
-        text.push_str(&output::table(&rows));
+        text.push_str(&output::table(&who(&told.authorizations)));
     }
     output::plain(&text)
+}
+
+/// A field that is set, and of what.
+fn row(set: &Set, of: &str) -> Vec<String> {
+    let value = match &set.value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    vec![set.field.clone(), value, set.policy.clone(), of.to_owned()]
+}
+
+/// Who may come in, as a table.
+fn who(all: &[Authorization]) -> Vec<Vec<String>> {
+    let head = ["AUTHORIZATION", "ACTION", "ENFORCEMENT", "OF", "LAST HOUR"];
+    let rows = all.iter().map(|own| {
+        vec![
+            own.name.clone(),
+            format!("{:?}", own.action),
+            format!("{:?}", own.enforcement),
+            own.of.join(", "),
+            own.last_hour.map(|own| own.to_string()).unwrap_or_default(),
+        ]
+    });
+    [head.map(str::to_owned).to_vec()]
+        .into_iter()
+        .chain(rows)
+        .collect()
 }
 
 #[cfg(test)]
@@ -240,24 +318,76 @@ mod tests {
                 policy: "cart".to_owned(),
                 target: "Service",
             }],
+            workloads: vec![Workload {
+                kind: TargetKind::Deployment,
+                name: "cart".to_owned(),
+                sets: vec![Set {
+                    field: "inbound".to_owned(),
+                    value: json!("Strict"),
+                    policy: "pods".to_owned(),
+                    target: "Deployment",
+                }],
+            }],
             ignored: BTreeMap::from([("odd".to_owned(), "spec: it says nothing".to_owned())]),
             authorizations: vec![Authorization {
                 name: "no-tests".to_owned(),
                 action: AuthorizationAction::Deny,
                 enforcement: Enforcement::DryRun,
+                of: vec!["Service".to_owned(), "Deployment cart".to_owned()],
                 last_hour: Some(52),
             }],
         };
         assert_eq!(
             text(&told),
             "Service cart in shop: 2 of 3 pods have a proxy\n\n\
-             FIELD             VALUE  POLICY  OF\n\
-             timeouts.request  2s     cart    Service\n\n\
+             FIELD             VALUE   POLICY  OF\n\
+             timeouts.request  2s      cart    Service\n\
+             inbound           Strict  pods    Deployment cart\n\n\
              MeshPolicy odd is ignored: spec: it says nothing\n\n\
-             AUTHORIZATION  ACTION  ENFORCEMENT  LAST HOUR\n\
-             no-tests       Deny    DryRun       52\n"
+             AUTHORIZATION  ACTION  ENFORCEMENT  OF                        LAST HOUR\n\
+             no-tests       Deny    DryRun       Service, Deployment cart  52\n"
         );
         told.sets.clear();
+        assert!(!text(&told).contains("No MeshPolicy"), "of a workload");
+        told.workloads.clear();
         assert!(text(&told).contains("No MeshPolicy is about it"));
+    }
+
+    #[test]
+    fn what_is_about_a_workload_is_about_the_services_of_its_pods() {
+        let pod = |name: &str, labels: serde_json::Value| -> Pod {
+            let pod = json!({"metadata": {"name": name, "labels": labels}});
+            serde_json::from_value(pod).expect("a pod")
+        };
+        let proxied = json!({labels::PROXIED: "true", "pod-template-hash": "6c9c5f7d7"});
+        let pods = [
+            pod("cart-6c9c5f7d7-x2x8q", proxied.clone()),
+            pod("cart-6c9c5f7d7-bbbbb", proxied),
+            // Nobody keeps to anything for one without a proxy.
+            pod(
+                "db-0",
+                json!({"controller-revision-hash": "db-1", "statefulset.kubernetes.io/pod-name": "db-0"}),
+            ),
+        ];
+        let about = About {
+            namespace: "shop",
+            service: "cart",
+            workloads: workloads(&pods),
+        };
+        for (kind, name, expected) in [
+            (TargetKind::Deployment, "cart", true),
+            (TargetKind::Service, "cart", true),
+            (TargetKind::Namespace, "shop", true),
+            (TargetKind::Deployment, "till", false),
+            (TargetKind::DaemonSet, "cart", false),
+            (TargetKind::StatefulSet, "db", false),
+            (TargetKind::Service, "till", false),
+        ] {
+            let target = TargetRef {
+                kind,
+                name: name.to_owned(),
+            };
+            assert_eq!(about.has(&target), expected, "{}", of(kind, name));
+        }
     }
 }

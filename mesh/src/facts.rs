@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy, MeshTrust, TargetKind};
 use fairlead_model::identity::SpiffeId;
+use fairlead_plan::mesh::{made_by, workload};
 use kube::ResourceExt;
 
 /// A namespace and a name.
@@ -149,56 +150,17 @@ pub struct Pod {
     pub probes: Vec<Probe>,
 }
 
-/// The labels that say of a pod by which kind of workload it was made.
-const TEMPLATE_HASH: &str = "pod-template-hash";
-const JOB_NAME: &str = "batch.kubernetes.io/job-name";
-const REVISION_HASH: &str = "controller-revision-hash";
-const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
-/// How many digits there are at least in the time that a CronJob gives to the names of its Jobs.
-const CRON_DIGITS: usize = 8;
-
 impl Pod {
     /// The Deployment, StatefulSet or DaemonSet that made the pod called `name`, as its labels say; nothing where none of them did.
     #[must_use]
     pub fn made_by<'a>(&'a self, name: &'a str) -> Option<(TargetKind, &'a str)> {
-        let workload = self.workload(name);
-        if let Some(hash) = self.labels.get(TEMPLATE_HASH) {
-            let rest = name.strip_prefix(workload)?.strip_prefix('-')?;
-            let is_named = rest.strip_prefix(hash.as_str())?.starts_with('-');
-            return is_named.then_some((TargetKind::Deployment, workload));
-        }
-        if self.labels.contains_key(JOB_NAME) || !self.labels.contains_key(REVISION_HASH) {
-            return None;
-        }
-        let kind = match self.labels.contains_key(POD_NAME) {
-            true => TargetKind::StatefulSet,
-            false => TargetKind::DaemonSet,
-        };
-        Some((kind, workload))
+        made_by(&self.labels, name)
     }
 
-    /// The name of the workload that made the pod called `name`: of a Deployment, StatefulSet, DaemonSet, CronJob or Job; the pod's own
-    /// where nothing did.
+    /// The name of the workload that made the pod called `name`; the pod's own where nothing did.
     #[must_use]
     pub fn workload<'a>(&'a self, name: &'a str) -> &'a str {
-        let before = |text: &'a str| text.rsplit_once('-').map_or(text, |(before, _)| before);
-        if let Some(hash) = self.labels.get(TEMPLATE_HASH) {
-            let set = before(name);
-            let deployment = set.strip_suffix(hash.as_str());
-            return deployment
-                .and_then(|own| own.strip_suffix('-'))
-                .unwrap_or(set);
-        }
-        if let Some(job) = self.labels.get(JOB_NAME) {
-            let cron = job.rsplit_once('-').filter(|(_, time)| {
-                time.len() >= CRON_DIGITS && time.bytes().all(|own| own.is_ascii_digit())
-            });
-            return cron.map_or(job, |(cron, _)| cron);
-        }
-        match self.labels.contains_key(REVISION_HASH) {
-            true => before(name),
-            false => name,
-        }
+        workload(&self.labels, name)
     }
 }
 
@@ -211,78 +173,4 @@ pub struct Probe {
     pub method: &'static str,
     /// The path, without its query.
     pub path: String,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pod_is_of_the_workload_that_made_it() {
-        for (name, label, expected) in [
-            ("cart-6c9c5f7d7-x2x8q", (TEMPLATE_HASH, "6c9c5f7d7"), "cart"),
-            ("odd-x2x8q", (TEMPLATE_HASH, "6c9c5f7d7"), "odd"),
-            ("db-0", (REVISION_HASH, "db-5c7f"), "db"),
-            ("agent-x2x8q", (REVISION_HASH, "5c7f"), "agent"),
-            ("import-x2x8q", (JOB_NAME, "import"), "import"),
-            (
-                "backup-29381040-x2x8q",
-                (JOB_NAME, "backup-29381040"),
-                "backup",
-            ),
-            (
-                "import-2026-x2x8q",
-                (JOB_NAME, "import-2026"),
-                "import-2026",
-            ),
-            ("debug-1", ("app", "debug"), "debug-1"),
-        ] {
-            let pod = Pod {
-                id: "spiffe://cluster.local/ns/shop/sa/cart"
-                    .parse()
-                    .expect("an id"),
-                labels: BTreeMap::from([(label.0.to_owned(), label.1.to_owned())]),
-                probes: Vec::new(),
-            };
-            assert_eq!(pod.workload(name), expected);
-        }
-    }
-
-    #[test]
-    fn a_pod_is_known_by_the_kind_of_its_workload() {
-        use TargetKind::{DaemonSet, Deployment, StatefulSet};
-        let hash = (TEMPLATE_HASH, "6c9c5f7d7");
-        for (name, labels, expected) in [
-            (
-                "cart-6c9c5f7d7-x2x8q",
-                &[hash][..],
-                Some((Deployment, "cart")),
-            ),
-            // A ReplicaSet of nobody's.
-            ("odd-x2x8q", &[hash], None),
-            (
-                "db-0",
-                &[(REVISION_HASH, "db-5c7f"), (POD_NAME, "db-0")],
-                Some((StatefulSet, "db")),
-            ),
-            (
-                "agent-x2x8q",
-                &[(REVISION_HASH, "5c7f")],
-                Some((DaemonSet, "agent")),
-            ),
-            ("import-x2x8q", &[(JOB_NAME, "import")], None),
-            ("debug-1", &[], None),
-        ] {
-            let labels = labels.iter();
-            let labels = labels.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            let pod = Pod {
-                id: "spiffe://cluster.local/ns/shop/sa/cart"
-                    .parse()
-                    .expect("an id"),
-                labels: labels.collect(),
-                probes: Vec::new(),
-            };
-            assert_eq!(pod.made_by(name), expected, "{name}");
-        }
-    }
 }

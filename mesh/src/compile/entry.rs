@@ -48,7 +48,7 @@ impl Entries {
             let policies: Vec<&MeshPolicy> = policies.iter().map(AsRef::as_ref).collect();
             let targets = policies.iter().flat_map(|own| &own.spec.target_refs);
             for own in targets.filter(|own| own.kind.is_workload()) {
-                let entry = Entry::of(of_workload(&policies, own.kind, &own.name));
+                let entry = Entry::of(of_workload(&policies, own.kind, &own.name).behaviour);
                 let key = (Arc::clone(namespace), own.kind, own.name.clone());
                 found.workloads.insert(key, entry);
             }

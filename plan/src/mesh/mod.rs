@@ -7,6 +7,7 @@ mod mesh_authorization;
 mod mesh_policy;
 mod mesh_trust;
 mod targets;
+mod workload;
 
 pub use bootstrap::{Bootstrap, bootstrap};
 pub use inject::{Injection, MeshCapture, Outcome, inject, left};
@@ -14,6 +15,7 @@ pub use mesh_authorization::{MeshAuthorizationKind, keys_host};
 pub use mesh_policy::{Caller, Effective, MeshPolicyKind, Set, duration, effective, of_workload};
 pub use mesh_trust::MeshTrustKind;
 pub use targets::{covers, covers_pod};
+pub use workload::{made_by, workload};
 
 use ipnet::IpNet;
 

@@ -65,7 +65,7 @@ pub struct Set {
     pub value: Value,
     /// The policy.
     pub policy: String,
-    /// Whether that is about the service itself or about all of the namespace.
+    /// The kind of what it is about: the service itself, all of the namespace, or a workload.
     pub target: &'static str,
 }
 
@@ -130,8 +130,8 @@ pub fn effective(
 
 /// What the policies of a namespace say of the pods of one of its workloads, beside what they say of its services.
 #[must_use]
-pub fn of_workload(policies: &[&MeshPolicy], kind: TargetKind, name: &str) -> Behaviour {
-    of_targets(policies, &[(kind, name)], None).behaviour
+pub fn of_workload(policies: &[&MeshPolicy], kind: TargetKind, name: &str) -> Effective {
+    of_targets(policies, &[(kind, name)], None)
 }
 
 /// What policies come to that are about one of these targets, the first of which goes before the others.
