@@ -257,10 +257,16 @@ async fn a_service_of_ones_own_is_asked_over_mutual_tls() {
         "rules": [{"from": {"serviceAccounts": ["shop/web"]}, "to": {"paths": ["/open", "/closed"]}}],
         "external": {"service": {"name": "gate", "port": 9000}, "timeout": "5s", "headers": ["x-user"]},
     });
-    let facts = authorized(facts, &[("gated", spec.clone())]);
-    let shop = Shop::open(&facts).await;
+    // Of what another lets in, nobody is asked.
+    let free = json!({"targetRefs": cart(), "rules": [{"to": {"paths": ["/free"]}}]});
+    let told = |spec: &Value| {
+        let all = [("free", free.clone()), ("gated", spec.clone())];
+        authorized(facts.clone(), &all)
+    };
+    let shop = Shop::open(&told(&spec)).await;
     // Nobody answers yet.
     shop.answer("GET /open HTTP/1.1\r\nx-user: jane", 503).await;
+    shop.answer("GET /free HTTP/1.1", 200).await;
     shop.answer("GET /other HTTP/1.1", 403).await;
     let listener = shop.place.inside(0, USER, || {
         let listener = std::net::TcpListener::bind("0.0.0.0:9000").expect("a port");
@@ -275,14 +281,15 @@ async fn a_service_of_ones_own_is_asked_over_mutual_tls() {
     let asked = |path: &str| format!("GET {path} HTTP/1.1\r\nx-user: jane\r\nx-secret: x");
     shop.answer(&asked("/open"), 200).await;
     shop.answer(&asked("/closed"), 403).await;
+    shop.answer("GET /free HTTP/1.1", 200).await;
     let handshakes = figure(&shop.far, "cluster.gate.shop:9000/http2.ssl.handshake");
     assert!(handshakes > 0, "{handshakes}");
     // Where it is gone, what is said about that counts.
     let mut open = spec;
     open["external"]["service"]["port"] = json!(9001);
-    let told = |spec: &Value| authorized(facts.clone(), &[("gated", spec.clone())]);
     shop.control.tell(&told(&open));
     shop.answer(&asked("/open"), 403).await;
+    shop.answer("GET /free HTTP/1.1", 200).await;
     open["external"]["onFailure"] = json!("Allow");
     shop.control.tell(&told(&open));
     shop.answer(&asked("/closed"), 200).await;

@@ -35,13 +35,23 @@ impl<'a> From<&'a ListenerFigures> for Counts<'a> {
     }
 }
 
-/// Decides; nothing where there are only rules that are counted, or none.
+/// What is decided of a request or a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Decision<'a> {
+    /// By the rules that are enforced; nothing where there are none.
+    pub(crate) enforced: Option<Verdict<'a>>,
+    /// By those that are only counted.
+    pub(crate) shadow: Option<Verdict<'a>>,
+}
+
+/// Decides.
 pub(crate) fn decide<'a>(
     core: &Core,
     own: &'a Authorization,
     asked: &Asked<'_>,
     counts: &Counts<'_>,
-) -> Option<Verdict<'a>> {
+) -> Decision<'a> {
+    let mut decision = Decision::default();
     if let Some(shadow) = &own.shadow {
         let verdict = shadow.decide(asked);
         note(shadow, &verdict, asked);
@@ -59,15 +69,18 @@ pub(crate) fn decide<'a>(
                 figures.audited.increment();
             }
         }
+        decision.shadow = Some(verdict);
     }
-    let rules = own.rules.as_ref()?;
-    let verdict = rules.decide(asked);
-    note(rules, &verdict, asked);
-    match verdict.is_allowed {
-        true => counts.allowed.increment(),
-        false => counts.denied.increment(),
+    if let Some(rules) = &own.rules {
+        let verdict = rules.decide(asked);
+        note(rules, &verdict, asked);
+        match verdict.is_allowed {
+            true => counts.allowed.increment(),
+            false => counts.denied.increment(),
+        }
+        decision.enforced = Some(verdict);
     }
-    Some(verdict)
+    decision
 }
 
 /// Logs what rules fit that are there to be logged. A path is told without its query, in which secrets may stand.

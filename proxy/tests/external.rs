@@ -505,6 +505,7 @@ async fn the_service_is_told_who_asks() {
             certificate: true,
             server_name: true,
             enabled: 1_000_000,
+            only_if: None,
             denies_others: false,
         })),
     });

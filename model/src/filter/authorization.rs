@@ -11,11 +11,18 @@ use std::sync::Arc;
 
 use fairlead_expr::Expression;
 use ipnet::IpNet;
+use serde_json::{Map, Value};
 
 use super::asked::{Asked, NAMES};
-use super::metadata::MetadataMatch;
+use super::metadata::{MetadataMatch, RULES, ValueMatch};
 use crate::TextMatch;
 use crate::route::{HeaderMatch, RequestHead};
+
+/// What rules that are only counted come to, as filters after them learn it ([`RULES`]): behind the name that they have.
+const RESULT: &str = "shadow_engine_result";
+const POLICY: &str = "shadow_effective_policy_id";
+const PASSES: &str = "allowed";
+const REFUSED: &str = "denied";
 
 /// Who may come in.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -121,6 +128,33 @@ pub struct Verdict<'a> {
     pub is_allowed: bool,
     /// The policy that held.
     pub policy: Option<&'a str>,
+}
+
+impl Authorization {
+    /// What filters after this one learn of what its rules that are only counted come to.
+    #[must_use]
+    pub fn learned(&self, verdict: &Verdict<'_>) -> Value {
+        let name = self.shadow_name.as_deref().unwrap_or_default();
+        let result = match verdict.is_allowed {
+            true => PASSES,
+            false => REFUSED,
+        };
+        let policy = verdict.policy.map(|own| (POLICY, own));
+        let all = [(RESULT, result)].into_iter().chain(policy);
+        let all = all.map(|(what, own)| (format!("{name}{what}"), own.into()));
+        Value::Object(all.collect::<Map<_, _>>())
+    }
+
+    /// What is known of requests that rules would let pass which are only counted, under a name.
+    #[must_use]
+    pub fn would_pass(shadow_name: &str) -> MetadataMatch {
+        MetadataMatch {
+            filter: RULES.to_owned(),
+            path: vec![format!("{shadow_name}{RESULT}")],
+            value: ValueMatch::Text(TextMatch::exact(PASSES)),
+            invert: false,
+        }
+    }
 }
 
 impl Condition {
@@ -277,8 +311,10 @@ mod tests {
 
     use http::{HeaderMap, Method};
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
+    use crate::filter::metadata::Metadata;
     use crate::tls::Peer;
 
     /// What the requests of these tests differ in.
@@ -390,6 +426,29 @@ mod tests {
             without.decide(&allow),
             "a caller without a name has an empty one"
         );
+    }
+
+    #[test]
+    fn what_is_only_counted_is_learned_under_its_name() {
+        let own = Authorization {
+            shadow_name: Some("cart/".into()),
+            ..Authorization::default()
+        };
+        for (is_allowed, policy, expected) in [
+            (
+                true,
+                Some("one"),
+                json!({"cart/shadow_engine_result": "allowed", "cart/shadow_effective_policy_id": "one"}),
+            ),
+            (false, None, json!({"cart/shadow_engine_result": "denied"})),
+        ] {
+            let learned = own.learned(&Verdict { is_allowed, policy });
+            assert_eq!(learned, expected);
+            let mut metadata = Metadata::default();
+            metadata.learn(RULES, None, Arc::new(learned));
+            let matches = |name| Authorization::would_pass(name).matches(&metadata);
+            assert_eq!((matches("cart/"), matches("")), (is_allowed, false));
+        }
     }
 
     #[test]

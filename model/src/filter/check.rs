@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::LEVELS;
+use super::metadata::{Metadata, MetadataMatch};
 use crate::TextMatch;
 
 /// A service that is asked over gRPC.
@@ -44,6 +45,8 @@ pub struct Check {
     pub server_name: bool,
     /// The share of requests that are asked for, in millionths.
     pub enabled: u32,
+    /// What has to be known of those that are asked for; nothing: anything may.
+    pub only_if: Option<MetadataMatch>,
     /// Whether those that are not asked for are refused.
     pub denies_others: bool,
 }
@@ -71,6 +74,13 @@ pub struct CheckSettings {
 }
 
 impl Check {
+    /// Whether the service is asked of a request of which this is known; `draw` is below a million.
+    #[must_use]
+    pub fn is_for(&self, metadata: &Metadata, draw: u32) -> bool {
+        let own = self.only_if.as_ref();
+        draw < self.enabled && own.is_none_or(|own| own.matches(metadata))
+    }
+
     /// Whether the service gets a header of this name.
     #[must_use]
     pub fn shows(&self, name: &str) -> bool {

@@ -8,6 +8,8 @@ use crate::TextMatch;
 
 /// The name under which claims of tokens are found.
 pub const TOKENS: &str = "envoy.filters.http.jwt_authn";
+/// The name under which is found what rules that are only counted come to.
+pub const RULES: &str = "envoy.filters.http.rbac";
 
 /// What a filter learned, by its kind and, where it gave one, a name of its own.
 type Learned = (&'static str, Option<Arc<str>>, Arc<Value>);
@@ -41,11 +43,11 @@ impl Metadata {
         self.claims.as_ref()?.as_object()
     }
 
-    /// What a filter learned, by the names on the way to it.
+    /// What a filter learned, by the names on the way to it; of several the last.
     #[must_use]
     pub fn get(&self, filter: &str, path: &[String]) -> Option<&Value> {
         let own = self.learned.iter().filter(|(own, ..)| *own == filter);
-        let mut found = own.filter_map(|(_, name, value)| {
+        let mut found = own.rev().filter_map(|(_, name, value)| {
             let rest = match name {
                 None => path,
                 Some(name) => {
@@ -141,7 +143,9 @@ mod tests {
         let claims =
             json!({"sub": "till", "groups": ["a", "b"], "level": 7, "ok": true, "no": null});
         metadata.identify(Some("jwt".into()), Arc::new(claims));
+        metadata.learn("authz", None, Arc::new(json!({"sub": "first"})));
         metadata.learn("authz", None, Arc::new(json!({"sub": "other"})));
+        metadata.learn("authz", None, Arc::new(json!({"level": 1})));
         assert_eq!(
             metadata.claims().and_then(|own| own.get("sub")),
             Some(&json!("hidden"))

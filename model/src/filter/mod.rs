@@ -28,7 +28,7 @@ pub use authorization::{
 pub use check::{Check, CheckBody, CheckSettings, GrpcService};
 pub use cors::{Cors, Origin};
 pub use injection::{Abort, AbortBy, Break, Delay, DelayBy, Drawn, Injection, Pace, PaceBy};
-pub use metadata::{Metadata, MetadataMatch, TOKENS, ValueMatch};
+pub use metadata::{Metadata, MetadataMatch, RULES, TOKENS, ValueMatch};
 pub use mutation::{Mutation, Mutations, QueryChange};
 pub use rate::{
     Bucket, Counted, Descriptor, HostRates, Left, LocalRateLimit, RateAction, RateRule, RouteRates,

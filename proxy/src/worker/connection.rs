@@ -358,7 +358,7 @@ fn denied<'a>(
     let asked = connection.asked(None, None);
     let counts = (&*chains.figures).into();
     rules.iter().find_map(|own| {
-        let verdict = access::decide(core, own, &asked, &counts);
+        let verdict = access::decide(core, own, &asked, &counts).enforced;
         let verdict = verdict.filter(|verdict| !verdict.is_allowed);
         verdict.map(|verdict| verdict.policy.unwrap_or("none"))
     })

@@ -36,6 +36,10 @@ pub(super) fn read(field: &Field<'_>) -> Result<Check> {
         enabled: fields
             .get("filter_enabled")
             .map_or(Ok(1_000_000), |own| own.runtime_share())?,
+        only_if: fields
+            .get("filter_enabled_metadata")
+            .map(|own| matching::metadata(&own))
+            .transpose()?,
         denies_others: fields.get("deny_at_disable").map_or(Ok(false), |own| {
             let own = own.fields()?;
             let is_so = own.need("default_value")?.flag();

@@ -28,6 +28,10 @@ pub(super) fn check(own: &Check) -> Value {
             "filter_enabled",
             json!({"default_value": share(own.enabled)}),
         )
+        .with(
+            "filter_enabled_metadata",
+            json!(own.only_if.as_ref().map(matching::metadata)),
+        )
         .done();
     if !own.not_headers.is_empty() {
         value["disallowed_headers"] = patterns(&own.not_headers);

@@ -1,13 +1,12 @@
 //! Services that are asked whether a request may come in.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_crds::mesh::{External, OnFailure};
 use fairlead_model::TextMatch;
 use fairlead_model::filter::{
-    Authorization, Check, Condition, Effect, Filter, GrpcService, HttpFilter, Policy, Rules,
+    Authorization, Check, Effect, Filter, GrpcService, HttpFilter, Rules,
 };
 use fairlead_plan::mesh::duration;
 use http::StatusCode;
@@ -18,24 +17,55 @@ use crate::facts::{Facts, Key};
 /// How long an answer may take where nobody says otherwise.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// What asks a service of a namespace, for an authorization; nothing where it is not there and all may pass then.
-pub(super) fn filter(
+/// What asks a service.
+pub(super) struct Asking {
+    /// What finds out whether the service is asked; nothing where nobody is.
+    pub(super) fits: Option<HttpFilter>,
+    /// What asks it.
+    pub(super) asks: HttpFilter,
+}
+
+/// What asks a service of a namespace about requests that the rules of an authorization fit; nothing where there can be none, or
+/// where the service is not there and all may pass then.
+pub(super) fn asking(
     facts: &Facts,
     namespace: &Arc<str>,
     name: &str,
     own: &External,
-) -> Option<HttpFilter> {
-    let key: Key = (Arc::clone(namespace), own.service.name.as_str().into());
-    let filter = match outbound::http2_cluster(facts, &key, own.service.port) {
-        Some(cluster) => Filter::Check(Arc::new(check(&key, &cluster, own))),
-        None if own.on_failure == OnFailure::Allow => return None,
-        // Nobody answers.
-        None => Filter::Authorization(Arc::new(nobody())),
-    };
-    Some(HttpFilter {
-        name: format!("external/{name}"),
+    rules: Rules,
+) -> Option<Asking> {
+    if rules.policies.is_empty() {
+        return None;
+    }
+    let name = format!("external/{name}");
+    let named = |name: String, filter: Filter| HttpFilter {
+        name,
         is_disabled: false,
         filter,
+    };
+    let key: Key = (Arc::clone(namespace), own.service.name.as_str().into());
+    let (fits, asks) = match outbound::http2_cluster(facts, &key, own.service.port) {
+        Some(cluster) => {
+            let check = Check {
+                only_if: Some(Authorization::would_pass(&name)),
+                ..check(&key, &cluster, own)
+            };
+            let fits = Authorization {
+                shadow: Some(rules),
+                shadow_name: Some(name.as_str().into()),
+                ..Authorization::default()
+            };
+            let fits = Filter::Authorization(Arc::new(fits));
+            let fits = named(format!("authorization/{name}"), fits);
+            (Some(fits), Filter::Check(Arc::new(check)))
+        }
+        None if own.on_failure == OnFailure::Allow => return None,
+        // Nobody answers.
+        None => (None, Filter::Authorization(Arc::new(refused(rules)))),
+    };
+    Some(Asking {
+        fits,
+        asks: named(name, asks),
     })
 }
 
@@ -60,21 +90,16 @@ fn check(service: &Key, cluster: &str, own: &External) -> Check {
         certificate: false,
         server_name: false,
         enabled: 1_000_000,
+        only_if: None,
         denies_others: false,
     }
 }
 
-/// Lets nobody in.
-fn nobody() -> Authorization {
-    let all = Policy {
-        permissions: vec![Condition::Any],
-        principals: vec![Condition::Any],
-    };
+/// Refuses what rules fit.
+fn refused(rules: Rules) -> Authorization {
+    let effect = Effect::Deny;
     Authorization {
-        rules: Some(Rules {
-            effect: Effect::Deny,
-            policies: BTreeMap::from([("nobody answers".to_owned(), all)]),
-        }),
+        rules: Some(Rules { effect, ..rules }),
         ..Authorization::default()
     }
 }

@@ -18,6 +18,7 @@ use fairlead_model::filter::{
 use fairlead_plan::mesh::covers_pod;
 use kube::ResourceExt;
 
+use self::external::Asking;
 use self::rules::{Reading, is_plain};
 use self::tokens::Issuers;
 use super::entry::{Entries, Entry, probes};
@@ -78,11 +79,14 @@ pub(super) fn guards(facts: &Facts, entries: &Entries, key: &Key, pod: &Pod) -> 
         };
         guards.put(&format!("{action:?}"), of(true), of(false));
     }
-    for own in about.of(AuthorizationAction::Allow, false) {
-        let external = own.spec.external.as_ref();
-        let filter = external
-            .and_then(|external| external::filter(facts, namespace, &own.name_any(), external));
-        guards.ask(filter, pod);
+    // What a service changes of a request has no part in which others are asked.
+    let (fits, asks): (Vec<_>, Vec<_>) = about
+        .askings(namespace)
+        .map(|own| (own.fits, own.asks))
+        .unzip();
+    guards.http.extend(fits.into_iter().flatten());
+    for filter in asks {
+        guards.ask(Some(filter), pod);
     }
     // What is refused anyway is not counted as what would be.
     for own in about.counted() {
@@ -157,6 +161,16 @@ impl<'a> About<'a> {
             .collect()
     }
 
+    /// What asks the services of those that allow something.
+    fn askings(&self, namespace: &Arc<str>) -> impl Iterator<Item = Asking> {
+        let all = self.of(AuthorizationAction::Allow, false).into_iter();
+        all.filter_map(|own| {
+            let external = own.spec.external.as_ref()?;
+            let rules = self.said(Effect::Allow, &[own], true);
+            external::asking(self.facts, namespace, &own.name_any(), external, rules)
+        })
+    }
+
     /// All rules of an action that are enforced; nothing where no policy has that action.
     fn enforced(&self, action: AuthorizationAction, is_http: bool) -> Option<Rules> {
         let own = self.of(action, false);
@@ -177,8 +191,18 @@ impl<'a> About<'a> {
         (rules.effect == Effect::Allow || !rules.policies.is_empty()).then_some(rules)
     }
 
-    /// The rules of several together.
+    /// The rules of several together, and of what allows what kubelet asks.
     fn rules(&self, effect: Effect, all: &[&MeshAuthorization], is_http: bool) -> Rules {
+        let mut rules = self.said(effect, all, is_http);
+        if effect == Effect::Allow && is_http && !self.pod.probes.is_empty() {
+            let probes = probes(self.pod);
+            rules.policies.insert("probes".to_owned(), probes);
+        }
+        rules
+    }
+
+    /// What several say together.
+    fn said(&self, effect: Effect, all: &[&MeshAuthorization], is_http: bool) -> Rules {
         let reading = Reading {
             trust_domain: &self.facts.trust_domain,
             issuers: &self.issuers,
@@ -193,9 +217,6 @@ impl<'a> About<'a> {
                     policies.extend(policy.map(|own| (name, own)));
                 }
             }
-        }
-        if effect == Effect::Allow && is_http && !self.pod.probes.is_empty() {
-            policies.insert("probes".to_owned(), probes(self.pod));
         }
         Rules { effect, policies }
     }

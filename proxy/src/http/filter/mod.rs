@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use fairlead_model::fault::Fault;
 use fairlead_model::filter::{
-    Authorization, Cors, Filter, LEVELS, Mutation, Mutations, Origin, Session,
+    Authorization, Cors, Filter, LEVELS, Mutation, Mutations, Origin, RULES, Session,
 };
 use fairlead_model::route::{Action, RequestHead, Route, VirtualHost};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH};
@@ -125,11 +125,18 @@ impl Asking<'_> {
         Stopped::Answered(Box::new(respond::fault(fault, self.is_grpc)))
     }
 
-    fn authorize(&self, own: &Authorization, passage: &Passage) -> Result<(), Stopped> {
-        let mut asked = self.connection.asked(Some(self.head()), self.caller);
-        asked.metadata = Some(&passage.metadata);
-        let counts = (&*self.service.figures).into();
-        let Some(verdict) = access::decide(&self.service.core, own, &asked, &counts) else {
+    fn authorize(&self, own: &Authorization, passage: &mut Passage) -> Result<(), Stopped> {
+        let decision = {
+            let mut asked = self.connection.asked(Some(self.head()), self.caller);
+            asked.metadata = Some(&passage.metadata);
+            let counts = (&*self.service.figures).into();
+            access::decide(&self.service.core, own, &asked, &counts)
+        };
+        if let Some(shadow) = &decision.shadow {
+            let learned = Arc::new(own.learned(shadow));
+            passage.metadata.learn(RULES, None, learned);
+        }
+        let Some(verdict) = decision.enforced else {
             return Ok(());
         };
         tracing::debug!(

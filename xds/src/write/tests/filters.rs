@@ -35,7 +35,7 @@ fn value() -> impl Strategy<Value = ValueMatch> {
     })
 }
 
-fn metadata() -> impl Strategy<Value = MetadataMatch> {
+pub(super) fn metadata() -> impl Strategy<Value = MetadataMatch> {
     (name(), vec(name(), 1..3), value(), any::<bool>()).prop_map(|(filter, path, value, invert)| {
         MetadataMatch {
             filter,

@@ -3,6 +3,7 @@
 use fairlead_model::filter::{Check, CheckBody, CheckSettings, GrpcService};
 use http::StatusCode;
 
+use super::filters::metadata;
 use super::*;
 
 pub(super) fn service() -> impl Strategy<Value = Arc<GrpcService>> {
@@ -32,11 +33,17 @@ fn body() -> impl Strategy<Value = Option<CheckBody>> {
 pub(super) fn check() -> impl Strategy<Value = Check> {
     (
         (service(), error_status(), body()),
-        (of(vec(text(), 1..3)), vec(text(), 0..3), 0u32..=1_000_000),
+        (of(vec(text(), 1..3)), vec(text(), 0..3)),
+        (0u32..=1_000_000, of(metadata())),
         any::<[bool; 5]>(),
     )
         .prop_map(
-            |((service, status_on_error, body), (headers, not_headers, enabled), flags)| Check {
+            |(
+                (service, status_on_error, body),
+                (headers, not_headers),
+                (enabled, only_if),
+                flags,
+            )| Check {
                 service,
                 passes_on_error: flags[0],
                 tells_on_error: flags[1],
@@ -47,6 +54,7 @@ pub(super) fn check() -> impl Strategy<Value = Check> {
                 certificate: flags[2],
                 server_name: flags[3],
                 enabled,
+                only_if,
                 denies_others: flags[4],
             },
         )

@@ -47,7 +47,7 @@ impl Asking<'_> {
     ) -> Result<(), Stopped> {
         let service = self.service;
         let (core, figures) = (&service.core, &service.figures);
-        if core.draw() >= own.enabled {
+        if !own.is_for(&passage.metadata, core.draw()) {
             figures.ext_authz_disabled.increment();
             return match own.denies_others {
                 true => Err(self.turned_away(own.status_on_error, "")),
