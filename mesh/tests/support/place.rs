@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use fairlead_mesh::compile::names::{INBOUND_PORT, OUTBOUND_PORT};
 use fairlead_mesh::facts::{Endpoint, Facts, Key, Pod, Port, Service, Slice, Spoken};
-use fairlead_proxy::capture::{self, Capture};
+use fairlead_proxy::capture::{self, Capture, Nft};
 use fairlead_proxy::metrics::{Stat, push, stats};
 use fairlead_proxy::{Shared, config, upkeep, worker};
 use rustix::process::Uid;
@@ -142,7 +142,7 @@ impl Place {
                 skip_inbound: Vec::new(),
                 skip_networks: Vec::new(),
             };
-            capture::apply(Path::new(NFT), &capture.rules())
+            capture::apply(&Nft::at(Path::new(NFT)), &capture.rules())
         });
         captured.join().expect("it ran").expect("it is captured");
     }
