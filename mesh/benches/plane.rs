@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fairlead_mesh::authority::{Authority, LEAF_LIFE, Material, Slots};
-use fairlead_mesh::compile::compile;
+use fairlead_mesh::compile::Compiler;
 use fairlead_mesh::facts::{Endpoint, Facts, Key, Pod, Port, Service, Slice, Spoken};
-use fairlead_mesh::serve::{Account, Names, Plane, Replicas, Review, ReviewError, serve};
+use fairlead_mesh::serve::{Account, Names, Plane, Replicas, Review, ReviewError, Turns, serve};
 use fairlead_plan::mesh::spiffe;
-use fairlead_xds::Shapes;
 use fairlead_xds::raw::Raw;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -170,10 +169,10 @@ async fn replica() {
         "certificate": pair.certificate,
         "key": pair.key,
     });
-    let (shapes, mut facts) = (Shapes::default(), Arc::new(facts()));
+    let (mut compiler, mut facts) = (Compiler::default(), Arc::new(facts()));
     let roots = authority.roots().to_owned();
-    let compiled = move |facts: &Arc<Facts>| {
-        let compiled = compile(facts, &roots, &shapes);
+    let mut compiled = move |facts: &Arc<Facts>| {
+        let compiled = compiler.compile(facts, &roots);
         Arc::new(compiled.expect("it compiles"))
     };
     let told = watch::Sender::new(Some(compiled(&facts)));
@@ -201,6 +200,7 @@ async fn replica() {
         leaf_life: LEAF_LIFE,
         proxies: Arc::default(),
         metrics: Arc::default(),
+        turns: Turns::default(),
         figures: Arc::default(),
         stop: CancellationToken::new(),
     };
@@ -514,6 +514,7 @@ async fn measure() {
         heard.resources.load(Ordering::Relaxed),
         heard.bytes.load(Ordering::Relaxed),
     );
+    let busy = replica.time();
     for change in 0..CHANGES {
         let service = change * 7 % services();
         let begun = Instant::now();
@@ -524,6 +525,8 @@ async fn measure() {
         until(&heard, wanted, Duration::from_secs(60)).await;
         took.push(begun.elapsed().as_secs_f64() * 1000.0);
     }
+    let busy = (replica.time() - busy).as_secs_f64() * 1000.0;
+    figure("mesh_cpu_per_change_ms", busy / CHANGES as f64);
     let changes = CHANGES as f64 * proxies() as f64;
     let told = heard.resources.load(Ordering::Relaxed) - before;
     figure("xds_ack_p50_ms", quantile(&took, 0.5));

@@ -165,7 +165,7 @@ impl Pod {
 }
 
 /// What kubelet asks a pod over HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Probe {
     /// The port.
     pub port: u16,

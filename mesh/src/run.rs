@@ -7,21 +7,20 @@ use fairlead_operator::exposition::join;
 use fairlead_operator::metrics::Metrics as ClientMetrics;
 use fairlead_operator::{admin, client};
 use fairlead_plan::mesh::{CONTROL, spiffe};
-use fairlead_xds::Shapes;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::audits::Audits;
 use crate::authority::{Authority, Change, Keeper, LEAF_LIFE, keep};
-use crate::compile::{Compiled, compile};
+use crate::compile::{Compiled, Compiler};
 use crate::facts::Facts;
 use crate::feed::Feed;
 use crate::lead::{Leader, lead};
 use crate::metrics::Metrics;
 use crate::missed::Missed;
 use crate::refusals::Refusals;
-use crate::serve::{Names, Plane, Proxies, Replicas, TokenReviews, serve};
+use crate::serve::{Names, Plane, Proxies, Replicas, TokenReviews, Turns, serve};
 use crate::trust;
 
 /// Settings of the process.
@@ -103,6 +102,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         proxies,
         figures: Arc::default(),
         metrics: Arc::clone(&metrics),
+        turns: Turns::default(),
         stop: stop.clone(),
     };
     let (text, ready) = shown(&plane, &client_metrics);
@@ -204,12 +204,12 @@ async fn follow(
     compiled: watch::Sender<Option<Arc<Compiled>>>,
     metrics: Arc<Metrics>,
 ) {
-    let shapes = Shapes::default();
+    let mut compiler = Compiler::default();
     loop {
         let now = facts.borrow_and_update().clone();
         let own = authority.borrow_and_update().clone();
         if let (Some(facts), Some(authority)) = (now, own) {
-            match compile(&facts, authority.roots(), &shapes) {
+            match compiler.compile(&facts, authority.roots()) {
                 Ok(next) => {
                     metrics.compiled();
                     drop(compiled.send_replace(Some(Arc::new(next))));

@@ -8,7 +8,7 @@ use crate::page;
 use crate::progress::step;
 
 /// What each figure is.
-const FIGURES: [(&str, &str); 9] = [
+const FIGURES: [(&str, &str); 10] = [
     (
         "xds_first_seconds",
         "until all proxies were told everything, from when the first connected",
@@ -25,6 +25,10 @@ const FIGURES: [(&str, &str); 9] = [
     (
         "xds_compile_p50_ms",
         "the part of it in which resources are compiled",
+    ),
+    (
+        "mesh_cpu_per_change_ms",
+        "processor time of the replica for a change that all proxies are told",
     ),
     (
         "xds_resources_per_change",

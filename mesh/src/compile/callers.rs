@@ -9,38 +9,38 @@ use fairlead_plan::mesh::Caller;
 use super::policy;
 use crate::facts::{Facts, Key};
 
-/// Pods that are told the same.
-pub(super) struct Class<'a> {
-    /// One of them.
-    pub(super) caller: Caller<'a>,
+/// What tells pods from all others in where their connections go.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Told {
     /// Whether they go to services alone.
     pub(super) is_closed: bool,
+    /// Which of the policies that name somebody name them.
+    named: Vec<bool>,
 }
 
-/// Pods that are not told what all others are.
-pub(super) fn classes(facts: &Facts) -> Vec<(Class<'_>, Vec<Key>)> {
+/// Pods that are not told what all others are: by what tells them apart, one of them as a caller, and all of them.
+pub(super) fn classes(facts: &Facts) -> BTreeMap<Told, (Caller<'_>, Vec<Key>)> {
+    let mut found = BTreeMap::new();
     let naming = naming(facts);
     let closed = closed(facts);
     if naming.is_empty() && closed.is_empty() {
-        return Vec::new();
+        return found;
     }
-    let mut found: BTreeMap<(bool, Vec<bool>), (Class<'_>, Vec<Key>)> = BTreeMap::new();
     for (key, pod) in &facts.pods {
         let Some((namespace, account)) = pod.id.workload() else {
             continue;
         };
         let caller = Caller { namespace, account };
-        let named = named(&naming, caller);
-        let is_closed = closed.contains(&key.0);
-        if !is_closed && !named.contains(&true) {
-            continue;
+        let told = Told {
+            is_closed: closed.contains(&key.0),
+            named: named(&naming, caller),
+        };
+        if told.is_closed || told.named.contains(&true) {
+            let (_, pods) = found.entry(told).or_insert_with(|| (caller, Vec::new()));
+            pods.push(key.clone());
         }
-        let (_, pods) = found
-            .entry((is_closed, named))
-            .or_insert_with(|| (Class { caller, is_closed }, Vec::new()));
-        pods.push(key.clone());
     }
-    found.into_values().collect()
+    found
 }
 
 /// The policies that count for those they name.

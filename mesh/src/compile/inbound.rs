@@ -12,6 +12,7 @@ use fairlead_model::route::{
     Action, Forward, HeaderChanges, PathMatch, Route, RouteMatch, RouteTable, VirtualHost,
 };
 use fairlead_model::tls::ServerTls;
+use fairlead_xds::serve::Resources;
 use fairlead_xds::{Kind, write};
 
 use super::authorization::Guards;
@@ -27,7 +28,7 @@ const NAME: &str = "inbound";
 const BUFFER: u32 = 1 << 20;
 
 /// Adds the clusters of the application.
-pub(super) fn clusters(gathered: &mut Gathered<'_>) -> Result<(), CompileError> {
+pub(super) fn clusters(gathered: &mut Gathered) -> Result<(), CompileError> {
     for (name, protocol) in [
         (APPLICATION_HTTP1, UpstreamProtocol::Http1),
         (APPLICATION_HTTP2, UpstreamProtocol::Http2),
@@ -51,8 +52,8 @@ pub(super) fn original(name: &str, protocol: UpstreamProtocol) -> Cluster {
     }
 }
 
-/// Adds the listener.
-pub(super) fn listener(gathered: &mut Gathered<'_>, guards: &Guards) -> Result<(), CompileError> {
+/// The listener, and the clusters that it needs.
+pub(super) fn listener(guards: &Guards) -> Result<Arc<Resources>, CompileError> {
     let guarded = |chain: Chain| Chain {
         access: match &chain.handler {
             Handler::Http(_) => Vec::new(),
@@ -101,10 +102,12 @@ pub(super) fn listener(gathered: &mut Gathered<'_>, guards: &Guards) -> Result<(
         proxy_protocol: false,
         logs: Vec::new(),
     };
+    let mut gathered = Gathered::default();
     for cluster in &guards.clusters {
         gathered.put(Kind::Cluster, &cluster.name, &write::cluster(cluster))?;
     }
-    gathered.put(Kind::Listener, NAME, &write::listener(&listener))
+    gathered.put(Kind::Listener, NAME, &write::listener(&listener))?;
+    Ok(Arc::new(gathered.0))
 }
 
 /// Connections of other proxies that ask for this name.

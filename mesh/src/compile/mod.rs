@@ -11,13 +11,15 @@ mod authorization;
 mod callers;
 mod entry;
 mod inbound;
+mod kept;
 pub mod names;
 mod outbound;
 mod policy;
 mod programs;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use fairlead_model::identity::SpiffeId;
 use fairlead_model::tls::{ClientTls, Secret, SecretSource, TlsCommon, Trust, Version};
@@ -26,6 +28,8 @@ use fairlead_xds::{Kind, ShapeError, Shapes, write};
 
 use self::authorization::Guards;
 use self::entry::Entries;
+use self::kept::Kept;
+use self::outbound::Outbound;
 use self::programs::Programs;
 use crate::facts::{Facts, Key, Pod};
 use crate::figures::Called;
@@ -42,26 +46,44 @@ pub struct CompileError {
     pub source: ShapeError,
 }
 
-/// Resources as they are gathered.
-struct Gathered<'a> {
-    shapes: &'a Shapes,
-    resources: Resources,
+/// The shapes of resources.
+pub(crate) static SHAPES: LazyLock<Shapes> = LazyLock::new(Shapes::default);
+
+/// A resource, with its kind and its name.
+type Single = (Kind, Arc<str>, Resource);
+
+/// One of its JSON form.
+fn single(kind: Kind, name: &str, value: &serde_json::Value) -> Result<Single, CompileError> {
+    let resource = Resource::of(&SHAPES, kind, value).map_err(|source| CompileError {
+        kind,
+        name: name.to_owned(),
+        source,
+    })?;
+    Ok((kind, name.into(), resource))
 }
 
-impl Gathered<'_> {
+/// Resources as they are gathered.
+#[derive(Default)]
+struct Gathered(Resources);
+
+impl Gathered {
     fn put(
         &mut self,
         kind: Kind,
         name: &str,
         value: &serde_json::Value,
     ) -> Result<(), CompileError> {
-        let resource = Resource::of(self.shapes, kind, value).map_err(|source| CompileError {
-            kind,
-            name: name.to_owned(),
-            source,
-        })?;
-        self.resources.put(kind, name, resource);
+        let single = single(kind, name, value)?;
+        self.extend([&single]);
         Ok(())
+    }
+}
+
+impl<'a> Extend<&'a Single> for Gathered {
+    fn extend<T: IntoIterator<Item = &'a Single>>(&mut self, all: T) {
+        for (kind, name, resource) in all {
+            self.0.put(*kind, Arc::clone(name), resource.clone());
+        }
     }
 }
 
@@ -80,8 +102,8 @@ pub struct Compiled {
     open: Arc<Resources>,
     /// What other pods listen with.
     guarded: BTreeMap<Key, Arc<Resources>>,
-    /// All pods with a proxy.
-    pods: BTreeMap<Key, Arc<Pod>>,
+    /// What it was made of.
+    facts: Arc<Facts>,
     /// The service that those of them are of.
     served: BTreeMap<Key, Called>,
     /// What is told to programs that ask for services by name.
@@ -118,7 +140,7 @@ impl Compiled {
     /// A pod with a proxy, where it is who it has to be.
     #[must_use]
     pub fn pod(&self, pod: &Key, id: &SpiffeId) -> Option<&Arc<Pod>> {
-        self.pods.get(pod).filter(|own| own.id == *id)
+        self.facts.pods.get(pod).filter(|own| own.id == *id)
     }
 
     /// Where connections of a pod go.
@@ -169,67 +191,109 @@ impl Compiled {
     }
 }
 
-/// Compiles all that proxies are told.
-///
-/// # Errors
-/// When something cannot be encoded, which is a mistake of this program.
-pub fn compile(facts: &Arc<Facts>, roots: &str, shapes: &Shapes) -> Result<Compiled, CompileError> {
-    let gathered = || Gathered {
-        shapes,
-        resources: Resources::default(),
-    };
-    let mut shared = gathered();
-    let trust = Secret::Trust(Arc::new(believed(facts, roots)));
-    shared.put(
-        Kind::Secret,
-        names::TRUST,
-        &write::secret(names::TRUST, &trust),
-    )?;
-    inbound::clusters(&mut shared)?;
-    let mut usual = gathered();
-    outbound::compile(facts, None, false, &mut usual)?;
-    let mut callers = BTreeMap::new();
-    for (class, pods) in callers::classes(facts) {
-        let mut own = gathered();
-        outbound::compile(facts, Some(class.caller), class.is_closed, &mut own)?;
-        let own = Arc::new(own.resources);
-        callers.extend(pods.into_iter().map(|pod| (pod, Arc::clone(&own))));
-    }
-    let mut open = gathered();
-    inbound::listener(&mut open, &Guards::default())?;
-    let entries = Entries::of(facts);
-    let mut guarded = BTreeMap::new();
-    // The pods of a workload let the same callers in.
-    let mut made: Vec<(Guards, Arc<Resources>)> = Vec::new();
-    for (key, pod) in &facts.pods {
-        let Some(guards) = authorization::guards(facts, &entries, key, pod) else {
-            continue;
+/// What many proxies are told alike.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Layer {
+    /// What all are.
+    Shared,
+    /// Where connections of pods go about which nobody says anything.
+    Usual,
+    /// Where those of a class of pods go.
+    Class(callers::Told),
+}
+
+/// Makes what proxies are told, and keeps what nothing changed about.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    outbound: Outbound,
+    /// The listeners of pods by their namespaces.
+    inbound: Kept<Arc<str>, Guards, Arc<Resources>>,
+    programs: Arc<Mutex<programs::Targets>>,
+    layers: BTreeMap<Layer, Arc<Resources>>,
+}
+
+impl Compiler {
+    /// Compiles all that proxies are told.
+    ///
+    /// # Errors
+    /// When something cannot be encoded, which is a mistake of this program.
+    pub fn compile(&mut self, facts: &Arc<Facts>, roots: &str) -> Result<Compiled, CompileError> {
+        self.outbound.turn();
+        self.inbound.turn();
+        let before = mem::take(&mut self.layers);
+        let mut keep = |layer: Layer, gathered: Gathered| {
+            let resources = match before.get(&layer) {
+                Some(before) => gathered.0.after(before),
+                None => gathered.0,
+            };
+            let resources = Arc::new(resources);
+            self.layers.insert(layer, Arc::clone(&resources));
+            resources
         };
-        let found = made.iter().find(|(other, _)| *other == guards);
-        let resources = match found {
-            Some((_, resources)) => Arc::clone(resources),
-            None => {
-                let mut own = gathered();
-                inbound::listener(&mut own, &guards)?;
-                let resources = Arc::new(own.resources);
-                made.push((guards, Arc::clone(&resources)));
-                resources
+        let shared = keep(Layer::Shared, shared(facts, roots)?);
+        let mut usual = Gathered::default();
+        self.outbound.compile(facts, None, false, &mut usual)?;
+        let usual = keep(Layer::Usual, usual);
+        let mut callers = BTreeMap::new();
+        for (told, (caller, pods)) in callers::classes(facts) {
+            let mut own = Gathered::default();
+            self.outbound
+                .compile(facts, Some(caller), told.is_closed, &mut own)?;
+            let own = keep(Layer::Class(told), own);
+            callers.extend(pods.into_iter().map(|pod| (pod, Arc::clone(&own))));
+        }
+        let everybody = Guards::default();
+        Ok(Compiled {
+            roots: roots.into(),
+            shared,
+            usual,
+            callers,
+            open: self.inbound.made("".into(), everybody, inbound::listener)?,
+            guarded: self.guarded(facts)?,
+            facts: Arc::clone(facts),
+            served: served(facts),
+            programs: Arc::new(Programs::new(facts, &self.programs)),
+            counted: facts.counted_authorizations().collect(),
+        })
+    }
+
+    /// What pods listen with into which not everybody may come.
+    fn guarded(&mut self, facts: &Facts) -> Result<BTreeMap<Key, Arc<Resources>>, CompileError> {
+        let entries = Entries::of(facts);
+        // The pods of a workload let the same callers in.
+        let mut known = BTreeMap::new();
+        let mut guarded = BTreeMap::new();
+        for (key, pod) in &facts.pods {
+            if !authorization::are_about(facts, &entries, &key.0) {
+                continue;
             }
-        };
-        guarded.insert(key.clone(), resources);
+            let alike = (&key.0, pod.made_by(&key.1), &pod.labels, &pod.probes);
+            let resources = match known.get(&alike) {
+                Some(resources) => Option::clone(resources),
+                None => {
+                    let guards = authorization::guards(facts, &entries, key, pod);
+                    let namespace = Arc::clone(&key.0);
+                    let made = guards
+                        .map(|own| self.inbound.made(namespace, own, inbound::listener))
+                        .transpose()?;
+                    known.insert(alike, made.clone());
+                    made
+                }
+            };
+            guarded.extend(resources.map(|own| (key.clone(), own)));
+        }
+        Ok(guarded)
     }
-    Ok(Compiled {
-        roots: roots.into(),
-        shared: Arc::new(shared.resources),
-        usual: Arc::new(usual.resources),
-        callers,
-        open: Arc::new(open.resources),
-        guarded,
-        pods: facts.pods.clone(),
-        served: served(facts),
-        programs: Arc::new(Programs::new(facts, shapes)),
-        counted: facts.counted_authorizations().collect(),
-    })
+}
+
+/// What is the same for all.
+fn shared(facts: &Facts, roots: &str) -> Result<Gathered, CompileError> {
+    let mut shared = Gathered::default();
+    let trust = Secret::Trust(Arc::new(believed(facts, roots)));
+    let trust = write::secret(names::TRUST, &trust);
+    shared.put(Kind::Secret, names::TRUST, &trust)?;
+    inbound::clusters(&mut shared)?;
+    Ok(shared)
 }
 
 /// Whom proxies believe: other meshes only for their own names.

@@ -18,10 +18,12 @@ use fairlead_model::tls::{ClientTls, NameKind, NameMatch};
 use fairlead_plan::mesh::Caller;
 use fairlead_xds::{Kind, write};
 use ipnet::IpNet;
+use serde_json::Value;
 
 use super::inbound::{chain, original, table, tcp};
+use super::kept::Kept;
 use super::names::{self, MESHED, OUTBOUND_PORT, PASSTHROUGH, SNI_HTTP1, SNI_HTTP2, SNI_TCP};
-use super::{CompileError, Gathered, policy, to_mesh};
+use super::{CompileError, Gathered, Single, policy, single, to_mesh};
 use crate::facts::{Facts, Key, Port, Service, Spoken};
 
 /// The name of the listener, and of its figures.
@@ -62,11 +64,14 @@ const TCP: Way = Way {
 };
 
 /// A port of a service, as callers reach it.
-struct Reached<'a> {
+#[derive(Debug, PartialEq)]
+pub(super) struct Reached {
     /// The name of its endpoints, and what those of its clusters begin with.
     name: String,
+    /// What is spoken there.
+    spoken: Spoken,
     /// What policies say of the service.
-    said: &'a Behaviour,
+    said: Arc<Behaviour>,
     /// Who gets copies of requests, but for the way of speaking.
     mirror: Option<Mirror>,
     found: Found,
@@ -76,37 +81,84 @@ struct Reached<'a> {
     is_chosen: bool,
 }
 
-/// Adds the listener of a caller, and what each service needs; where nobody is named, of those about whom nobody says anything.
-/// Where it is closed, connections go to services alone.
-pub(super) fn compile(
-    facts: &Facts,
-    caller: Option<Caller<'_>>,
-    is_closed: bool,
-    gathered: &mut Gathered<'_>,
-) -> Result<(), CompileError> {
-    let passthrough = original(PASSTHROUGH, UpstreamProtocol::Http1);
-    gathered.put(Kind::Cluster, PASSTHROUGH, &write::cluster(&passthrough))?;
-    let mut chains = Vec::new();
+/// What a port of a service needs.
+#[derive(Debug)]
+pub(super) struct Made {
+    resources: Vec<Single>,
+    /// The connections that are made to it.
+    chains: Vec<Chain>,
+}
+
+/// What was made for callers.
+#[derive(Debug, Default)]
+pub(super) struct Outbound {
+    ports: Kept<Key, Reached, Arc<Made>>,
+    listeners: Kept<bool, Listener, Single>,
+}
+
+impl Outbound {
+    /// Begins the next time.
+    pub(super) fn turn(&mut self) {
+        self.ports.turn();
+        self.listeners.turn();
+    }
+
+    /// Adds the listener of a caller, and what each service needs; where nobody is named, of those about whom nobody says anything.
+    /// Where it is closed, connections go to services alone.
+    pub(super) fn compile(
+        &mut self,
+        facts: &Facts,
+        caller: Option<Caller<'_>>,
+        is_closed: bool,
+        gathered: &mut Gathered,
+    ) -> Result<(), CompileError> {
+        let passthrough = original(PASSTHROUGH, UpstreamProtocol::Http1);
+        gathered.put(Kind::Cluster, PASSTHROUGH, &write::cluster(&passthrough))?;
+        let mut chains = Vec::new();
+        for (key, reached) in reached(facts, caller) {
+            let made = self
+                .ports
+                .made(key.clone(), reached, |own| own.compile().map(Arc::new))?;
+            gathered.extend(&made.resources);
+            chains.extend_from_slice(&made.chains);
+        }
+        let listener = listener(chains, is_closed);
+        let made = self.listeners.made(is_closed, listener, |own| {
+            single(Kind::Listener, NAME, &write::listener(own))
+        })?;
+        gathered.extend([&made]);
+        Ok(())
+    }
+}
+
+/// What a caller reaches, with the service that it is a port of.
+fn reached<'a>(facts: &'a Facts, caller: Option<Caller<'_>>) -> Vec<(&'a Key, Reached)> {
+    let mut all = Vec::new();
     let mut taken = BTreeSet::new();
     for (key, service) in &facts.services {
-        let said = policy::of(facts, key, caller);
+        let said = Arc::new(policy::of(facts, key, caller));
         for port in &service.ports {
             let found = endpoints(facts, key, port);
             let reached = Reached {
                 name: names::port(&key.0, &key.1, port.number),
+                spoken: port.spoken,
                 mirror: mirror(facts, key, port, &said),
-                said: &said,
+                said: Arc::clone(&said),
                 places: places(service, port, &found, &mut taken),
                 found,
                 is_chosen: service.addresses.is_empty(),
             };
             if !reached.places.is_empty() {
-                reached.compile(ways(port.spoken), gathered, &mut chains)?;
+                all.push((key, reached));
             }
         }
     }
+    all
+}
+
+fn listener(chains: Vec<Chain>, is_closed: bool) -> Listener {
     let rest = chain(PASSTHROUGH, ChainMatch::default(), tcp(PASSTHROUGH, None));
-    let listener = Listener {
+    Listener {
         name: NAME.to_owned(),
         address: Address::Socket(([127, 0, 0, 1], OUTBOUND_PORT).into()),
         takes_ipv4: false,
@@ -117,35 +169,35 @@ pub(super) fn compile(
         default_chain: (!is_closed).then_some(rest),
         buffer_bytes: BUFFER,
         logs: Vec::new(),
-    };
-    gathered.put(Kind::Listener, NAME, &write::listener(&listener))
+    }
 }
 
-impl Reached<'_> {
-    /// Adds what it needs, and its chains.
-    fn compile(
-        &self,
-        ways: &[Way],
-        gathered: &mut Gathered<'_>,
-        chains: &mut Vec<Chain>,
-    ) -> Result<(), CompileError> {
+impl Reached {
+    /// What it needs.
+    fn compile(&self) -> Result<Made, CompileError> {
+        let (mut resources, mut chains) = (Vec::new(), Vec::new());
+        let mut put = |kind, name: &str, value: &Value| {
+            resources.push(single(kind, name, value)?);
+            Ok(())
+        };
+        let ways = ways(self.spoken);
         for way in ways {
             let cluster = self.cluster(way);
-            gathered.put(Kind::Cluster, &cluster.name, &write::cluster(&cluster))?;
+            put(Kind::Cluster, &cluster.name, &write::cluster(&cluster))?;
             if way.detected.is_some() {
                 let mut forward = Forward::to(&cluster.name);
-                policy::forward(self.said, &mut forward);
+                policy::forward(&self.said, &mut forward);
                 forward.mirrors = self.mirror(way).into_iter().collect();
                 let routes = table(&cluster.name, forward);
-                gathered.put(Kind::Routes, &cluster.name, &write::routes(&routes))?;
+                put(Kind::Routes, &cluster.name, &write::routes(&routes))?;
             }
             chains.extend(self.chains(way, ways.len() > 1, &cluster.name));
         }
-        if self.is_chosen {
-            return Ok(());
+        if !self.is_chosen {
+            let all = write::endpoints(&self.name, &self.found.endpoints);
+            put(Kind::Endpoints, &self.name, &all)?;
         }
-        let all = write::endpoints(&self.name, &self.found.endpoints);
-        gathered.put(Kind::Endpoints, &self.name, &all)
+        Ok(Made { resources, chains })
     }
 
     fn cluster(&self, way: &Way) -> Cluster {
@@ -166,7 +218,7 @@ impl Reached<'_> {
                 .into_iter()
                 .collect();
         }
-        policy::cluster(self.said, &mut cluster);
+        policy::cluster(&self.said, &mut cluster);
         cluster
     }
 
@@ -211,10 +263,10 @@ impl Reached<'_> {
     /// What becomes of such a connection.
     fn handler(&self, way: &Way, cluster: &str) -> Handler {
         match way.detected {
-            None => tcp(cluster, policy::idle(self.said)),
+            None => tcp(cluster, policy::idle(&self.said)),
             Some(_) => Handler::Http(Arc::new(Http {
                 connect: true,
-                filters: policy::fault(self.said).into_iter().collect(),
+                filters: policy::fault(&self.said).into_iter().collect(),
                 ..Http::routed(NAME, Routes::Named(cluster.to_owned()))
             })),
         }
@@ -282,6 +334,7 @@ fn places(
 }
 
 /// Endpoints, and who they are as far as they have a proxy.
+#[derive(Debug, PartialEq)]
 pub(super) struct Found {
     pub(super) endpoints: Endpoints,
     pub(super) ids: Vec<String>,

@@ -9,7 +9,7 @@
 //! after their end, which no program looks at itself.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fairlead_crds::mesh::{AnswerClass, Behaviour, RetryCondition};
 use fairlead_model::cluster::{Cluster, Discovery, Endpoints, UpstreamProtocol};
@@ -20,13 +20,14 @@ use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::Forward;
 use fairlead_plan::mesh::Caller;
 use fairlead_xds::serve::{Resources, View};
-use fairlead_xds::{Kind, Shapes, write};
+use fairlead_xds::{Kind, write};
 use serde_json::{Value, json};
 
 use super::inbound::table;
+use super::kept::Kept;
 use super::names::{self, PROVIDER, SECURED};
 use super::outbound::{self, CONNECT, Found};
-use super::{CompileError, Gathered, callers, policy};
+use super::{CompileError, Gathered, Single, callers, policy, single};
 use crate::facts::{Facts, Key, Port, Spoken};
 
 /// The name of a port that is meant where no number is given.
@@ -38,11 +39,14 @@ const RETRIABLE: [u8; 5] = [1, 4, 8, INTERNAL, UNAVAILABLE];
 const TLS: &str =
     "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
 
+/// What was made of ports of services.
+pub(super) type Targets = Kept<Key, Target, Arc<Vec<Single>>>;
+
 /// What programs are told, made when it is asked for.
 #[derive(Debug)]
 pub(super) struct Programs {
     facts: Arc<Facts>,
-    shapes: Shapes,
+    targets: Arc<Mutex<Targets>>,
     /// By which policies name the caller.
     made: Mutex<BTreeMap<Vec<bool>, Told>>,
 }
@@ -64,10 +68,11 @@ impl Told {
 }
 
 impl Programs {
-    pub(super) fn new(facts: &Arc<Facts>, shapes: &Shapes) -> Self {
+    pub(super) fn new(facts: &Arc<Facts>, targets: &Arc<Mutex<Targets>>) -> Self {
+        locked(targets).turn();
         Self {
             facts: Arc::clone(facts),
-            shapes: shapes.clone(),
+            targets: Arc::clone(targets),
             made: Mutex::default(),
         }
     }
@@ -80,33 +85,30 @@ impl Programs {
         let named = caller.map(|caller| callers::named(&naming, caller));
         // Who is named by none is as everybody else.
         let named = named.filter(|own| own.contains(&true)).unwrap_or_default();
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = locked(&self.made);
         let found = made.get(&named);
         if let Some(told) = found.filter(|own| own.until.is_none_or(|until| now < until)) {
             return Ok(told.clone());
         }
         let caller = caller.filter(|_| !named.is_empty());
-        let mut gathered = Gathered {
-            shapes: &self.shapes,
-            resources: Resources::default(),
-        };
-        let until = compile(&self.facts, caller, now, &mut gathered)?;
-        let told = Told {
-            resources: Arc::new(gathered.resources),
-            until,
-        };
+        let told = compile(&self.facts, caller, now, &mut locked(&self.targets))?;
         made.insert(named, told.clone());
         Ok(told)
     }
 }
 
-/// Adds what a caller is told; gives back when something of it ends.
+fn locked<T>(own: &Mutex<T>) -> MutexGuard<'_, T> {
+    own.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a caller is told.
 fn compile(
     facts: &Facts,
     caller: Option<Caller<'_>>,
     now: u64,
-    gathered: &mut Gathered<'_>,
-) -> Result<Option<u64>, CompileError> {
+    targets: &mut Targets,
+) -> Result<Told, CompileError> {
+    let mut gathered = Gathered::default();
     let mut until: Option<u64> = None;
     for (key, service) in &facts.services {
         let mut said = policy::of(facts, key, caller);
@@ -117,11 +119,20 @@ fn compile(
         let usual = usual(&service.ports);
         let spoken = service.ports.iter().filter(|port| is_spoken(port));
         for port in spoken {
-            let is_usual = usual == Some(port.number);
-            target(facts, key, port, is_usual, &said, gathered)?;
+            let target = Target {
+                port: port.number,
+                is_usual: usual == Some(port.number),
+                said: said.clone(),
+                found: outbound::endpoints(facts, key, port),
+            };
+            let made = targets.made(key.clone(), target, |own| own.compile(key).map(Arc::new))?;
+            gathered.extend(made.iter());
         }
     }
-    Ok(until)
+    Ok(Told {
+        resources: Arc::new(gathered.0),
+        until,
+    })
 }
 
 /// Whether HTTP/2 may be spoken on a port.
@@ -141,47 +152,53 @@ fn usual(ports: &[Port]) -> Option<u16> {
     }
 }
 
-/// Adds what a port of a service needs.
-fn target(
-    facts: &Facts,
-    key: &Key,
-    port: &Port,
+/// A port of a service, as programs reach it.
+#[derive(Debug, PartialEq)]
+pub(super) struct Target {
+    port: u16,
+    /// Whether it is meant where no port is given.
     is_usual: bool,
-    said: &Behaviour,
-    gathered: &mut Gathered<'_>,
-) -> Result<(), CompileError> {
-    let found = outbound::endpoints(facts, key, port);
-    let own = names::port(&key.0, &key.1, port.number);
-    let (namespace, service) = key;
-    for secured in [false, true] {
-        if secured && found.ids.is_empty() {
-            continue;
-        }
-        let (cluster, suffix) = match secured {
-            false => (format!("{own}/program"), ""),
-            true => (format!("{own}/secured"), SECURED),
+    /// What policies say of the service.
+    said: Behaviour,
+    found: Found,
+}
+
+impl Target {
+    /// What it needs, as a port of this service.
+    fn compile(&self, (namespace, service): &Key) -> Result<Vec<Single>, CompileError> {
+        let mut made = Vec::new();
+        let mut put = |kind, name: &str, value: &Value| {
+            made.push(single(kind, name, value)?);
+            Ok(())
         };
-        gathered.put(
-            Kind::Cluster,
-            &cluster,
-            &self::cluster(&cluster, said, &found, secured),
-        )?;
-        let endpoints = match secured {
-            false => write::endpoints(&cluster, &found.endpoints),
-            true => write::endpoints(&cluster, &meshed(&found.endpoints)),
-        };
-        gathered.put(Kind::Endpoints, &cluster, &endpoints)?;
-        let named = format!("{service}.{namespace}{suffix}");
-        let with_port = format!("{named}:{}", port.number);
-        for name in [Some(with_port), is_usual.then_some(named)]
-            .into_iter()
-            .flatten()
-        {
-            let listener = write::api_listener(&name, &http(&cluster, said));
-            gathered.put(Kind::Listener, &name, &listener)?;
+        let own = names::port(namespace, service, self.port);
+        for secured in [false, true] {
+            if secured && self.found.ids.is_empty() {
+                continue;
+            }
+            let (name, suffix) = match secured {
+                false => (format!("{own}/program"), ""),
+                true => (format!("{own}/secured"), SECURED),
+            };
+            let cluster = cluster(&name, &self.said, &self.found, secured);
+            put(Kind::Cluster, &name, &cluster)?;
+            let endpoints = match secured {
+                false => write::endpoints(&name, &self.found.endpoints),
+                true => write::endpoints(&name, &meshed(&self.found.endpoints)),
+            };
+            put(Kind::Endpoints, &name, &endpoints)?;
+            let http = http(&name, &self.said);
+            let named = format!("{service}.{namespace}{suffix}");
+            let with_port = format!("{named}:{}", self.port);
+            for name in [Some(with_port), self.is_usual.then_some(named)]
+                .into_iter()
+                .flatten()
+            {
+                put(Kind::Listener, &name, &write::api_listener(&name, &http))?;
+            }
         }
+        Ok(made)
     }
-    Ok(())
 }
 
 /// Those that have a proxy.

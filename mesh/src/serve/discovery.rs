@@ -1,92 +1,73 @@
 //! One stream of the discovery service.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fairlead_model::identity::SpiffeId;
 use fairlead_xds::Kind;
+use fairlead_xds::raw::Raw;
 use fairlead_xds::serve::{Dialect, Node, Resources, Stream as Told, View};
-use futures::Stream;
-use futures::future::BoxFuture;
-use tokio::sync::mpsc;
-use tonic::server::StreamingService;
-use tonic::{Request, Response, Status, Streaming};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tonic::metadata::GRPC_CONTENT_TYPE;
+use tonic::{Status, Streaming};
 
 use super::proxies::{Entry, Proxy};
-use super::{Plane, files, pod};
+use super::responses::{Responses, Sent};
+use super::{Answer, LARGEST, Plane, files, now, pod};
 use crate::compile::Compiled;
 use crate::compile::names::TRUST;
 use crate::facts::Key;
 
-/// How many responses may wait to be sent; more are made once the proxy has taken those.
-const WAITING: usize = 16;
+/// How many proxies are told much at once.
+const AT_ONCE: usize = 16;
+/// More bytes than this are much.
+const MUCH: usize = 64 << 10;
+/// How long a proxy may take much before it is the turn of others.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The longest name of a node that is kept.
 const MOST_NODE: usize = 512;
 
-/// A call of the discovery service.
-pub(super) struct Call {
+/// Tells many proxies much in turn, so that what waits to be sent does not fill the memory.
+#[derive(Debug, Clone)]
+pub struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+}
+
+/// Answers a call.
+pub(super) fn answer(
     plane: Plane,
     caller: Option<SpiffeId>,
     dialect: Dialect,
-}
-
-impl Call {
-    pub(super) fn new(plane: Plane, caller: Option<SpiffeId>, dialect: Dialect) -> Self {
-        Self {
-            plane,
-            caller,
-            dialect,
+    request: http::Request<axum::body::Body>,
+) -> Answer {
+    let id = match plane.member(caller) {
+        Ok(id) => id,
+        Err(status) => return status.into_http(),
+    };
+    let requests = Streaming::new_request(Raw, request.into_body(), None, Some(LARGEST));
+    let (sender, responses) = Responses::channel();
+    tokio::spawn(async move {
+        let stop = plane.stop.clone();
+        let stream = Conversation::new(plane, id, dialect, sender.clone());
+        let ended = tokio::select! {
+            ended = stream.run(requests) => ended,
+            () = stop.cancelled() => Err(Status::unavailable("this replica ends")),
+        };
+        if let Err(status) = ended {
+            // The proxy may have gone already.
+            let _ = sender.try_send(Sent::End(status));
         }
-    }
-}
-
-/// The time since 1970.
-fn now() -> Duration {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.unwrap_or_default()
-}
-
-/// The responses to a proxy.
-pub(super) struct Responses(mpsc::Receiver<Result<Bytes, Status>>);
-
-impl Stream for Responses {
-    type Item = Result<Bytes, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(context)
-    }
-}
-
-impl StreamingService<Bytes> for Call {
-    type Response = Bytes;
-    type ResponseStream = Responses;
-    type Future = BoxFuture<'static, Result<Response<Responses>, Status>>;
-
-    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
-        let (plane, dialect) = (self.plane.clone(), self.dialect);
-        let caller = self.caller.clone();
-        Box::pin(async move {
-            let id = plane.member(caller)?;
-            let (sender, receiver) = mpsc::channel(WAITING);
-            tokio::spawn(async move {
-                let stop = plane.stop.clone();
-                let stream = Conversation::new(plane, id, dialect, sender.clone());
-                let ended = tokio::select! {
-                    ended = stream.run(request.into_inner()) => ended,
-                    () = stop.cancelled() => Err(Status::unavailable("this replica ends")),
-                };
-                if let Err(status) = ended {
-                    // The proxy may have gone already.
-                    let _ = sender.try_send(Err(status));
-                }
-            });
-            Ok(Response::new(Responses(receiver)))
-        })
-    }
+    });
+    let mut answer = Answer::new(tonic::body::Body::new(responses));
+    let headers = answer.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
+    answer
 }
 
 /// What is said on a stream.
@@ -101,16 +82,11 @@ struct Conversation {
     files: Option<Arc<Resources>>,
     /// Until when what it was told is right, since 1970.
     until: Option<Duration>,
-    sender: mpsc::Sender<Result<Bytes, Status>>,
+    sender: mpsc::Sender<Sent>,
 }
 
 impl Conversation {
-    fn new(
-        plane: Plane,
-        id: SpiffeId,
-        dialect: Dialect,
-        sender: mpsc::Sender<Result<Bytes, Status>>,
-    ) -> Self {
+    fn new(plane: Plane, id: SpiffeId, dialect: Dialect, sender: mpsc::Sender<Sent>) -> Self {
         let entry = plane.proxies.enter(Proxy {
             id: id.clone(),
             node: String::new(),
@@ -220,9 +196,17 @@ impl Conversation {
         let Some(view) = self.view(compiled)? else {
             return Ok(());
         };
-        for response in self.told.tell(&view) {
-            let sent = self.sender.send(Ok(response.into())).await;
-            sent.map_err(|_| Status::cancelled("the proxy went away"))?;
+        // Nobody closes it.
+        let turn = self.plane.turns.0.acquire().await;
+        let responses = self.told.tell(&view);
+        let mut sending = std::pin::pin!(self.send(responses));
+        match tokio::time::timeout(PATIENCE, sending.as_mut()).await {
+            Ok(sent) => sent?,
+            Err(_) => {
+                // A proxy that takes it slowly does not hold up others.
+                drop(turn);
+                sending.await?;
+            }
         }
         let answered = match self.told.is_settled() {
             true => Arc::downgrade(compiled),
@@ -233,6 +217,23 @@ impl Conversation {
             own.answered = answered;
             own.by_files = by_files;
         });
+        Ok(())
+    }
+
+    /// Sends responses; where they are much, until they are on their way.
+    async fn send(&self, responses: Vec<Vec<u8>>) -> Result<(), Status> {
+        let gone = |_| Status::cancelled("the proxy went away");
+        let size: usize = responses.iter().map(Vec::len).sum();
+        for response in responses {
+            let sent = self.sender.send(Sent::Response(response.into())).await;
+            sent.map_err(gone)?;
+        }
+        if size > MUCH {
+            let (mark, taken) = oneshot::channel();
+            self.sender.send(Sent::Mark(mark)).await.map_err(gone)?;
+            // What is told by it is that it was dropped.
+            let _ = taken.await;
+        }
         Ok(())
     }
 }

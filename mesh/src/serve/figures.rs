@@ -88,7 +88,7 @@ impl Told {
                 sums.entry(pair).or_default().merge(&sum);
             }
         }
-        let now = now();
+        let now = now().as_secs();
         self.plane.figures.add(&sums, now);
         let namespace = self.id.workload().map_or("", |(namespace, _)| namespace);
         for (name, count) in judged(families).filter(|(_, count)| *count > 0) {

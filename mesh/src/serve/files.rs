@@ -1,18 +1,17 @@
 //! The certificate of a proxy that is not ours: a stock Envoy gets none from the authority by itself, so it says in its metadata where
 //! its own one lies, and is told to read it there. Its key never comes here, and files that are replaced are read again.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
+use fairlead_xds::Kind;
 use fairlead_xds::serve::{Node, Resource, Resources};
-use fairlead_xds::{Kind, Shapes};
 use serde_json::json;
 
+use crate::compile::SHAPES;
 use crate::compile::names::IDENTITY;
 
 /// What the metadata calls the file with its chain, and the one with its key.
 const FILES: [&str; 2] = ["certificate_file", "key_file"];
-
-static SHAPES: LazyLock<Shapes> = LazyLock::new(Shapes::default);
 
 /// What it is told of its own certificate, where it says both files.
 pub(super) fn told(node: &Node) -> Option<Arc<Resources>> {

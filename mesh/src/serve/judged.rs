@@ -45,7 +45,7 @@ impl UnaryService<Bytes> for Call {
 
     fn call(&mut self, _: Request<Bytes>) -> Self::Future {
         let figures = &self.0.figures;
-        let rows = figures.judged(now()).into_iter();
+        let rows = figures.judged(now().as_secs()).into_iter();
         let told = Told {
             replica: figures.replica(),
             rows: rows

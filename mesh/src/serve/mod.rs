@@ -10,6 +10,7 @@ mod files;
 mod judged;
 mod proxies;
 mod replicas;
+mod responses;
 mod review;
 mod sign;
 mod tls;
@@ -42,6 +43,7 @@ use crate::facts::{Facts, Key};
 use crate::figures::Figures;
 use crate::metrics::Metrics;
 
+pub use discovery::Turns;
 pub use proxies::{Proxies, Proxy};
 pub use replicas::Replicas;
 pub use review::{Account, Review, ReviewError, TokenReviews};
@@ -79,6 +81,8 @@ pub struct Plane {
     pub figures: Arc<Figures>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// In which turn proxies are told.
+    pub turns: Turns,
     /// Ends every stream.
     pub stop: CancellationToken,
 }
@@ -183,8 +187,7 @@ async fn delta(
     Extension(caller): Extension<Option<SpiffeId>>,
     request: http::Request<Body>,
 ) -> Answer {
-    let call = discovery::Call::new(plane, caller, Dialect::Delta);
-    grpc().streaming(call, request).await
+    discovery::answer(plane, caller, Dialect::Delta, request)
 }
 
 async fn state(
@@ -192,18 +195,17 @@ async fn state(
     Extension(caller): Extension<Option<SpiffeId>>,
     request: http::Request<Body>,
 ) -> Answer {
-    let call = discovery::Call::new(plane, caller, Dialect::State);
-    grpc().streaming(call, request).await
+    discovery::answer(plane, caller, Dialect::State, request)
 }
 
 async fn proxies(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {
     grpc().unary(replicas::Call(plane), request).await
 }
 
-/// Seconds since 1970.
-fn now() -> u64 {
+/// The time since 1970.
+fn now() -> Duration {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-    since_1970.map_or(0, |own| own.as_secs())
+    since_1970.unwrap_or_default()
 }
 
 async fn judged(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {

@@ -267,7 +267,7 @@ async fn gather(plane: &Plane, seconds: u32) -> Gathered {
 
 /// What this replica has, and how many seconds back that is.
 fn own(plane: &Plane, seconds: u32) -> (u64, PartResponse) {
-    let (covered, sums) = plane.figures.within(seconds.into(), now());
+    let (covered, sums) = plane.figures.within(seconds.into(), now().as_secs());
     let part = PartResponse {
         replica: plane.figures.replica(),
         counted: sums.into_iter().map(counted).collect(),

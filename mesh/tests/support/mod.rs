@@ -7,16 +7,17 @@ pub mod place;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fairlead_mesh::authority::{Authority, Material, Slots};
-use fairlead_mesh::compile::{Compiled, compile};
+use fairlead_mesh::compile::{Compiled, Compiler};
 use fairlead_mesh::facts::{Facts, Pod};
 use fairlead_mesh::figures::Figures;
-use fairlead_mesh::serve::{Account, Names, Plane, Proxies, Replicas, Review, ReviewError, serve};
+use fairlead_mesh::serve::{
+    Account, Names, Plane, Proxies, Replicas, Review, ReviewError, Turns, serve,
+};
 use fairlead_plan::mesh::{Bootstrap, bootstrap, spiffe};
-use fairlead_xds::Shapes;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -70,7 +71,7 @@ pub struct Control {
     pub slots: Slots,
     pub leaf_life: Duration,
     pub stop: CancellationToken,
-    shapes: Shapes,
+    compiler: Mutex<Compiler>,
 }
 
 impl Control {
@@ -94,7 +95,7 @@ impl Control {
             slots,
             leaf_life,
             stop: CancellationToken::new(),
-            shapes: Shapes::default(),
+            compiler: Mutex::default(),
         };
         control.tell(&Facts::default());
         control.serve().await;
@@ -130,6 +131,7 @@ impl Control {
             proxies: Arc::clone(&self.proxies),
             figures: Arc::clone(&self.figures),
             metrics: Arc::default(),
+            turns: Turns::default(),
             stop: self.stop.clone(),
         };
         tokio::spawn(serve(listener, names, plane));
@@ -166,7 +168,8 @@ impl Control {
             });
         }
         let facts = Arc::new(facts);
-        let compiled = compile(&facts, roots, &self.shapes).expect("it compiles");
+        let mut compiler = self.compiler.lock().expect("nobody panicked");
+        let compiled = compiler.compile(&facts, roots).expect("it compiles");
         let compiled = Arc::new(compiled);
         self.compiled.send_replace(Some(Arc::clone(&compiled)));
         self.facts.send_replace(Some(facts));

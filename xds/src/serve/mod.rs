@@ -14,6 +14,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost::Message;
 
 use crate::session::wire::{
@@ -21,7 +22,7 @@ use crate::session::wire::{
 };
 use crate::{Kind, ShapeError, Shapes};
 pub use node::Node;
-use topic::Topic;
+use topic::{Looked, Topic};
 
 /// The most names that a proxy may ask for of one kind.
 const MOST_NAMES: usize = 100_000;
@@ -30,14 +31,14 @@ const MOST_NAMES: usize = 100_000;
 #[derive(Debug, Clone)]
 pub struct Resource {
     version: Arc<str>,
-    value: Arc<[u8]>,
+    value: Bytes,
     /// The name of its endpoints, of a cluster that asks for them.
     endpoints: Option<Arc<str>>,
 }
 
 impl PartialEq for Resource {
     fn eq(&self, other: &Self) -> bool {
-        self.version == other.version
+        Arc::ptr_eq(&self.version, &other.version) || self.version == other.version
     }
 }
 
@@ -85,31 +86,40 @@ type Named = BTreeMap<Arc<str>, Resource>;
 
 /// Resources by kind and name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Resources(BTreeMap<Kind, Named>);
+pub struct Resources([Arc<Named>; Kind::ALL.len()]);
 
 impl Resources {
     /// Adds a resource, or takes the place of one.
-    pub fn put(&mut self, kind: Kind, name: &str, resource: Resource) {
-        self.0
-            .entry(kind)
-            .or_default()
-            .insert(name.into(), resource);
+    pub fn put(&mut self, kind: Kind, name: impl Into<Arc<str>>, resource: Resource) {
+        Arc::make_mut(&mut self.0[kind as usize]).insert(name.into(), resource);
     }
 
     /// A resource.
     #[must_use]
     pub fn get(&self, kind: Kind, name: &str) -> Option<&Resource> {
-        self.0.get(&kind)?.get(name)
+        self.named(kind).get(name)
     }
 
     /// How many there are of a kind.
     #[must_use]
     pub fn count(&self, kind: Kind) -> usize {
-        self.0.get(&kind).map_or(0, BTreeMap::len)
+        self.named(kind).len()
     }
 
-    fn all(&self, kind: Kind) -> impl Iterator<Item = (&Arc<str>, &Resource)> {
-        self.0.get(&kind).into_iter().flatten()
+    /// Takes the place of those that were there before: a kind of which nothing changed is the same in memory, so that streams see
+    /// that without looking at it.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        for (own, before) in self.0.iter_mut().zip(&before.0) {
+            if own == before {
+                own.clone_from(before);
+            }
+        }
+        self
+    }
+
+    fn named(&self, kind: Kind) -> &Arc<Named> {
+        &self.0[kind as usize]
     }
 }
 
@@ -134,7 +144,12 @@ impl View {
 
     /// All resources of a kind by their names, those of each layer in their order.
     pub fn all(&self, kind: Kind) -> impl Iterator<Item = (&Arc<str>, &Resource)> {
-        self.layers.iter().flat_map(move |layer| layer.all(kind))
+        self.named(kind).flat_map(|layer| layer.iter())
+    }
+
+    /// The resources of a kind, layer by layer.
+    fn named(&self, kind: Kind) -> impl Iterator<Item = &Arc<Named>> {
+        self.layers.iter().map(move |layer| layer.named(kind))
     }
 
     /// The view with more in it.
@@ -226,6 +241,12 @@ impl Stream {
             let refusal = request.error_detail.map(|detail| detail.message);
             topic.answered(&request.response_nonce, refusal, kind, &mut heard);
         }
+        if is_first
+            || !request.resource_names_subscribe.is_empty()
+            || !request.resource_names_unsubscribe.is_empty()
+        {
+            topic.forget();
+        }
         if is_first {
             topic.wants_all = kind.is_wildcard() && request.resource_names_subscribe.is_empty();
             for (name, version) in request.initial_resource_versions {
@@ -270,13 +291,18 @@ impl Stream {
             }
         }
         let names = request.resource_names;
-        topic.wants_all = kind.is_wildcard()
+        let wants_all = kind.is_wildcard()
             && (names.iter().any(|name| name == "*")
                 || (names.is_empty() && (is_first || topic.wants_all)));
         let names = names.into_iter().filter(|name| name != "*");
         let names = names.map(Arc::from).collect();
+        if topic.wants_all != wants_all {
+            topic.forget();
+            topic.wants_all = wants_all;
+        }
         if topic.names != names {
             // It is to be answered, though it may be what was wanted before.
+            topic.forget();
             topic.whole = None;
             topic.names = names;
         }
@@ -287,19 +313,19 @@ impl Stream {
     /// The responses to send now, in this order.
     pub fn tell(&mut self, view: &View) -> Vec<Vec<u8>> {
         let mut responses = Vec::new();
-        self.tell_endpoints_again(view);
         for kind in Kind::ALL {
-            let Some(topic) = self.topics.get_mut(&kind) else {
+            let topic = self.topics.get_mut(&kind);
+            let Some(topic) = topic.filter(|own| own.awaited.is_none()) else {
                 continue;
             };
-            if topic.awaited.is_some() {
-                continue;
-            }
-            let response = match self.dialect {
+            let said = match self.dialect {
                 Dialect::Delta => delta(kind, topic, view, &mut self.nonce),
                 Dialect::State => state(kind, topic, view, &mut self.nonce),
             };
-            responses.extend(response);
+            if let Some(said) = said {
+                self.tell_endpoints_again(&said.endpoints);
+                responses.push(said.response);
+            }
         }
         if self.dialect == Dialect::Delta && self.is_settled() {
             responses.extend(self.removals(view));
@@ -307,17 +333,15 @@ impl Stream {
         responses
     }
 
-    /// Has the endpoints of clusters that are about to be told follow, though they may be as they were: Envoy waits for those of each
+    /// Has the endpoints of clusters that are told follow, though they may be as they were: Envoy waits for those of each
     /// cluster that is new or changed, and does not ask for what it has (<https://github.com/envoyproxy/envoy/issues/13009>).
-    fn tell_endpoints_again(&mut self, view: &View) {
-        let clusters = self.topics.get(&Kind::Cluster);
-        let clusters = clusters.filter(|own| own.awaited.is_none());
-        let names = clusters.map(|own| own.endpoints(view));
+    fn tell_endpoints_again(&mut self, names: &[Arc<str>]) {
         let Some(topic) = self.topics.get_mut(&Kind::Endpoints) else {
             return;
         };
-        for name in names.into_iter().flatten() {
-            if topic.told.remove(&name).is_some() {
+        for name in names {
+            if topic.told.remove(name).is_some() {
+                topic.forget();
                 topic.whole = None;
             }
         }
@@ -368,7 +392,7 @@ impl Stream {
             let gone = topic.gone(kind, view);
             if !gone.is_empty() {
                 let nonce = topic.await_answer(&mut self.nonce);
-                responses.push(delta_response(kind, Vec::new(), gone, nonce));
+                responses.push(delta_response(kind, Vec::new(), &gone, nonce));
             }
         }
         responses
@@ -378,17 +402,25 @@ impl Stream {
 fn any(kind: Kind, resource: &Resource) -> Any {
     Any {
         type_url: kind.type_url(),
-        value: resource.value.to_vec(),
+        value: resource.value.clone(),
     }
 }
 
-fn delta(kind: Kind, topic: &mut Topic, view: &View, nonce: &mut u64) -> Option<Vec<u8>> {
-    let changed = topic.changed(kind, view);
+/// A response, and the names of the endpoints of clusters in it.
+struct Said {
+    response: Vec<u8>,
+    endpoints: Vec<Arc<str>>,
+}
+
+fn delta(kind: Kind, topic: &mut Topic, view: &View, nonce: &mut u64) -> Option<Said> {
+    let Looked {
+        changed,
+        missing: mut gone,
+    } = topic.look(kind, view);
     // What others refer to goes after those have changed.
-    let gone = match kind {
-        Kind::Cluster | Kind::Endpoints => topic.missing(kind, view),
-        _ => topic.gone(kind, view),
-    };
+    if !matches!(kind, Kind::Cluster | Kind::Endpoints) {
+        gone.extend(topic.gone(kind, view));
+    }
     let is_first = !std::mem::replace(&mut topic.is_open, true);
     // A proxy that asks for all of a kind waits for an answer, even if there is none of it.
     if changed.is_empty() && gone.is_empty() && !(is_first && topic.wants_all) {
@@ -402,29 +434,37 @@ fn delta(kind: Kind, topic: &mut Topic, view: &View, nonce: &mut u64) -> Option<
             name: name.to_string(),
         })
         .collect();
+    let endpoints = changed.iter().filter_map(|(_, own)| own.endpoints.clone());
+    let endpoints = endpoints.collect();
     for (name, resource) in changed {
-        topic.told.insert(name, resource.version);
+        topic.tell(name, resource.version);
     }
     let nonce = topic.await_answer(nonce);
-    Some(delta_response(kind, resources, gone, nonce))
+    Some(Said {
+        response: delta_response(kind, resources, &gone, nonce),
+        endpoints,
+    })
 }
 
 fn delta_response(
     kind: Kind,
     resources: Vec<DeltaResource>,
-    removed_resources: Vec<String>,
+    gone: &[Arc<str>],
     nonce: String,
 ) -> Vec<u8> {
     DeltaResponse {
         resources,
         type_url: kind.type_url(),
         nonce,
-        removed_resources,
+        removed_resources: gone.iter().map(|name| name.to_string()).collect(),
     }
     .encode_to_vec()
 }
 
-fn state(kind: Kind, topic: &mut Topic, view: &View, nonce: &mut u64) -> Option<Vec<u8>> {
+fn state(kind: Kind, topic: &mut Topic, view: &View, nonce: &mut u64) -> Option<Said> {
+    if !topic.is_news(kind, view) {
+        return None;
+    }
     let wanted = topic.wanted(kind, view);
     let mut content = Vec::new();
     for (name, resource) in &wanted {
@@ -451,6 +491,11 @@ fn state(kind: Kind, topic: &mut Topic, view: &View, nonce: &mut u64) -> Option<
         }
         return None;
     }
+    let changed = wanted
+        .iter()
+        .filter(|(name, resource)| topic.told.get(name) != Some(&resource.version));
+    let endpoints = changed.filter_map(|(_, own)| own.endpoints.clone());
+    let endpoints = endpoints.collect();
     topic.told = versions(&wanted);
     topic.whole = Some(version.clone());
     let response = StateResponse {
@@ -462,7 +507,10 @@ fn state(kind: Kind, topic: &mut Topic, view: &View, nonce: &mut u64) -> Option<
         type_url: kind.type_url(),
         nonce: topic.await_answer(nonce),
     };
-    Some(response.encode_to_vec())
+    Some(Said {
+        response: response.encode_to_vec(),
+        endpoints,
+    })
 }
 
 fn versions(wanted: &[(Arc<str>, Resource)]) -> BTreeMap<Arc<str>, Arc<str>> {

@@ -175,20 +175,33 @@ fn routes(name: &str, to: &str) -> Value {
 /// Services by name, with what may change of each; each has a listener, routes, a cluster and endpoints.
 type Services = BTreeMap<u8, (u8, u8)>;
 
-fn view(services: &Services) -> View {
-    let mut all = Resources::default();
+/// In two layers, by whether their numbers are even.
+fn layers(services: &Services) -> [Resources; 2] {
+    let mut layers = [Resources::default(), Resources::default()];
     for (number, (timeout, port)) in services {
         let name = format!("s{number}");
+        let all = &mut layers[usize::from(number % 2)];
         let mut put = |kind, value: Value| {
             let resource = Resource::of(&SHAPES, kind, &value).expect("a resource");
-            all.put(kind, &name, resource);
+            all.put(kind, name.as_str(), resource);
         };
         put(Kind::Cluster, cluster(&name, timeout + 1));
         put(Kind::Endpoints, endpoints(&name, port + 1));
         put(Kind::Listener, listener(&name));
         put(Kind::Routes, routes(&name, &name));
     }
-    View::of(vec![Arc::new(all)])
+    layers
+}
+
+fn view(services: &Services) -> View {
+    View::of(layers(services).map(Arc::new).to_vec())
+}
+
+/// The view after another, with which it shares what did not change.
+fn view_after(services: &Services, before: &mut [Arc<Resources>; 2]) -> View {
+    let [even, odd] = layers(services);
+    *before = [even.after(&before[0]), odd.after(&before[1])].map(Arc::new);
+    View::of(before.to_vec())
 }
 
 #[test]
@@ -409,8 +422,10 @@ proptest! {
     fn in_the_end_a_proxy_has_what_it_is_to_have(
         events in proptest::collection::vec(event(), 1..40),
         is_delta: bool,
+        is_kept: bool,
     ) {
         let dialect = if is_delta { Dialect::Delta } else { Dialect::State };
+        let mut before: [Arc<Resources>; 2] = Default::default();
         let mut services = Services::new();
         let mut pair = Pair::new(dialect);
         for event in events {
@@ -419,7 +434,10 @@ proptest! {
                 Event::Service(name, None) => drop(services.remove(&name)),
                 Event::Reconnect => pair.connect(),
                 Event::Steps(count) => {
-                    let now = view(&services);
+                    let now = match is_kept {
+                        true => view_after(&services, &mut before),
+                        false => view(&services),
+                    };
                     for _ in 0..count {
                         pair.step(&now);
                     }

@@ -1,9 +1,10 @@
 //! What one proxy wants, and was told, of one kind of resources.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Heard, MOST_NAMES, RequestError, Resource, View};
+use super::{Heard, MOST_NAMES, Named, RequestError, Resource, View};
 use crate::Kind;
 
 /// The version of what a proxy was told is not there.
@@ -26,6 +27,18 @@ pub(super) struct Topic {
     pub(super) awaited: Option<String>,
     /// Why the last response was refused.
     pub(super) refused: Option<String>,
+    /// What there was when it was looked at last, layer by layer; nothing where all of it has to be looked at.
+    seen: Option<Vec<Arc<Named>>>,
+    /// What was told and was gone when that was looked at.
+    leaving: BTreeSet<Arc<str>>,
+}
+
+/// What is to be told.
+pub(super) struct Looked {
+    /// What is wanted, there, and was not told as it is.
+    pub(super) changed: Vec<(Arc<str>, Resource)>,
+    /// The names of what is wanted and never was there.
+    pub(super) missing: Vec<Arc<str>>,
 }
 
 impl Topic {
@@ -98,66 +111,85 @@ impl Topic {
         wanted
     }
 
-    /// What is wanted, there, and was not told as it is.
-    pub(super) fn changed(&self, kind: Kind, view: &View) -> Vec<(Arc<str>, Resource)> {
-        let is_new = |name: &Arc<str>, resource: &Resource| {
-            self.told
-                .get(name)
-                .is_none_or(|told| *told != resource.version)
-        };
-        let pair = |(name, resource): (&Arc<str>, &Resource)| (Arc::clone(name), resource.clone());
-        if self.wants_all {
-            let all = view.all(kind);
-            return all
-                .filter(|(name, resource)| is_new(name, resource))
-                .map(pair)
-                .collect();
+    /// Notes what is told of a resource, whose name is kept as all streams have it.
+    pub(super) fn tell(&mut self, name: Arc<str>, version: Arc<str>) {
+        if self.names.contains(&name) {
+            self.names.replace(Arc::clone(&name));
         }
-        let named = self.names.iter();
-        named
-            .filter_map(|name| Some((name, view.get(kind, name)?)))
-            .filter(|(name, resource)| is_new(name, resource))
-            .map(pair)
-            .collect()
+        self.told.insert(name, version);
     }
 
-    /// Of clusters that are about to be told, the names of their endpoints.
-    pub(super) fn endpoints(&self, view: &View) -> BTreeSet<Arc<str>> {
-        let changed = self.changed(Kind::Cluster, view).into_iter();
-        changed.filter_map(|(_, own)| own.endpoints).collect()
+    /// Has all there is looked at again.
+    pub(super) fn forget(&mut self) {
+        self.seen = None;
     }
 
-    /// What was told and is no longer there, and what was asked for and never was; each is told once.
-    pub(super) fn gone(&mut self, kind: Kind, view: &View) -> Vec<String> {
-        let is_there = |name: &str| view.get(kind, name).is_some();
-        let mut gone: Vec<Arc<str>> = self
-            .told
-            .iter()
-            .filter(|(name, version)| !version.is_empty() && !is_there(name))
-            .map(|(name, _)| Arc::clone(name))
-            .collect();
-        // What is still wanted and what never was are told in the same way, each once: Envoy refuses a name that is there twice.
-        gone.extend(self.absent(is_there));
+    /// Whether there may be anything that was not looked at.
+    pub(super) fn is_news(&mut self, kind: Kind, view: &View) -> bool {
+        !matches!(self.see(kind, view), Some(names) if names.is_empty())
+    }
+
+    /// The names of what is otherwise than it was seen the last time; nothing where it was not seen.
+    fn see(&mut self, kind: Kind, view: &View) -> Option<BTreeSet<Arc<str>>> {
+        let now: Vec<Arc<Named>> = view.named(kind).cloned().collect();
+        let before = self.seen.take();
+        let differing = before
+            .filter(|own| own.len() == now.len())
+            .map(|before| before.iter().zip(&now).flat_map(differing).collect());
+        self.seen = Some(now);
+        differing
+    }
+
+    /// Looks at what there is now.
+    pub(super) fn look(&mut self, kind: Kind, view: &View) -> Looked {
+        let names = match self.see(kind, view) {
+            Some(names) => names,
+            None => self.all(kind, view),
+        };
+        let (mut changed, mut missing) = (Vec::new(), Vec::new());
+        for name in names {
+            let told = self.told.get(&name);
+            match view.get(kind, &name) {
+                Some(own) if self.wants(&name) && told != Some(&own.version) => {
+                    changed.push((name, own.clone()));
+                }
+                Some(_) => {}
+                None => match told {
+                    Some(version) if !version.is_empty() => drop(self.leaving.insert(name)),
+                    None if self.names.contains(&name) => missing.push(name),
+                    _ => {}
+                },
+            }
+        }
+        self.note_absent(&missing);
+        Looked { changed, missing }
+    }
+
+    /// The names of all that there is, was told or is wanted.
+    fn all(&self, kind: Kind, view: &View) -> BTreeSet<Arc<str>> {
+        let there = view.all(kind).map(|(name, _)| name);
+        let there = there.filter(|name| self.wants(name));
+        let names = there.chain(&self.names).chain(self.told.keys());
+        names.cloned().collect()
+    }
+
+    fn wants(&self, name: &Arc<str>) -> bool {
+        self.wants_all || self.names.contains(name)
+    }
+
+    /// What was told and is there no longer; each is told once.
+    pub(super) fn gone(&mut self, kind: Kind, view: &View) -> Vec<Arc<str>> {
+        let mut gone: Vec<Arc<str>> = std::mem::take(&mut self.leaving).into_iter().collect();
+        gone.retain(|name| {
+            let is_told = self.told.get(name).is_some_and(|own| !own.is_empty());
+            is_told && view.get(kind, name).is_none()
+        });
         for name in &gone {
             self.told.remove(name);
         }
+        // What is still wanted and gone was told to be; Envoy refuses a name that is there twice.
         self.note_absent(&gone);
-        gone.iter().map(|name| name.to_string()).collect()
-    }
-
-    /// What was asked for by name and never was there.
-    pub(super) fn missing(&mut self, kind: Kind, view: &View) -> Vec<String> {
-        let missing = self.absent(|name| view.get(kind, name).is_some());
-        self.note_absent(&missing);
-        missing.iter().map(|name| name.to_string()).collect()
-    }
-
-    fn absent(&self, is_there: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
-        let named = self.names.iter();
-        named
-            .filter(|name| !self.told.contains_key(*name) && !is_there(name))
-            .cloned()
-            .collect()
+        gone
     }
 
     fn note_absent(&mut self, names: &[Arc<str>]) {
@@ -165,6 +197,29 @@ impl Topic {
             if self.names.contains(name) {
                 self.told.insert(Arc::clone(name), ABSENT.into());
             }
+        }
+    }
+}
+
+/// The names of resources that are otherwise in one of two layers than in the other.
+fn differing((before, now): (&Arc<Named>, &Arc<Named>)) -> Vec<Arc<str>> {
+    let mut names = Vec::new();
+    if Arc::ptr_eq(before, now) {
+        return names;
+    }
+    let (mut before, mut now) = (before.iter().peekable(), now.iter().peekable());
+    loop {
+        let order = match (before.peek(), now.peek()) {
+            (None, None) => return names,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((one, _)), Some((other, _))) if Arc::ptr_eq(one, other) => Ordering::Equal,
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+        };
+        let old = before.next_if(|_| order.is_le());
+        let new = now.next_if(|_| order.is_ge());
+        if old.map(|(_, own)| own) != new.map(|(_, own)| own) {
+            names.extend(new.or(old).map(|(name, _)| Arc::clone(name)));
         }
     }
 }

@@ -34,7 +34,8 @@ fn any(kind: Kind, value: &Value) -> Any {
         type_url: kind.type_url(),
         value: Shapes::default()
             .bytes(kind.message(), value)
-            .expect("a resource"),
+            .expect("a resource")
+            .into(),
     }
 }
 

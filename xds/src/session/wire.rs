@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use prost::Message;
 
 use crate::Kind;
@@ -10,8 +11,8 @@ use crate::Kind;
 pub(crate) struct Any {
     #[prost(string, tag = "1")]
     pub(crate) type_url: String,
-    #[prost(bytes = "vec", tag = "2")]
-    pub(crate) value: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) value: Bytes,
 }
 
 /// `google.rpc.Status`.

@@ -37,14 +37,16 @@ pub(super) struct Guards {
     pub(super) exempt: Option<(Vec<Probe>, Overrides)>,
 }
 
+/// Whether anything is said of who comes in to the pods of a namespace.
+pub(super) fn are_about(facts: &Facts, entries: &Entries, namespace: &Arc<str>) -> bool {
+    facts.authorizations.contains_key(namespace) || entries.are_about(namespace)
+}
+
 /// Those of a pod; nothing where all may come in.
 pub(super) fn guards(facts: &Facts, entries: &Entries, key: &Key, pod: &Pod) -> Option<Guards> {
     let namespace = &key.0;
     let all = facts.authorizations.get(namespace);
     let all = all.map(Vec::as_slice).unwrap_or_default();
-    if all.is_empty() && !entries.are_about(namespace) {
-        return None;
-    }
     let services: Vec<&str> = facts
         .services_of(namespace)
         .filter(|(_, service)| service.selects(&pod.labels))

@@ -1,4 +1,5 @@
 mod counted;
+mod kept;
 mod policies;
 mod programs;
 mod workloads;
@@ -94,8 +95,9 @@ fn facts() -> Facts {
 
 /// What the proxy of the pod cart-1 is told.
 fn view(facts: &Facts) -> View {
-    let compiled =
-        compile(&Arc::new(facts.clone()), "roots", &Shapes::default()).expect("it compiles");
+    let compiled = Compiler::default()
+        .compile(&Arc::new(facts.clone()), "roots")
+        .expect("it compiles");
     let pod = key("shop", "cart-1");
     let id = "spiffe://cluster.local/ns/shop/sa/cart".parse();
     compiled
@@ -229,7 +231,9 @@ fn a_pod_that_leaves_changes_its_endpoints_alone() {
 #[test]
 fn requests_are_counted_by_routes_that_there_are() {
     let facts = Arc::new(facts());
-    let compiled = compile(&facts, "roots", &Shapes::default()).expect("it compiles");
+    let compiled = Compiler::default()
+        .compile(&facts, "roots")
+        .expect("it compiles");
     let (pod, cluster) = (key("shop", "cart-1"), "cart.shop:80/http1");
     let told = |called: Option<Called>| {
         called.map(|own| {
@@ -285,6 +289,25 @@ fn what_is_spoken_follows_the_port() {
 /// Whether requests and bytes of a caller come in to the pod cart-1, by what its proxy is told.
 struct Door(Vec<Chain>);
 
+/// Puts authorizations, of which only the specs are given, in the place of those of the shop.
+fn authorize(facts: &mut Facts, authorizations: &[serde_json::Value]) {
+    facts.trust_domain = "cluster.local".into();
+    let read = |(place, spec): (usize, &serde_json::Value)| {
+        let own = json!({
+            "apiVersion": "mesh.fairlead.dev/v1alpha1",
+            "kind": "MeshAuthorization",
+            "metadata": {"name": format!("a{place}"), "namespace": "shop"},
+            "spec": spec,
+        });
+        Arc::new(serde_json::from_value(own).expect("an authorization"))
+    };
+    let all: Vec<_> = authorizations.iter().enumerate().map(read).collect();
+    facts.authorizations = match all.is_empty() {
+        true => BTreeMap::new(),
+        false => BTreeMap::from([("shop".into(), all)]),
+    };
+}
+
 impl Door {
     /// With these authorizations, of which only the specs are given.
     fn of(authorizations: &[serde_json::Value]) -> Self {
@@ -292,18 +315,7 @@ impl Door {
     }
 
     fn beside(mut facts: Facts, authorizations: &[serde_json::Value]) -> Self {
-        facts.trust_domain = "cluster.local".into();
-        let read = |(place, spec): (usize, &serde_json::Value)| {
-            let own = serde_json::json!({
-                "apiVersion": "mesh.fairlead.dev/v1alpha1",
-                "kind": "MeshAuthorization",
-                "metadata": {"name": format!("a{place}"), "namespace": "shop"},
-                "spec": spec,
-            });
-            Arc::new(serde_json::from_value(own).expect("an authorization"))
-        };
-        let all = authorizations.iter().enumerate().map(read).collect();
-        facts.authorizations.insert("shop".into(), all);
+        authorize(&mut facts, authorizations);
         let listener = &told(&view(&facts)).listeners["inbound"];
         let chains = listener.chains.iter().chain(&listener.default_chain);
         Self(chains.cloned().collect())
@@ -427,7 +439,9 @@ fn whom_one_denies_nobody_allows() {
 
 #[test]
 fn a_proxy_is_told_nothing_before_its_pod_is_known() {
-    let compiled = compile(&Arc::new(facts()), "roots", &Shapes::default()).expect("it compiles");
+    let compiled = Compiler::default()
+        .compile(&Arc::new(facts()), "roots")
+        .expect("it compiles");
     let id = |account: &str| {
         let id = fairlead_plan::mesh::spiffe("cluster.local", "shop", account);
         id.parse().expect("an id")

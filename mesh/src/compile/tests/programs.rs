@@ -6,7 +6,9 @@ const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
 /// What a program of an account is told at a time.
 fn told(facts: Facts, account: &str, now: u64) -> (View, Option<u64>) {
-    let compiled = compile(&Arc::new(facts), "roots", &Shapes::default()).expect("it compiles");
+    let compiled = Compiler::default()
+        .compile(&Arc::new(facts), "roots")
+        .expect("it compiles");
     let told = compiled.by_name(&account.parse().expect("an id"), now);
     told.expect("it compiles")
 }
@@ -81,7 +83,9 @@ fn faults_are_for_those_who_are_named_and_until_their_end() {
     });
     let own = serde_json::from_value(own).expect("a policy");
     facts.policies.insert("shop".into(), vec![Arc::new(own)]);
-    let compiled = compile(&Arc::new(facts), "roots", &Shapes::default()).expect("it compiles");
+    let compiled = Compiler::default()
+        .compile(&Arc::new(facts), "roots")
+        .expect("it compiles");
     let told = |account: &str, now| {
         let id = format!("spiffe://cluster.local/ns/shop/sa/{account}").parse();
         let told = compiled.by_name(&id.expect("an id"), now);
