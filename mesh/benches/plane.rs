@@ -34,6 +34,10 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint as Target;
 
+/// As in the program that ships.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const DOMAIN: &str = "cluster.local";
 const DNS: &str = "fairlead-mesh.fairlead-system.svc";
 const DELTA: &str =
@@ -445,6 +449,16 @@ async fn until(heard: &Heard, endpoints: u64, patience: Duration) {
     );
 }
 
+/// Waits until nobody was told anything for two seconds: endpoints are not what is told last.
+async fn rest(heard: &Heard) {
+    let told = || heard.resources.load(Ordering::Relaxed);
+    let mut before = 0;
+    while before != told() {
+        before = told();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
 /// How many certificates two threads sign in a second.
 fn signatures() -> f64 {
     let authority = Arc::new(authority());
@@ -504,7 +518,7 @@ async fn measure() {
     let mut wanted = count * services() as u64;
     until(&heard, wanted, Duration::from_secs(300)).await;
     figure("xds_first_seconds", begun.elapsed().as_secs_f64());
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    rest(&heard).await;
     let (time, rested) = (replica.time(), Instant::now());
     tokio::time::sleep(Duration::from_secs(10)).await;
     let idle = (replica.time() - time).as_secs_f64() / rested.elapsed().as_secs_f64();

@@ -12,8 +12,11 @@ use fairlead_mesh::facts::{Facts, Key, Port, Service, Spoken};
 use fairlead_model::Snapshot;
 use fairlead_model::tls::Secret;
 use fairlead_proxy::config;
+use fairlead_xds::Kind;
+use prost::Message as _;
 use serde_json::json;
 use support::Control;
+use support::caller::Visitor;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -140,6 +143,56 @@ async fn a_proxy_gets_its_certificate_and_then_its_configuration() {
     proxy
         .until(what, |own| own.clusters.contains_key("till.shop:80/http1"))
         .await;
+}
+
+/// `DeltaDiscoveryRequest`, as far as it is said here.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Ask {
+    #[prost(message, optional, tag = "1")]
+    node: Option<Node>,
+    #[prost(string, tag = "2")]
+    kind: String,
+}
+
+/// `Node`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Node {
+    #[prost(string, tag = "1")]
+    id: String,
+}
+
+#[tokio::test]
+async fn who_is_slow_to_take_what_it_is_told_holds_up_nobody() {
+    const DELTA: &str =
+        "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+    let control = Control::start(Duration::from_secs(3600)).await;
+    let names: Vec<String> = (0..250).map(|own| format!("service-{own}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    control.tell(&services(&names));
+    let asks = [Kind::Cluster, Kind::Listener].map(|kind| Ask {
+        node: Some(Node {
+            id: "cart-1.shop".to_owned(),
+        }),
+        kind: kind.type_url(),
+    });
+    let asks = asks.map(|own| own.encode_to_vec()).to_vec();
+    let mut slow = Vec::new();
+    for _ in 0..40 {
+        let visitor = Visitor::of(&control);
+        let visitor = visitor.with_certificate(&control.slots, CART, time::Duration::ZERO);
+        slow.push(visitor.open(DELTA, asks.clone()).await);
+    }
+    let mut proxy = Follower::start("beside", &control, "shop/cart");
+    let all = names.len() * 2;
+    let is_told = |own: &Snapshot| own.listeners.len() == 3 && own.clusters.len() > all;
+    proxy.until("all came", is_told).await;
+    assert_eq!(control.proxies.all().len(), slow.len() + 1);
+    // What waits for the slow ones comes whole once they take it.
+    let mut first = slow.remove(0);
+    for _ in 0..2 {
+        let answer = timeout(PATIENCE, first.message()).await;
+        assert!(matches!(answer, Ok(Ok(Some(_)))), "{answer:?}");
+    }
 }
 
 #[tokio::test]

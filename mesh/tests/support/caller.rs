@@ -8,6 +8,7 @@ use bytes::Bytes;
 use fairlead_mesh::authority::{Authority, Pair, Slots};
 use fairlead_mesh::facts::{Endpoint, Facts, Slice};
 use fairlead_xds::raw::Raw;
+use futures::{StreamExt as _, stream};
 use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
@@ -17,12 +18,15 @@ use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint as Target};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::{Control, SYSTEM};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many bytes of an answer may come before it is read.
+const WINDOW: u32 = 65_535;
 
 /// A caller, who shows nothing yet.
 pub struct Visitor {
@@ -94,9 +98,21 @@ impl Visitor {
                 stream.map(TokioIo::new)
             }
         });
-        let target = Target::from_static("http://mesh");
+        let target = Target::from_static("http://mesh").initial_stream_window_size(WINDOW);
         let channel = target.connect_with_connector(open).await;
         channel.map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    /// Opens a stream with these messages; what is answered waits to be read.
+    pub async fn open(&self, path: &'static str, messages: Vec<Vec<u8>>) -> Streaming<Bytes> {
+        let channel = self.channel().await.expect("it is let in");
+        let mut grpc = tonic::client::Grpc::new(channel);
+        grpc.ready().await.expect("it is reached");
+        let messages = messages.into_iter().map(Bytes::from);
+        let messages = stream::iter(messages).chain(stream::pending());
+        let path = PathAndQuery::from_static(path);
+        let answer = grpc.streaming(Request::new(messages), path, Raw).await;
+        answer.expect("it is answered").into_inner()
     }
 
     /// Makes a call of one message; who is not let in as far as to that finds the control plane unavailable.
