@@ -20,13 +20,7 @@ impl Prometheus {
 
     /// The series of an expression, with their newest values.
     async fn query(&self, expression: &str) -> Result<Vec<(Value, f64)>> {
-        let escaped: String = expression
-            .bytes()
-            .map(|byte| match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
-                _ => format!("%{byte:02X}"),
-            })
-            .collect();
+        let escaped: String = form_urlencoded::byte_serialize(expression.as_bytes()).collect();
         let answer = self.ask(&format!("/api/v1/query?query={escaped}")).await?;
         let found = answer["data"]["result"].as_array().cloned();
         let found = found.unwrap_or_default().into_iter().map(|mut own| {

@@ -17,6 +17,7 @@ use fairlead_mesh::compile::Compiler;
 use fairlead_mesh::facts::{Endpoint, Facts, Key, Pod, Port, Service, Slice, Spoken};
 use fairlead_mesh::serve::{Account, Names, Plane, Replicas, Review, ReviewError, Turns, serve};
 use fairlead_plan::mesh::spiffe;
+use fairlead_xds::discovery::DELTA;
 use fairlead_xds::raw::Raw;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -40,8 +41,6 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const DOMAIN: &str = "cluster.local";
 const DNS: &str = "fairlead-mesh.fairlead-system.svc";
-const DELTA: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 /// Endpoints of each service.
 const EACH: usize = 20;
 /// How many changes are measured.

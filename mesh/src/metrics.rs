@@ -41,7 +41,7 @@ pub const REFERENCE: &[Entry] = &[
         "fairlead_mesh_figures_pairs",
         "gauge",
         "",
-        "Pairs of callers and services whose live figures this replica keeps",
+        "Pairs of callers and routes whose live figures this replica keeps",
     ),
     (
         "fairlead_mesh_figures_evicted_total",

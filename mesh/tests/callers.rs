@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use fairlead_xds::discovery::{DELTA, STATE};
 use fairlead_xds::figures::{By, TOP, TopRequest, TopResponse};
 use fairlead_xds::identity::SIGN;
 use fairlead_xds::metrics_service::STREAM;
@@ -17,10 +18,6 @@ use tonic::Code;
 const LIFE: Duration = Duration::from_secs(3600);
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 const NOW: time::Duration = time::Duration::ZERO;
-const DELTA: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-const STATE: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 /// What is for proxies and programs of the mesh.
 const OF_MEMBERS: [&str; 3] = [DELTA, STATE, STREAM];
 /// What replicas ask each other.
@@ -49,8 +46,13 @@ async fn who_has_no_certificate_and_no_token_is_told_nothing() {
         NOW,
     );
     for caller in [&nobody, &foreign] {
-        for path in OF_MEMBERS {
-            let expected = "a certificate of the trust domain cluster.local is required";
+        let certificate = "a certificate of the trust domain cluster.local is required";
+        let token = "authorization: a bearer token is required";
+        let members = OF_MEMBERS.map(|path| (path, certificate));
+        for (path, expected) in members
+            .into_iter()
+            .chain(OF_ACCOUNTS.map(|path| (path, token)))
+        {
             assert_eq!(
                 refused(caller, path).await,
                 (Code::Unauthenticated, expected.to_owned()),
@@ -59,14 +61,6 @@ async fn who_has_no_certificate_and_no_token_is_told_nothing() {
         }
         for path in OF_REPLICAS {
             assert_eq!(refused(caller, path).await.0, Code::Unimplemented, "{path}");
-        }
-        for path in OF_ACCOUNTS {
-            let expected = "authorization: a bearer token is required";
-            assert_eq!(
-                refused(caller, path).await,
-                (Code::Unauthenticated, expected.to_owned()),
-                "{path}"
-            );
         }
     }
     assert!(control.proxies.all().is_empty());

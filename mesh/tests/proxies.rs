@@ -13,6 +13,7 @@ use fairlead_model::Snapshot;
 use fairlead_model::tls::Secret;
 use fairlead_proxy::config;
 use fairlead_xds::Kind;
+use fairlead_xds::discovery::DELTA;
 use prost::Message as _;
 use serde_json::json;
 use support::Control;
@@ -163,8 +164,6 @@ struct Node {
 
 #[tokio::test]
 async fn who_is_slow_to_take_what_it_is_told_holds_up_nobody() {
-    const DELTA: &str =
-        "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
     let control = Control::start(Duration::from_secs(3600)).await;
     let names: Vec<String> = (0..250).map(|own| format!("service-{own}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();

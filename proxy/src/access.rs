@@ -55,16 +55,10 @@ pub(crate) fn decide<'a>(
     if let Some(shadow) = &own.shadow {
         let verdict = shadow.decide(asked);
         note(shadow, &verdict, asked);
-        match verdict.is_allowed {
-            true => counts.shadow_allowed.increment(),
-            false => counts.shadow_denied.increment(),
-        }
+        count(&verdict, counts.shadow_allowed, counts.shadow_denied);
         if let Some(name) = &own.shadow_name {
             let figures = core.rule_figures(name);
-            match verdict.is_allowed {
-                true => figures.shadow_allowed.increment(),
-                false => figures.shadow_denied.increment(),
-            }
+            count(&verdict, &figures.shadow_allowed, &figures.shadow_denied);
             if shadow.effect == Effect::Audit && verdict.policy.is_some() {
                 figures.audited.increment();
             }
@@ -74,13 +68,17 @@ pub(crate) fn decide<'a>(
     if let Some(rules) = &own.rules {
         let verdict = rules.decide(asked);
         note(rules, &verdict, asked);
-        match verdict.is_allowed {
-            true => counts.allowed.increment(),
-            false => counts.denied.increment(),
-        }
+        count(&verdict, counts.allowed, counts.denied);
         decision.enforced = Some(verdict);
     }
     decision
+}
+
+fn count(verdict: &Verdict<'_>, allowed: &Counter, denied: &Counter) {
+    match verdict.is_allowed {
+        true => allowed.increment(),
+        false => denied.increment(),
+    }
 }
 
 /// Logs what rules fit that are there to be logged. A path is told without its query, in which secrets may stand.

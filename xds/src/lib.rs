@@ -13,6 +13,7 @@ mod balancing;
 mod bootstrap;
 mod cluster;
 mod datagrams;
+pub mod discovery;
 mod dynamic;
 mod edge;
 mod egress;

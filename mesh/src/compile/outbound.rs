@@ -43,6 +43,13 @@ struct Way {
     server_name: &'static str,
 }
 
+impl Way {
+    /// The cluster of a port that is spoken to in this way.
+    fn cluster(&self, port: &str) -> String {
+        format!("{port}{}", self.suffix)
+    }
+}
+
 const HTTP1: Way = Way {
     suffix: "/http1",
     detected: Some("http/1.1"),
@@ -201,7 +208,7 @@ impl Reached {
     }
 
     fn cluster(&self, way: &Way) -> Cluster {
-        let name = format!("{}{}", self.name, way.suffix);
+        let name = way.cluster(&self.name);
         let ids = &self.found.ids;
         let mut cluster = original(&name, way.protocol);
         cluster.connect_timeout = CONNECT;
@@ -225,7 +232,7 @@ impl Reached {
     fn mirror(&self, way: &Way) -> Option<Mirror> {
         let own = self.mirror.clone()?;
         Some(Mirror {
-            cluster: format!("{}{}", own.cluster, way.suffix).into(),
+            cluster: way.cluster(&own.cluster).into(),
             ..own
         })
     }
@@ -282,11 +289,7 @@ pub(super) fn http2_cluster(facts: &Facts, key: &Key, number: u16) -> Option<Str
     let port = service.ports.iter().find(|own| own.number == number)?;
     let mut ways = ways(port.spoken).iter();
     let way = ways.find(|own| own.suffix == HTTP2.suffix)?;
-    Some(format!(
-        "{}{}",
-        names::port(&key.0, &key.1, number),
-        way.suffix
-    ))
+    Some(way.cluster(&names::port(&key.0, &key.1, number)))
 }
 
 /// Who gets copies of requests to a port: the same port of another service, where that speaks the same.

@@ -231,7 +231,7 @@ impl Conversation {
         if size > MUCH {
             let (mark, taken) = oneshot::channel();
             self.sender.send(Sent::Mark(mark)).await.map_err(gone)?;
-            // What is told by it is that it was dropped.
+            // It ends when the other side is dropped, which is all that is waited for.
             let _ = taken.await;
         }
         Ok(())

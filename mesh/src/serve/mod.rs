@@ -26,6 +26,7 @@ use axum::{Extension, Router};
 use bytes::Bytes;
 use fairlead_model::identity::SpiffeId;
 use fairlead_operator::https;
+use fairlead_xds::discovery::{DELTA, STATE};
 use fairlead_xds::figures::TOP;
 use fairlead_xds::identity::SIGN;
 use fairlead_xds::metrics_service::STREAM;
@@ -49,10 +50,6 @@ pub use replicas::Replicas;
 pub use review::{Account, Review, ReviewError, TokenReviews};
 pub use tls::Names;
 
-const DELTA: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-const STATE: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 /// The largest token.
 const MOST_TOKEN: usize = 16 << 10;
 /// The largest request, in bytes.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fairlead_model::Snapshot;
+use fairlead_xds::discovery::{DELTA, STATE};
 use fairlead_xds::identity::Identity;
 use fairlead_xds::raw::Raw;
 use fairlead_xds::{Dynamic, Outside, Session, SessionError};
@@ -33,11 +34,6 @@ const OUTSIDE: Outside<'_> = Outside {
     read: &|path| std::fs::read(path),
     check: &|alone| file::check_alone(alone).map_err(|error| error.to_string()),
 };
-
-const DELTA: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-const STATE: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]

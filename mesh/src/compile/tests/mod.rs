@@ -19,6 +19,7 @@ use fairlead_model::route::{Action, RequestHead};
 use fairlead_model::tls::Peer;
 use fairlead_xds::Session;
 use http::{HeaderMap, Method};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::*;
@@ -289,19 +290,28 @@ fn what_is_spoken_follows_the_port() {
 /// Whether requests and bytes of a caller come in to the pod cart-1, by what its proxy is told.
 struct Door(Vec<Chain>);
 
-/// Puts authorizations, of which only the specs are given, in the place of those of the shop.
-fn authorize(facts: &mut Facts, authorizations: &[serde_json::Value]) {
-    facts.trust_domain = "cluster.local".into();
+/// Objects of the shop, of which only the specs are given; their names are a letter and their places.
+fn objects<T: DeserializeOwned>(
+    kind: &str,
+    letter: &str,
+    specs: &[serde_json::Value],
+) -> Vec<Arc<T>> {
     let read = |(place, spec): (usize, &serde_json::Value)| {
         let own = json!({
             "apiVersion": "mesh.fairlead.dev/v1alpha1",
-            "kind": "MeshAuthorization",
-            "metadata": {"name": format!("a{place}"), "namespace": "shop"},
+            "kind": kind,
+            "metadata": {"name": format!("{letter}{place}"), "namespace": "shop"},
             "spec": spec,
         });
-        Arc::new(serde_json::from_value(own).expect("an authorization"))
+        Arc::new(serde_json::from_value(own).expect(kind))
     };
-    let all: Vec<_> = authorizations.iter().enumerate().map(read).collect();
+    specs.iter().enumerate().map(read).collect()
+}
+
+/// Puts authorizations, of which only the specs are given, in the place of those of the shop.
+fn authorize(facts: &mut Facts, authorizations: &[serde_json::Value]) {
+    facts.trust_domain = "cluster.local".into();
+    let all = objects("MeshAuthorization", "a", authorizations);
     facts.authorizations = match all.is_empty() {
         true => BTreeMap::new(),
         false => BTreeMap::from([("shop".into(), all)]),

@@ -10,16 +10,7 @@ use super::*;
 pub(super) fn with(specs: &[serde_json::Value]) -> Facts {
     let mut facts = facts();
     facts.trust_domain = "cluster.local".into();
-    let read = |(place, spec): (usize, &serde_json::Value)| {
-        let own = json!({
-            "apiVersion": "mesh.fairlead.dev/v1alpha1",
-            "kind": "MeshPolicy",
-            "metadata": {"name": format!("p{place}"), "namespace": "shop"},
-            "spec": spec,
-        });
-        Arc::new(serde_json::from_value(own).expect("a policy"))
-    };
-    let all = specs.iter().enumerate().map(read).collect();
+    let all = objects("MeshPolicy", "p", specs);
     facts.policies.insert("shop".into(), all);
     facts
 }
