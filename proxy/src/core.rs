@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use fairlead_model::budget::RetryBudget;
 use fairlead_model::hedge::Hedge;
@@ -25,6 +26,9 @@ use crate::trace::Spans;
 use crate::upkeep::Hosts;
 use crate::upstream::{Budget, Upstream};
 use crate::worker::Ask;
+
+/// How often is looked whether all workers listen.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What all workers and the admin interface share.
 #[derive(Debug)]
@@ -108,6 +112,13 @@ impl Shared {
         };
         if *count == 0 {
             all.remove(listener);
+        }
+    }
+
+    /// Waits until every worker listens on all listeners.
+    pub(crate) async fn listening(&self, snapshots: &watch::Receiver<Arc<Snapshot>>) {
+        while !self.has_listened(&snapshots.borrow()) {
+            tokio::time::sleep(LOOK).await;
         }
     }
 

@@ -32,8 +32,8 @@ const END: &[u8] = b"end";
 const READY: &[u8] = b"ready";
 /// The longest packet.
 const LONGEST: usize = 4096;
-/// How often is looked whether the new process listens.
-const LOOK: Duration = Duration::from_millis(10);
+/// How long after a failure the next process may come.
+const PAUSE: Duration = Duration::from_millis(10);
 /// How long sockets are kept for listeners that a control plane may still tell of.
 const KEPT: Duration = Duration::from_secs(15);
 
@@ -184,9 +184,7 @@ pub async fn succeed(
     line: Option<OwnedFd>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
 ) -> Result<(), HandOverError> {
-    while !shared.has_listened(&snapshots.borrow()) {
-        tokio::time::sleep(LOOK).await;
-    }
+    shared.listening(&snapshots).await;
     if let Some(line) = line {
         // One that is gone needs not to be told.
         let _ = send(&line, READY, None);
@@ -231,7 +229,7 @@ fn give(shared: &Arc<Shared>, socket: &OwnedFd) {
         });
         if let Err(error) = begun {
             tracing::warn!(%error, "sockets could not be handed over");
-            std::thread::sleep(LOOK);
+            std::thread::sleep(PAUSE);
         }
     }
 }

@@ -42,6 +42,7 @@ mod logs;
 pub mod metrics;
 pub mod overload;
 mod proxy_header;
+pub mod service_manager;
 pub mod tap;
 mod tcp;
 pub mod tls;

@@ -18,8 +18,8 @@ use fairlead_proxy::cni::daemon_set::DaemonSet;
 use fairlead_proxy::cni::install::Installer;
 use fairlead_proxy::config::{Origin, Sources};
 use fairlead_proxy::{
-    Shared, certificate, cni, config, faults, hand_over, metrics, overload, tls, trace, upkeep,
-    worker,
+    Shared, certificate, cni, config, faults, hand_over, metrics, overload, service_manager, tls,
+    trace, upkeep, worker,
 };
 use fairlead_xds::Bootstrap;
 use ipnet::IpNet;
@@ -379,6 +379,10 @@ fn start(run: &Run) -> Result<()> {
         tokio::spawn(reopen_logs(Arc::clone(&shared)));
         let overload = bootstrap.overload.clone().unwrap_or_default();
         tokio::spawn(overload::watch(Arc::clone(&shared), overload));
+        tokio::spawn(service_manager::ready(
+            Arc::clone(&shared),
+            state.snapshots.clone(),
+        ));
         tokio::spawn(trace::export(Arc::clone(&shared), given.clone()));
         if let Some(path) = run.take_over.clone() {
             let snapshots = state.snapshots.clone();
@@ -483,6 +487,7 @@ async fn told_to_stop(shared: &Shared) -> Result<()> {
         _ = draining.wait_for(|draining| *draining) => {}
     }
     tracing::info!("draining");
+    service_manager::stopping();
     shared.draining.send_replace(true);
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fairlead_model::cluster::{Cluster, ProxyVersion, UpstreamProtocol};
 use fairlead_model::format::Format;
-use fairlead_model::listener::{Handler, Http, Tunnel};
+use fairlead_model::listener::{Codec, Handler, Http, Tunnel};
 use fairlead_model::route::{Action, HeaderChanges};
 use http::StatusCode;
 use support::certificates::{Authority, client, server};
@@ -503,6 +503,40 @@ async fn a_drain_lets_requests_end() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("it still listens");
+}
+
+#[tokio::test]
+async fn the_first_request_of_a_connection_is_answered_though_it_is_to_end() {
+    let endpoint = Endpoint::echo().await;
+    let own = || Http {
+        // So that nobody waits to see which version it is.
+        codec: Codec::Http1,
+        ..http_to(to("up"))
+    };
+    for ends in [false, true] {
+        let proxy = proxy(own(), up(&[endpoint.address])).await;
+        let stream = TcpStream::connect(proxy.address).await;
+        let mut stream = stream.expect("a connection");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if ends {
+            proxy.shared.draining.send_replace(true);
+        } else {
+            let mut http = own();
+            http.header_bytes += 1;
+            let next = snapshot(
+                listener(proxy.address, Handler::Http(Arc::new(http)), None),
+                vec![up(&[endpoint.address])],
+            );
+            proxy.snapshots.send_replace(Arc::new(next));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let request = b"GET /a HTTP/1.1\r\nhost: shop.example\r\n\r\n";
+        stream.write_all(request).await.expect("it is still open");
+        let answer = drain(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{ends}: {answer}");
+        assert!(answer.contains("connection: close"), "{ends}: {answer}");
+        assert_eq!(stream.read(&mut [0]).await.expect("an orderly end"), 0);
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,9 @@ mod program;
 mod support;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use fairlead_model::listener::{Chain, ChainMatch, Handler};
@@ -14,11 +16,13 @@ use fairlead_model::tls::{Certificate, ClientTls, ServerTls};
 use fairlead_proxy::tls::client_config;
 use http::Request;
 use http_body_util::Full;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use program::Program;
 use rcgen::SanType;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::json;
 use support::certificates::{Authority, common};
 use support::{Endpoint, Proxy, free, http_to, listener, snapshot, text_answer, to, up};
@@ -29,6 +33,9 @@ use tokio_rustls::client::TlsStream;
 /// How many names the large gateway has.
 const NAMES: usize = 5_000;
 
+/// How long a proxy may take to use what its files say.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 fn certificate(authority: &Authority, name: &str) -> Certificate {
     authority.issue(&[], |params| {
         params.subject_alt_names = vec![SanType::DnsName(name.try_into().expect("a name"))];
@@ -37,8 +44,18 @@ fn certificate(authority: &Authority, name: &str) -> Certificate {
 
 /// A caller that verifies a name, and shows what it has.
 fn caller(authority: &Authority, own: Option<Certificate>, name: &str) -> Arc<ClientConfig> {
+    speaking("http/1.1", authority, own, name)
+}
+
+/// One who speaks this.
+fn speaking(
+    protocol: &str,
+    authority: &Authority,
+    own: Option<Certificate>,
+    name: &str,
+) -> Arc<ClientConfig> {
     let tls = ClientTls {
-        common: common(own, Some(authority.trust(&[], &[])), &["http/1.1"]),
+        common: common(own, Some(authority.trust(&[], &[])), &[protocol]),
         server_name: Some(name.to_owned()),
         follows_host: false,
     };
@@ -252,4 +269,202 @@ async fn plain_http_is_sent_on_to_https() {
         answer.headers()["location"],
         "https://www.example.com/a?b=c"
     );
+}
+
+/// The files of the example.
+struct Files(PathBuf);
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Files {
+    fn new() -> Self {
+        let name = format!("fairlead-gateway-files-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        Self(folder)
+    }
+
+    fn write(&self, name: &str, content: &[u8]) {
+        std::fs::write(self.0.join(name), content).expect("a file");
+    }
+
+    /// The line of the configuration that names one.
+    fn named(&self, name: &str) -> String {
+        format!("filename: {}", self.0.join(name).display())
+    }
+}
+
+/// Requests over a gateway until they are to end.
+#[derive(Clone)]
+struct Load {
+    to: SocketAddr,
+    config: Arc<ClientConfig>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Load {
+    fn request() -> Request<Full<bytes::Bytes>> {
+        let request = Request::get("https://www.example.com/").header("host", "www.example.com");
+        request.body(Full::default()).expect("a request")
+    }
+
+    async fn stream(&self) -> TokioIo<TlsStream<TcpStream>> {
+        let made = connect(Arc::clone(&self.config), self.to, "www.example.com").await;
+        TokioIo::new(made.expect("a handshake"))
+    }
+
+    /// A connection for each.
+    async fn short(self) -> usize {
+        let mut count = 0;
+        while !self.is_over.load(SeqCst) {
+            let (mut sender, connection) = http1::handshake(self.stream().await)
+                .await
+                .expect("HTTP/1.1");
+            tokio::spawn(connection);
+            let answer = sender.send_request(Self::request()).await;
+            assert_eq!(answer.expect("an answer").status(), 200);
+            count += 1;
+        }
+        count
+    }
+
+    /// One connection of HTTP/1.1 for all.
+    async fn kept(self) -> usize {
+        let (mut sender, connection) = http1::handshake(self.stream().await)
+            .await
+            .expect("HTTP/1.1");
+        tokio::spawn(connection);
+        let mut count = 0;
+        while !self.is_over.load(SeqCst) {
+            sender.ready().await.expect("the connection stays");
+            let answer = sender.send_request(Self::request()).await;
+            let (head, _) = support::read(answer.expect("an answer")).await;
+            assert_eq!(head.status, 200);
+            count += 1;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        count
+    }
+
+    /// One of HTTP/2.
+    async fn shared(self) -> usize {
+        let made = http2::handshake(TokioExecutor::new(), self.stream().await).await;
+        let (mut sender, connection) = made.expect("HTTP/2");
+        tokio::spawn(connection);
+        let mut count = 0;
+        while !self.is_over.load(SeqCst) {
+            sender.ready().await.expect("the connection stays");
+            let answer = sender.send_request(Self::request()).await;
+            let (head, _) = support::read(answer.expect("an answer")).await;
+            assert_eq!(head.status, 200);
+            count += 1;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        count
+    }
+}
+
+/// Waits until something is so.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < end, "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_and_authorities_are_replaced_beside_live_traffic() {
+    let endpoint = Endpoint::echo().await;
+    let [authority, clients, later] = [(); 3].map(|()| Authority::default());
+    let files = Files::new();
+    for name in ["www", "api"] {
+        let own = certificate(&authority, &format!("{name}.example.com"));
+        files.write(&format!("{name}.pem"), &own.chain);
+        files.write(&format!("{name}.key"), &own.key);
+    }
+    files.write("clients.pem", &clients.trust(&[], &[]).roots);
+    let secured = free();
+    let at = |address: SocketAddr| format!("port_value: {}", address.port());
+    let changes = [
+        ("filename: www.pem", files.named("www.pem")),
+        ("filename: www.key", files.named("www.key")),
+        ("filename: api.pem", files.named("api.pem")),
+        ("filename: api.key", files.named("api.key")),
+        ("filename: clients.pem", files.named("clients.pem")),
+        ("port_value: 15080", at(free())),
+        ("port_value: 15443", at(secured)),
+        ("port_value: 8080", at(endpoint.address)),
+    ];
+    let _program = Program::example("gateway.yaml", &changes).await;
+    let load = |protocol| Load {
+        to: secured,
+        config: speaking(protocol, &authority, None, "www.example.com"),
+        is_over: Arc::default(),
+    };
+    let (short, kept, shared) = (load("http/1.1"), load("http/1.1"), load("h2"));
+    let ends = [&short, &kept, &shared].map(|own| Arc::clone(&own.is_over));
+    let callers = [
+        tokio::spawn(short.short()),
+        tokio::spawn(kept.kept()),
+        tokio::spawn(shared.shared()),
+    ];
+
+    for _ in 0..3 {
+        let next = certificate(&authority, "www.example.com");
+        let wanted = CertificateDer::from_pem_slice(&next.chain).expect("a certificate");
+        files.write("www.pem", &next.chain);
+        // For a while the key is not that of the certificate.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        files.write("www.key", &next.key);
+        until("the next certificate is shown", async || {
+            let config = caller(&authority, None, "www.example.com");
+            let stream = connect(config, secured, "www.example.com").await;
+            let stream = stream.expect("a handshake");
+            let shown = stream.get_ref().1.peer_certificates();
+            shown.and_then(<[_]>::first) == Some(&wanted)
+        })
+        .await;
+    }
+
+    let is_let_in = async |own: &Authority| {
+        let config = caller(&authority, Some(own.issue(&[], |_| {})), "api.example.com");
+        let Ok(stream) = connect(config, secured, "api.example.com").await else {
+            return false;
+        };
+        let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else {
+            return false;
+        };
+        tokio::spawn(connection);
+        let request = Request::get("/").header("host", "api.example.com");
+        let request = request.body(Full::<bytes::Bytes>::default());
+        let answer = sender.send_request(request.expect("a request")).await;
+        answer.is_ok_and(|own| own.status() == 200)
+    };
+    assert!(is_let_in(&clients).await);
+    assert!(!is_let_in(&later).await);
+    files.write("clients.pem", &clients.trust(&[&later], &[]).roots);
+    until("those of the next authority are let in", async || {
+        is_let_in(&later).await
+    })
+    .await;
+    assert!(is_let_in(&clients).await);
+    files.write("clients.pem", &later.trust(&[], &[]).roots);
+    until("those of the one before are refused", async || {
+        !is_let_in(&clients).await
+    })
+    .await;
+    assert!(is_let_in(&later).await);
+
+    for own in ends {
+        own.store(true, SeqCst);
+    }
+    for caller in callers {
+        let count = caller.await.expect("no request fails");
+        assert!(count > 100, "{count}");
+    }
 }

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use program::Program;
 use serde_json::{Value, json};
 use support::{Endpoint, free, free_udp};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixDatagram};
 
 fn socket(address: SocketAddr) -> Value {
     json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
@@ -314,4 +314,49 @@ async fn a_socket_in_the_file_system_goes_over_whatever_the_number_of_cores() {
     }
     let _ = std::fs::remove_file(&place);
     let _ = std::fs::remove_file(&path);
+}
+
+/// What the service manager hears next.
+async fn heard(manager: &UnixDatagram) -> String {
+    let mut buffer = [0; 256];
+    let received = tokio::time::timeout(Duration::from_secs(10), manager.recv(&mut buffer)).await;
+    let length = received.expect("nothing is told").expect("to receive");
+    String::from_utf8_lossy(&buffer[..length]).trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_service_manager_hears_when_it_listens_and_when_it_ends() {
+    let endpoint = Endpoint::echo().await;
+    let (admin, listen) = (free(), free());
+    let own = bootstrap(admin, listen, endpoint.address);
+    let folder = std::env::temp_dir().join(format!("fairlead-managed-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let (place, told) = (folder.join("take-over"), folder.join("notify"));
+    let manager = UnixDatagram::bind(&told).expect("a socket");
+
+    let mut first = Program::managed(&told, &place, "managed-0", &own).await;
+    assert_eq!(heard(&manager).await, "READY=1");
+    assert!(answered(listen).await > 0);
+    // One that cannot listen is not ready.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("an address");
+    let mut stuck = own.clone();
+    stuck["static_resources"]["listeners"][0]["address"] =
+        socket(taken.local_addr().expect("its address"));
+    let stuck = Program::managed(&told, &place, "managed-stuck", &stuck).await;
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    while !stuck.log().contains("failed to listen") {
+        assert!(std::time::Instant::now() < until, "{}", stuck.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(manager.try_recv(&mut [0; 256]).is_err());
+    drop(stuck);
+
+    let mut second = Program::managed(&told, &place, "managed-1", &own).await;
+    let mut both = [heard(&manager).await, heard(&manager).await];
+    both.sort();
+    assert_eq!(both, ["READY=1", "STOPPING=1"]);
+    first.ended().await;
+    second.stop().await;
+    assert_eq!(heard(&manager).await, "STOPPING=1");
+    let _ = std::fs::remove_dir_all(&folder);
 }

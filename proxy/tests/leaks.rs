@@ -18,7 +18,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use fairlead_xds::Shapes;
+use fairlead_xds::raw::Raw;
 use fastrand::Rng;
+use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming};
@@ -28,6 +32,8 @@ use program::Program;
 use serde_json::{Value, json};
 use support::{Endpoint, free};
 use tokio::net::TcpStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
 
 /// How many requests are watched where nothing is said.
 const USUAL: usize = 5_000;
@@ -36,7 +42,11 @@ const CONNECTIONS: u64 = 8;
 /// How many requests a connection carries.
 const EACH: usize = 50;
 /// What may be seen of a body; the secret comes after it.
-const SHOWN: &[u8] = b"aaaaaaaaaaaa";
+const SHOWN: &[u8] = b"aaaaaaaaaaaaaa";
+/// What may be seen of a body of gRPC: the head of a message, and the message.
+const SHOWN_OF_GRPC: &[u8] = b"\0\0\0\0\x09aaaaaaaaa";
+/// The content of calls of gRPC.
+const GRPC: &str = "application/grpc";
 /// The letters of secrets, of which nothing else has one.
 const LETTERS: [u8; 2] = *b"QZ";
 
@@ -44,9 +54,15 @@ const LETTERS: [u8; 2] = *b"QZ";
 struct Cut(VecDeque<Frame<Bytes>>);
 
 impl Cut {
-    /// What may be seen, then a secret; and trailers.
-    fn of(random: &mut Rng, trailers: HeaderMap) -> Self {
-        let mut bytes = Bytes::from([SHOWN, secret(random).as_bytes()].concat());
+    /// What may be seen, then a secret, of gRPC in a message of its own; and trailers.
+    fn of(random: &mut Rng, is_grpc: bool, trailers: HeaderMap) -> Self {
+        let secret = secret(random);
+        let length = u8::try_from(secret.len()).expect("it is short");
+        let bytes = match is_grpc {
+            true => [SHOWN_OF_GRPC, &[0, 0, 0, 0, length], secret.as_bytes()].concat(),
+            false => [SHOWN, secret.as_bytes()].concat(),
+        };
+        let mut bytes = Bytes::from(bytes);
         let mut frames = VecDeque::new();
         while !bytes.is_empty() {
             frames.push_back(Frame::data(bytes.split_to(random.usize(1..=bytes.len()))));
@@ -120,6 +136,7 @@ fn request(random: &mut Rng, is_h2: bool) -> Request<Cut> {
         format!("/moved?jwt={token}"),
     ];
     let target = &target[random.usize(0..target.len())];
+    let is_grpc = random.bool();
     let mut request = Request::post(match is_h2 {
         true => format!("http://shop.example{target}"),
         false => target.clone(),
@@ -131,12 +148,15 @@ fn request(random: &mut Rng, is_h2: bool) -> Request<Cut> {
         own.insert("x-jwt", token);
         let from = HeaderValue::try_from(format!("http://shop.example{target}")).expect("a value");
         own.insert("referer", from);
+        if is_grpc {
+            own.insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
+        }
     }
     let trailers = headers(random);
     // A body that a redirect leaves unread ends a connection of HTTP/1.1.
     let body = match !is_h2 && target.starts_with("/moved") {
         true => Cut(VecDeque::new()),
-        false => Cut::of(random, trailers),
+        false => Cut::of(random, is_grpc, trailers),
     };
     request.body(body).expect("a request")
 }
@@ -146,13 +166,17 @@ async fn endpoint() -> Endpoint {
     Endpoint::start(|request: Request<Incoming>, number| async move {
         let names = ["authorization", "cookie", "x-api-key", "x-token"];
         let came = names.map(|name| request.headers().contains_key(name));
+        let kind = request.headers().get(CONTENT_TYPE).cloned();
         let body = request.into_body().collect().await;
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();
         let is_whole = came.iter().all(|came| *came) && body.len() > SHOWN.len();
         let mut random = Rng::with_seed(number as u64);
         let trailers = headers(&mut random);
-        let mut response = Response::new(Cut::of(&mut random, trailers));
+        let mut response = Response::new(Cut::of(&mut random, kind.is_some(), trailers));
         *response.headers_mut() = headers(&mut random);
+        response
+            .headers_mut()
+            .extend(kind.map(|own| (CONTENT_TYPE, own)));
         if !is_whole {
             *response.status_mut() = http::StatusCode::BAD_REQUEST;
         }
@@ -216,20 +240,68 @@ async fn proxy() -> (Program, SocketAddr) {
     (Program::ours("leaks", &bootstrap).await, address)
 }
 
-/// Opens a view with bodies in this form.
-async fn view(proxy: &Program, format: &str) -> Incoming {
-    let wanted = json!({
+/// What a viewer asks for.
+fn wanted() -> Value {
+    json!({
         "config_id": "shop",
         "tap_config": {
             "match_config": {"any_match": true},
             "output_config": {
-                "sinks": [{"streaming_admin": {}, "format": format}],
                 "max_buffered_rx_bytes": SHOWN.len(),
                 "max_buffered_tx_bytes": SHOWN.len(),
             },
         },
         "fairlead": {"redact": ["x-token"]},
-    });
+    })
+}
+
+/// Live requests, as one form of a view brings them.
+enum View {
+    /// In lines, and what came of the next one.
+    Lines(Incoming, Vec<u8>),
+    /// In messages of gRPC.
+    Messages(Streaming<Bytes>, Box<Shapes>),
+}
+
+impl View {
+    /// The next requests, each as a line of JSON.
+    async fn more(&mut self) -> Vec<String> {
+        match self {
+            Self::Lines(view, line) => {
+                let frame = view.frame().await.expect("more").expect("whole");
+                line.extend(frame.into_data().expect("data"));
+                let end = line.iter().rposition(|own| *own == b'\n');
+                let whole: Vec<u8> = line.drain(..end.map_or(0, |end| end + 1)).collect();
+                let text = String::from_utf8_lossy(&whole);
+                text.lines().map(str::to_owned).collect()
+            }
+            Self::Messages(view, shapes) => {
+                let message = view.message().await.expect("no failure").expect("more");
+                let shown = shapes.json("fairlead.mesh.v1.Trace", &message);
+                vec![shown.expect("a trace").to_string()]
+            }
+        }
+    }
+}
+
+/// Opens a view over gRPC.
+async fn grpc_view(proxy: &Program) -> View {
+    let shapes = Shapes::default();
+    let request = shapes.bytes("fairlead.mesh.v1.WatchRequest", &wanted());
+    let request = tonic::Request::new(Bytes::from(request.expect("a request")));
+    let channel = Channel::from_shared(format!("http://{}", proxy.admin)).expect("an address");
+    let mut client = tonic::client::Grpc::new(channel.connect().await.expect("a connection"));
+    client.ready().await.expect("a connection");
+    let path = PathAndQuery::from_static("/fairlead.mesh.v1.Tap/Watch");
+    let answer = client.server_streaming(request, path, Raw).await;
+    View::Messages(answer.expect("a view").into_inner(), Box::new(shapes))
+}
+
+/// Opens a view with bodies in this form.
+async fn view(proxy: &Program, format: &str) -> View {
+    let mut wanted = wanted();
+    wanted["tap_config"]["output_config"]["sinks"] =
+        json!([{"streaming_admin": {}, "format": format}]);
     let stream = TcpStream::connect(proxy.admin).await.expect("a connection");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
     tokio::spawn(connection);
@@ -239,7 +311,7 @@ async fn view(proxy: &Program, format: &str) -> Incoming {
         .expect("a request");
     let response = sender.send_request(request).await.expect("an answer");
     assert_eq!(response.status(), 200);
-    response.into_body()
+    View::Lines(response.into_body(), Vec::new())
 }
 
 /// What a viewer saw.
@@ -251,19 +323,13 @@ struct Seen {
     leaks: Vec<String>,
 }
 
-/// Watches so many requests, and tells how many were seen so far; bodies have to look like this.
-async fn watch(mut view: Incoming, body: &str, most: usize, count: Arc<AtomicUsize>) -> Seen {
-    let (mut seen, mut line) = (Seen::default(), Vec::new());
+/// Watches so many requests, and tells how many were seen so far; bodies have to look like one of these.
+async fn watch(mut view: View, bodies: [&str; 3], most: usize, count: Arc<AtomicUsize>) -> Seen {
+    let mut seen = Seen::default();
     while seen.requests < most {
-        let frame = tokio::time::timeout(Duration::from_secs(60), view.frame());
-        let frame = frame.await.expect("in time").expect("more").expect("whole");
-        for byte in frame.into_data().expect("data") {
-            if byte != b'\n' {
-                line.push(byte);
-                continue;
-            }
-            seen.take(&String::from_utf8_lossy(&line), body);
-            line.clear();
+        let more = tokio::time::timeout(Duration::from_secs(60), view.more());
+        for line in more.await.expect("in time") {
+            seen.take(&line, bodies);
         }
         count.store(seen.requests, Ordering::Relaxed);
     }
@@ -272,15 +338,15 @@ async fn watch(mut view: Incoming, body: &str, most: usize, count: Arc<AtomicUsi
 }
 
 impl Seen {
-    fn take(&mut self, line: &str, body: &str) {
+    fn take(&mut self, line: &str, bodies: [&str; 3]) {
         self.requests += 1;
         assert!(line.contains(r#""value":"seen""#), "{line}");
         let is_leak = line.bytes().any(|byte| LETTERS.contains(&byte));
         // A body that was not read at all, as with a redirect, is not shown.
-        let mut bodies = line.split(r#""as_"#).skip(1);
-        let is_other = bodies.any(|own| {
-            let shown = own.split('"').nth(2);
-            shown != Some("") && shown != Some(body)
+        let mut shown = line.split(r#""as_"#).skip(1);
+        let is_other = shown.any(|own| {
+            let shown = own.split('"').nth(2).unwrap_or_default();
+            !shown.is_empty() && !bodies.contains(&shown)
         });
         if (is_leak || is_other) && self.leaks.len() < 5 {
             self.leaks.push(line.to_owned());
@@ -292,8 +358,8 @@ impl Seen {
     }
 }
 
-/// Asks until both viewers have seen enough.
-async fn ask(address: SocketAddr, worker: u64, counts: [Arc<AtomicUsize>; 2]) {
+/// Asks until all viewers have seen enough.
+async fn ask(address: SocketAddr, worker: u64, counts: [Arc<AtomicUsize>; 3]) {
     let mut random = Rng::with_seed(worker);
     let is_over = || {
         let mut all = counts.iter();
@@ -336,15 +402,26 @@ async fn no_byte_of_a_secret_reaches_a_viewer() {
     let most = std::env::var("FAIRLEAD_TAP_REQUESTS").ok();
     let most = most.map_or(USUAL, |own| own.parse().expect("a number of requests"));
     let (proxy, address) = proxy().await;
-    let counts = [0, 1].map(|_| Arc::new(AtomicUsize::new(0)));
+    let counts = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
+    // A body, one of gRPC, and the message in that.
+    let text = [
+        "aaaaaaaaaaaaaa",
+        r"\u0000\u0000\u0000\u0000\taaaaaaaaa",
+        "aaaaaaaaa",
+    ];
+    let bytes = [
+        "YWFhYWFhYWFhYWFhYWE=",
+        "AAAAAAlhYWFhYWFhYWE=",
+        "YWFhYWFhYWFh",
+    ];
     let forms = [
-        ("JSON_BODY_AS_STRING", "aaaaaaaaaaaa"),
-        ("JSON_BODY_AS_BYTES", "YWFhYWFhYWFhYWFh"),
+        (view(&proxy, "JSON_BODY_AS_STRING").await, text),
+        (view(&proxy, "JSON_BODY_AS_BYTES").await, bytes),
+        (grpc_view(&proxy).await, bytes),
     ];
     let mut viewers = Vec::new();
-    for ((format, body), count) in forms.into_iter().zip(&counts) {
-        let view = view(&proxy, format).await;
-        viewers.push(tokio::spawn(watch(view, body, most, Arc::clone(count))));
+    for ((view, bodies), count) in forms.into_iter().zip(&counts) {
+        viewers.push(tokio::spawn(watch(view, bodies, most, Arc::clone(count))));
     }
     let workers = (0..CONNECTIONS).map(|own| tokio::spawn(ask(address, own, counts.clone())));
     let workers: Vec<_> = workers.collect();
@@ -356,8 +433,10 @@ async fn no_byte_of_a_secret_reaches_a_viewer() {
         worker.await.expect("it asks");
     }
     let leaks: Vec<&String> = all.iter().flat_map(|own| &own.leaks).collect();
-    println!("figure tap_requests_watched {}", all[0].requests);
-    println!("figure tap_requests_lost {}", all[0].lost);
+    let watched: usize = all.iter().map(|own| own.requests).sum();
+    let lost: u64 = all.iter().map(|own| own.lost).sum();
+    println!("figure tap_requests_watched {watched}");
+    println!("figure tap_requests_lost {lost}");
     println!("figure tap_leaks {}", leaks.len());
     assert!(leaks.is_empty(), "{leaks:#?}");
 }

@@ -17,7 +17,7 @@ use h2::SendStream;
 use h2::client::ResponseFuture;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
-use support::{Endpoint, Proxy, free, http, http_to, proxy, route, text_answer, to, up};
+use support::{Endpoint, Proxy, drain, free, http, http_to, proxy, route, text_answer, to, up};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -156,6 +156,49 @@ async fn a_route_changes_path_host_and_headers() {
         head.headers["proxy-status"],
         "fairlead; error=route_not_found"
     );
+}
+
+#[tokio::test]
+async fn who_still_sends_what_nobody_wants_gets_the_answer() {
+    const PIECE: [u8; 64 << 10] = [b'a'; 64 << 10];
+    const PIECES: usize = 64;
+    let moved = Redirect {
+        status: StatusCode::MOVED_PERMANENTLY,
+        scheme: Some("https".to_owned()),
+        host: None,
+        port: None,
+        path: None,
+        strip_query: false,
+    };
+    let moved = route("moved", RouteMatch::default(), Action::Redirect(moved));
+    let proxy = proxy(http(vec![moved]), up(&[])).await;
+    let length = format!("content-length: {}", PIECES * PIECE.len());
+    for (head, status) in [
+        (length.as_str(), 301),
+        ("transfer-encoding: chunked", 301),
+        ("no header", 400),
+    ] {
+        let is_chunked = head.ends_with("chunked");
+        let mut stream = TcpStream::connect(proxy.address).await.expect("to connect");
+        let head = format!("POST / HTTP/1.1\r\nhost: shop.example\r\n{head}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("to send");
+        for _ in 0..PIECES {
+            if is_chunked {
+                let size = format!("{:x}\r\n", PIECE.len());
+                stream.write_all(size.as_bytes()).await.expect("to send");
+            }
+            stream.write_all(&PIECE).await.expect("to send");
+            if is_chunked {
+                stream.write_all(b"\r\n").await.expect("to send");
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let answer = drain(&mut stream).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{head}: {answer}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -183,8 +183,11 @@ pub(super) async fn watch(
         match read(&origin) {
             Ok(next) => {
                 tracing::info!(%origin, "the configuration changed");
-                files.clone_from(&next.files);
-                seen = stamps(&origin, &files);
+                if files != next.files {
+                    // Those that are new were read before anybody looked at them.
+                    files.clone_from(&next.files);
+                    seen.clear();
+                }
                 snapshots.send_replace(Arc::new(next.snapshot.clone()));
                 sources.send_modify(|sources| {
                     sources.file = Arc::new(next);

@@ -20,6 +20,8 @@ pub(crate) struct Activity {
     since: Cell<Moment>,
     has_read: Cell<bool>,
     is_stuck: Cell<bool>,
+    has_body: Cell<bool>,
+    has_asked: Cell<bool>,
     left: RefCell<Option<oneshot::Sender<Stream>>>,
     lent: RefCell<Option<Limit>>,
 }
@@ -34,6 +36,7 @@ impl Activity {
     fn start(&self) {
         self.running.set(self.running.get() + 1);
         self.has_read.set(false);
+        self.has_asked.set(true);
     }
 
     /// One ended.
@@ -46,6 +49,11 @@ impl Activity {
     /// Whether a request runs.
     pub(crate) fn is_busy(&self) -> bool {
         self.running.get() > 0
+    }
+
+    /// Whether no request has begun yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        !self.has_asked.get()
     }
 
     /// Since when no request ran.
@@ -71,6 +79,16 @@ impl Activity {
     /// Bytes were to be written, and could be or not.
     pub(crate) fn note_written(&self, could_be: bool) {
         self.is_stuck.set(!could_be);
+    }
+
+    /// Whether the request that began last has a body.
+    pub(crate) fn has_body(&self) -> bool {
+        self.has_body.get()
+    }
+
+    /// A request with a body, or without, is about to begin.
+    pub(crate) fn note_body(&self, has_body: bool) {
+        self.has_body.set(has_body);
     }
 
     /// The time of an answer, while nobody asks for more of its body.

@@ -11,7 +11,7 @@ use fairlead_model::chains::ChainIndex;
 use fairlead_model::edge::CertificateMode;
 use fairlead_model::filter::{Filter, HttpFilter};
 use fairlead_model::listener::{Handler, Http, Listener, Routes};
-use fairlead_model::tls::Secret;
+use fairlead_model::tls::{Secret, SecretSource, TlsCommon, Trust};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Chains, Served};
@@ -116,8 +116,8 @@ impl Applied {
 impl Running {
     /// Takes new settings, or the same with new secrets.
     fn change(&mut self, core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) {
-        if differ_in_routes(&self.settings, listener) {
-            // Connections go on, with the new routes from the next request on.
+        if go_on(&self.settings, listener) {
+            // Connections have the new routes from the next request on; they were secured by what was shown when they were made.
             let old = Rc::clone(&self.chains.borrow());
             *self.chains.borrow_mut() = make_chains(core, snapshot, listener, Some(&old));
         } else {
@@ -135,11 +135,15 @@ fn is_there(one: &Listener, other: &Listener) -> bool {
     one.address == other.address && place(one) == place(other)
 }
 
-/// Whether nothing but the routes that they hold themselves tells two listeners apart.
-fn differ_in_routes(old: &Listener, new: &Listener) -> bool {
+/// Whether connections go on: nothing but what they hold themselves of routes, certificates and authorities tells two listeners
+/// apart, as where a listener only names them.
+fn go_on(old: &Listener, new: &Listener) -> bool {
     let mut like = new.clone();
     let own = like.chains.iter_mut().chain(&mut like.default_chain);
     for (own, old) in own.zip(old.chains.iter().chain(&old.default_chain)) {
+        if let (Some(own), Some(old)) = (&mut own.tls, &old.tls) {
+            replace_keys(&mut own.common, &old.common);
+        }
         if let (Handler::Http(own), Handler::Http(old)) = (&mut own.handler, &old.handler)
             && let (Routes::Inline(_), Routes::Inline(_)) = (&own.routes, &old.routes)
         {
@@ -147,6 +151,30 @@ fn differ_in_routes(old: &Listener, new: &Listener) -> bool {
         }
     }
     like == *old
+}
+
+/// Replaces certificates by those before, and the authorities of whom is believed; which names they have to have stays.
+fn replace_keys(own: &mut TlsCommon, old: &TlsCommon) {
+    let is_held = |source: &SecretSource| matches!(source, SecretSource::Inline(_));
+    if own
+        .certificates
+        .iter()
+        .chain(&old.certificates)
+        .all(is_held)
+    {
+        own.certificates.clone_from(&old.certificates);
+    }
+    if let (
+        Some(SecretSource::Inline(Secret::Trust(own))),
+        Some(SecretSource::Inline(Secret::Trust(old))),
+    ) = (&mut own.trust, &old.trust)
+    {
+        let old = Trust::clone(old);
+        *own = Arc::new(Trust {
+            names: own.names.clone(),
+            ..old
+        });
+    }
 }
 
 fn clusters(core: &Rc<Core>, old: &Snapshot, snapshot: &Snapshot, secrets_changed: bool) {

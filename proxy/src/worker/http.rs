@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use fairlead_model::listener::Codec;
+use http::Request;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -107,7 +109,9 @@ async fn serve_h1(
 ) -> hyper::Result<()> {
     let builder = h1_builder(service);
     let (own, caller) = (Rc::clone(service), Rc::clone(connection));
-    let handler = move |request| {
+    let handler = move |request: Request<Incoming>| {
+        let has_body = !request.body().is_end_stream();
+        caller.activity.note_body(has_body);
         // A connection without a request has no room for one.
         Box::pin(own.serve(&caller, request))
     };
@@ -145,7 +149,13 @@ async fn serve_h1(
                 }
                 match connection.activity.left() {
                     Some(left) if outcome.is_ok() => drop(left.send(stream)),
-                    _ => drop(stream.shutdown().await),
+                    _ => {
+                        let may_send = match &outcome {
+                            Ok(()) => connection.activity.has_body(),
+                            Err(error) => error.is_parse(),
+                        };
+                        end(stream, may_send).await;
+                    }
                 }
                 return outcome;
             }
@@ -171,6 +181,16 @@ async fn is_woken(stream: &Stream, life: &mut Life<'_>) -> bool {
         life.poll(context).map(|_| false)
     })
     .await
+}
+
+/// Ends a connection. Who may still send would have it reset, and the answer with it, if what comes were not taken for a while
+/// (RFC 9112, section 9.6).
+async fn end(mut stream: Stream, may_send: bool) {
+    if stream.shutdown().await.is_ok() && may_send {
+        let mut nowhere = tokio::io::sink();
+        let rest = tokio::io::copy(&mut stream, &mut nowhere);
+        let _ = tokio::time::timeout(CLOSING, rest).await;
+    }
 }
 
 /// Has a connection end with a reset, where it is not secured; else it just ends.

@@ -40,6 +40,8 @@ pub(super) struct Life<'a> {
     head: Option<Moment>,
     /// When a connection that finishes is closed.
     close: Option<Moment>,
+    /// Whether it finishes with its first request, which may be on its way.
+    finishes_with_first: bool,
     waiting: Option<Waiting>,
     is_resting: bool,
     can_rest: bool,
@@ -64,6 +66,7 @@ impl<'a> Life<'a> {
             over: service.settings.timeouts.connection.map(|life| now + life),
             head: None,
             close: None,
+            finishes_with_first: false,
             waiting: None,
             is_resting: false,
             can_rest,
@@ -86,7 +89,16 @@ impl<'a> Life<'a> {
         }
         if self.close.is_none() && self.chains.drain.has_begun() {
             self.service.figures.downstream_cx_drain_close.increment();
-            return Poll::Ready(self.finish());
+            let verdict = self.finish();
+            self.finishes_with_first =
+                verdict == Verdict::Finish && self.connection.activity.is_fresh();
+            if !self.finishes_with_first {
+                return Poll::Ready(verdict);
+            }
+        }
+        if self.finishes_with_first && !self.connection.activity.is_fresh() {
+            self.finishes_with_first = false;
+            return Poll::Ready(Verdict::Finish);
         }
         if self.connection.activity.is_late(context) {
             return Poll::Ready(Verdict::Close);

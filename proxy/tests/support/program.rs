@@ -66,6 +66,15 @@ impl Program {
         Self::start(program, &options, name, bootstrap).await
     }
 
+    /// Our own proxy, which takes over from the one that runs at this place, and tells a service manager.
+    pub async fn managed(manager: &Path, place: &Path, name: &str, bootstrap: &Value) -> Self {
+        let manager = format!("NOTIFY_SOCKET={}", manager.display());
+        let program = env!("CARGO_BIN_EXE_fairlead-proxy");
+        let place = place.to_str().expect("UTF-8");
+        let options = [&manager, program, "run", "--take-over", place, "--config"];
+        Self::start(Path::new("/usr/bin/env"), &options, name, bootstrap).await
+    }
+
     /// Our own proxy, which keeps in a folder what it is told.
     pub async fn keeping(folder: &Path, name: &str, bootstrap: &Value) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_fairlead-proxy"));
