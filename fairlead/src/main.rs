@@ -135,6 +135,14 @@ struct MeshArguments {
     /// Where proxies are answered.
     #[arg(long, env = "FAIRLEAD_MESH", default_value = "0.0.0.0:15012")]
     listen: SocketAddr,
+    /// What brings the connections of pods to their proxies.
+    #[arg(
+        long,
+        env = "FAIRLEAD_CAPTURE",
+        value_enum,
+        default_value_t = Capture::InitContainer
+    )]
+    capture: Capture,
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "0.0.0.0:8080")]
     admin: SocketAddr,
@@ -179,6 +187,7 @@ async fn main() -> anyhow::Result<()> {
                 trust_domain: arguments.trust_domain,
                 listen: arguments.listen,
                 admin: arguments.admin,
+                capture: arguments.capture.into(),
             };
             fairlead_mesh::run(config, stop)
                 .await

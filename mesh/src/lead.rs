@@ -8,6 +8,7 @@ use crate::audits::Audits;
 use crate::authority::Change;
 use crate::missed::Missed;
 use crate::refusals::Refusals;
+use crate::uncaptured::Uncaptured;
 
 /// What the one that leads does.
 pub(crate) struct Leader {
@@ -25,6 +26,8 @@ pub(crate) struct Leader {
     pub(crate) audits: Audits,
     /// Pods without a proxy are told of.
     pub(crate) missed: Missed,
+    /// Pods that nobody captured are made anew, where nodes capture.
+    pub(crate) uncaptured: Option<Uncaptured>,
 }
 
 /// Waits for the lease, and leads while it has it; for as long as it is polled.
@@ -46,6 +49,11 @@ pub(crate) async fn lead(leader: Leader) {
                 leader.refusals.follow(&lead),
                 leader.audits.follow(&lead),
                 leader.missed.follow(&lead),
+                async {
+                    if let Some(uncaptured) = &leader.uncaptured {
+                        uncaptured.follow(&lead).await;
+                    }
+                },
             );
         };
         tokio::select! {

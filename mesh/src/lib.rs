@@ -17,6 +17,8 @@ mod missed;
 mod refusals;
 mod run;
 pub mod serve;
+mod told;
 mod trust;
+mod uncaptured;
 
 pub use run::{Config, RunError, run};

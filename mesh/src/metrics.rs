@@ -38,6 +38,12 @@ pub const REFERENCE: &[Entry] = &[
         "How often what proxies are told was compiled anew",
     ),
     (
+        "fairlead_mesh_remade_pods_total",
+        "counter",
+        "",
+        "Pods that were deleted, to be made anew, as nothing captured their connections",
+    ),
+    (
         "fairlead_mesh_figures_pairs",
         "gauge",
         "",
@@ -64,6 +70,7 @@ pub struct Metrics {
     refusing: Gauge,
     signatures: Family<Labels, Counter>,
     compilations: Counter<u64, AtomicU64>,
+    remade: Counter<u64, AtomicU64>,
     pairs: Gauge,
     evicted: Counter<u64, AtomicU64>,
 }
@@ -76,6 +83,7 @@ impl Default for Metrics {
             refusing: Gauge::default(),
             signatures: Family::default(),
             compilations: Counter::default(),
+            remade: Counter::default(),
             pairs: Gauge::default(),
             evicted: Counter::default(),
         };
@@ -87,6 +95,7 @@ impl Default for Metrics {
             "fairlead_mesh_compilations_total",
             metrics.compilations.clone(),
         );
+        exposition.add("fairlead_mesh_remade_pods_total", metrics.remade.clone());
         exposition.add("fairlead_mesh_figures_pairs", metrics.pairs.clone());
         exposition.add(
             "fairlead_mesh_figures_evicted_total",
@@ -105,6 +114,11 @@ impl Metrics {
     /// Counts a compilation.
     pub fn compiled(&self) {
         self.compilations.inc();
+    }
+
+    /// Counts a pod that was deleted to be made anew.
+    pub fn remade(&self) {
+        self.remade.inc();
     }
 
     /// All of them, as things are with the proxies and what they count.

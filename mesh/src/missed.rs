@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use fairlead_crds::labels::{INJECT, PROXIED};
 use fairlead_operator::lease::Lead;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, ObjectReference, Pod};
-use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{ListParams, ObjectMeta, PostParams};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
+
+use crate::told::Told;
 
 /// How often they are looked for.
 const LOOK: Duration = Duration::from_secs(30);
@@ -54,42 +53,17 @@ impl Missed {
         Ok(())
     }
 
-    /// Tells once of each pod: the event's name is the pod's own.
     async fn tell(&self, namespace: &str, pod: &Pod) -> Result<(), kube::Error> {
-        let uid = pod.uid().unwrap_or_default();
-        let event = Event {
-            metadata: ObjectMeta {
-                name: Some(format!("not-injected.{uid}")),
-                namespace: Some(namespace.to_owned()),
-                ..ObjectMeta::default()
-            },
-            type_: Some("Warning".to_owned()),
-            reason: Some(REASON.to_owned()),
-            note: Some(format!(
+        let told = Told {
+            type_: "Warning",
+            reason: REASON,
+            action: "Inject",
+            note: format!(
                 "the pod has no proxy of the mesh: it was made while the webhook was away, or before {namespace} was labelled {INJECT}=enabled; \
                  make it anew to bring it into the mesh"
-            )),
-            action: Some("Inject".to_owned()),
-            event_time: Some(MicroTime(Timestamp::now())),
-            regarding: Some(ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Pod".to_owned()),
-                name: Some(pod.name_any()),
-                namespace: Some(namespace.to_owned()),
-                uid: Some(uid),
-                ..ObjectReference::default()
-            }),
-            reporting_controller: Some("fairlead".to_owned()),
-            reporting_instance: Some(self.identity.clone()),
-            ..Event::default()
+            ),
         };
-        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        match events.create(&PostParams::default(), &event).await {
-            Ok(_) => Ok(()),
-            // It was told before, or the namespace goes.
-            Err(kube::Error::Api(status)) if [403, 404, 409].contains(&status.code) => Ok(()),
-            Err(error) => Err(error),
-        }
+        told.of(&self.client, pod, &self.identity).await
     }
 }
 

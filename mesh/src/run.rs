@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fairlead_operator::exposition::join;
 use fairlead_operator::metrics::Metrics as ClientMetrics;
 use fairlead_operator::{admin, client};
-use fairlead_plan::mesh::{CONTROL, spiffe};
+use fairlead_plan::mesh::{CONTROL, MeshCapture, spiffe};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use crate::missed::Missed;
 use crate::refusals::Refusals;
 use crate::serve::{Names, Plane, Proxies, Replicas, TokenReviews, Turns, serve};
 use crate::trust;
+use crate::uncaptured::Uncaptured;
 
 /// Settings of the process.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where /healthz, /readyz and /metrics are served.
     pub admin: SocketAddr,
+    /// What brings the connections of pods to their proxies.
+    pub capture: MeshCapture,
 }
 
 /// Why the control plane ended.
@@ -111,7 +114,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         namespace: config.namespace.clone(),
         trust_domain: config.trust_domain.clone(),
     };
-    let leader = leader(&config, &keeper, &facts.subscribe(), &replicas);
+    let leader = leader(&config, &keeper, &facts.subscribe(), &replicas, &metrics);
     let feed = Feed::start(client.clone(), client_metrics, stop.clone());
     let spreading = trust::spread(
         client,
@@ -156,7 +159,13 @@ fn leader(
     keeper: &Keeper,
     facts: &watch::Receiver<Option<Arc<Facts>>>,
     replicas: &Replicas,
+    metrics: &Arc<Metrics>,
 ) -> Leader {
+    let uncaptured = || Uncaptured {
+        client: keeper.client.clone(),
+        identity: config.identity.clone(),
+        metrics: Arc::clone(metrics),
+    };
     Leader {
         client: keeper.client.clone(),
         namespace: config.namespace.clone(),
@@ -166,6 +175,7 @@ fn leader(
             facts: facts.clone(),
             replicas: replicas.clone(),
         },
+        uncaptured: (config.capture == MeshCapture::Cni).then(uncaptured),
         missed: Missed {
             client: keeper.client.clone(),
             identity: config.identity.clone(),

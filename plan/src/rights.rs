@@ -247,6 +247,12 @@ pub fn cni() -> Vec<PolicyRule> {
     vec![rule("apps", sets, &["get"], &[CNI])]
 }
 
+/// The rules of the further ClusterRole of the mesh's control plane where nodes capture: it has pods made anew that nobody captured.
+#[must_use]
+pub fn mesh_cni() -> Vec<PolicyRule> {
+    vec![rule("", vec!["pods".to_owned()], &["delete"], &[])]
+}
+
 /// What definitions may create by default; the platform team adds ClusterRoles with the same label.
 #[must_use]
 pub fn provision() -> Vec<PolicyRule> {
@@ -376,6 +382,8 @@ mod tests {
         let all = [
             operator(),
             operator_namespaced(),
+            cni(),
+            mesh_cni(),
             provision(),
             people(Audience::Everybody),
             people(Audience::View),
@@ -392,6 +400,14 @@ mod tests {
                 words.into_iter().all(|word| !word.contains('*')),
                 "{rule:?}"
             );
+        }
+    }
+
+    #[test]
+    fn pods_are_deleted_only_where_nodes_capture() {
+        assert!(allows(&mesh_cni(), "", "pods", "delete"));
+        for rules in [operator(), mesh(), mesh_namespaced(), cni()] {
+            assert!(!allows(&rules, "", "pods", "delete"), "{rules:?}");
         }
     }
 

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use fairlead_model::Snapshot;
 use fairlead_model::cluster::Address;
 use fairlead_proxy::admin::{self, Admin};
-use fairlead_proxy::capture::{self, Capture, Nft, Ports};
+use fairlead_proxy::capture::{self, Capture, Nft, Ports, VerifyError};
 use fairlead_proxy::cni::daemon_set::DaemonSet;
 use fairlead_proxy::cni::install::Installer;
 use fairlead_proxy::config::{Origin, Sources};
@@ -191,7 +191,10 @@ impl Redirect {
             skip_networks: self.skip_network.clone(),
         };
         if self.verify {
-            return capture::verify(&capture).with_context(|| self.advice());
+            return capture::verify(&capture).map_err(|error| match error {
+                VerifyError::NotCaptured { .. } => anyhow::Error::new(error).context(self.advice()),
+                other => other.into(),
+            });
         }
         let rules = if self.remove {
             capture::removal()
@@ -215,7 +218,8 @@ impl Redirect {
         format!(
             "nothing captures the connections of this pod, so it may not start: the CNI plug-in {plugin} of {node} was not asked when the \
              pod's network was set up. See that the DaemonSet {plugin} has a ready pod on {node} (kubectl get pods -A -o wide -l \
-             app.kubernetes.io/component=cni), then delete this pod: a network is set up once, and restarts of containers keep it"
+             app.kubernetes.io/component=cni). The mesh then makes this pod anew if a Deployment or the like owns it; delete it yourself if \
+             nobody does: a network is set up once, and restarts of containers keep it"
         )
     }
 }
@@ -289,7 +293,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("fairlead-proxy: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                Some(VerifyError::NotCaptured { .. }) => ExitCode::from(capture::NOT_CAPTURED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ mod targets;
 mod workload;
 
 pub use bootstrap::{Bootstrap, bootstrap};
-pub use inject::{Injection, MeshCapture, Outcome, inject, left};
+pub use inject::{CAPTURE_STEP, Injection, MeshCapture, Outcome, inject, left};
 pub use mesh_authorization::{MeshAuthorizationKind, keys_host};
 pub use mesh_policy::{Caller, Effective, MeshPolicyKind, Set, duration, effective, of_workload};
 pub use mesh_trust::MeshTrustKind;

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 pub use nft::{Nft, apply, in_force};
-pub use verify::{VerifyError, verify};
+pub use verify::{NOT_CAPTURED, VerifyError, verify};
 
 /// The table; nobody else's rules are touched.
 const TABLE: &str = "inet fairlead";

@@ -20,6 +20,9 @@ const NOBODY: [IpAddr; 4] = [
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
 
+/// The exit code of one that found out that nothing captures; nothing else ends so. Linkerd's network validator has it, too.
+pub const NOT_CAPTURED: u8 = 95;
+
 /// Why capture is not known to be in force.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {

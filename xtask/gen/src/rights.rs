@@ -12,6 +12,7 @@ pub(crate) fn write(files: &mut BTreeMap<String, String>) -> Result<(), serde_js
         ("operator", rights::operator()),
         ("operator-namespaced", rights::operator_namespaced()),
         ("cni", rights::cni()),
+        ("mesh-cni", rights::mesh_cni()),
         ("provision", rights::provision()),
         ("catalogue", rights::people(Audience::Everybody)),
         ("view", rights::people(Audience::View)),

@@ -25,7 +25,8 @@ pub(super) const USER: i64 = 2102;
 const VERIFIER: i64 = 65532;
 /// The names of what is added.
 pub(super) const PROXY: &str = "fairlead-proxy";
-pub(super) const CAPTURE: &str = "fairlead-capture";
+/// The step before the proxy, which captures or finds out whether somebody did.
+pub const CAPTURE_STEP: &str = "fairlead-capture";
 pub(super) const IDENTITY_VOLUME: &str = "fairlead-identity";
 pub(super) const RUN_VOLUME: &str = "fairlead-run";
 /// Where it is mounted.
@@ -55,7 +56,7 @@ pub(super) fn capture(valid: &ValidInjection, injection: &Injection) -> Containe
     }
     let step = Container {
         resources: Some(resources(&BTreeMap::new(), &BTreeMap::new())),
-        ..container(CAPTURE, injection)
+        ..container(CAPTURE_STEP, injection)
     };
     match injection.capture {
         // Nothing else of the pod needs a capability.

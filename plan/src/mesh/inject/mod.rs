@@ -16,7 +16,8 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::build::{CAPTURE, IDENTITY_VOLUME, PROXY, RUN_VOLUME, USER};
+pub use self::build::CAPTURE_STEP;
+use self::build::{IDENTITY_VOLUME, PROXY, RUN_VOLUME, USER};
 use super::{INBOUND_PORT, OUTBOUND_PORT, PROBE_PORT};
 use crate::problem::Invalid;
 
@@ -117,7 +118,7 @@ fn list<'a>(pod: &'a mut Value, name: &str) -> &'a mut Vec<Value> {
 /// Takes out what an injection before put in.
 fn take_out(pod: &mut Value) {
     for (name, own) in [
-        ("initContainers", [PROXY, CAPTURE]),
+        ("initContainers", [PROXY, CAPTURE_STEP]),
         ("volumes", [IDENTITY_VOLUME, RUN_VOLUME]),
     ] {
         let list = pod.get_mut("spec").and_then(|spec| spec.get_mut(name));
@@ -173,7 +174,7 @@ fn check(spec: &PodSpec, wrong: &mut Vec<Invalid>) {
                     ));
                 }
             }
-            if own.name == PROXY || own.name == CAPTURE {
+            if own.name == PROXY || own.name == CAPTURE_STEP {
                 wrong.push(Invalid::new(
                     format!("{field}.name"),
                     format!("found {}, which is the name of the mesh's own", own.name),

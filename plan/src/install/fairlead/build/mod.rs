@@ -96,7 +96,7 @@ fn webhook<'a>(object: &'a Fairlead, operator: &'a Operator) -> Part<'a> {
                 "FAIRLEAD_PROXY_IMAGE_PULL_POLICY",
                 &operator.image_pull_policy,
             ),
-            json!({"name": "FAIRLEAD_CAPTURE", "value": mesh.capture}),
+            capture(object),
         ],
         volumes: vec![(
             json!({"name": "tls", "secret": {"secretName": WEBHOOK_TLS}}),
@@ -117,9 +117,15 @@ fn mesh_part<'a>(object: &'a Fairlead, operator: &'a Operator) -> Part<'a> {
         own_rules: rights::mesh_namespaced(),
         environment: vec![
             json!({"name": "FAIRLEAD_TRUST_DOMAIN", "value": object.spec.trust_domain}),
+            capture(object),
         ],
         volumes: Vec::new(),
     }
+}
+
+/// What captures connections of pods, as components are told.
+fn capture(object: &Fairlead) -> Value {
+    json!({"name": "FAIRLEAD_CAPTURE", "value": object.spec.components.mesh.capture})
 }
 
 /// What the API server is told of a webhook.
