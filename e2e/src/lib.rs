@@ -3,6 +3,7 @@
 //! `cargo xtask test` makes the cluster, installs Fairlead and the platform of `examples/shop`, and runs the tests. Each test works in
 //! an application of its own, and waits for what it expects with [`Cluster::eventually`].
 
+pub mod helm;
 mod http;
 pub mod mesh;
 pub mod process;

@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kube::api::{DynamicObject, ListParams};
 use serde_json::{Value, json};
 
-use crate::Cluster;
+use crate::{Cluster, get};
 
 /// The label of namespaces and pods that come into the mesh.
 pub const INJECT: &str = "mesh.fairlead.dev/inject";
@@ -125,4 +125,19 @@ pub async fn service_address(cluster: &Cluster, namespace: &str, name: &str) -> 
         .await?;
     let address = service.data["spec"]["clusterIP"].as_str();
     Ok(address.context("the Service has an address")?.to_owned())
+}
+
+/// The sum of a proxy's figures that begin so.
+///
+/// # Errors
+/// When the proxy does not answer.
+pub async fn figure(pod: Ipv4Addr, name: &str, label: &str) -> Result<f64> {
+    let (status, text) = get(&pod.to_string(), 15020, "/stats/prometheus").await?;
+    ensure!(status == 200, "{status}: {text}");
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with(name) && line.contains(label));
+    Ok(lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum())
 }

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use fairlead_e2e::mesh::{INJECT, address, namespace, pair, ready, run, service_address, template};
+use fairlead_e2e::mesh::{
+    INJECT, address, figure, namespace, pair, ready, run, service_address, template,
+};
 use fairlead_e2e::wire::Wire;
 use fairlead_e2e::{Cluster, fairlead, find_condition, get};
 use kube::Api;
@@ -24,18 +26,6 @@ fn silent(name: &str) -> Value {
             "containers": [{"name": "main", "image": "localhost/postgres:15", "command": command}],
         },
     })
-}
-
-/// The sum of a proxy's figures that begin so.
-async fn figure(pod: Ipv4Addr, name: &str, label: &str) -> Result<f64> {
-    let (status, text) = get(&pod.to_string(), 15020, "/stats/prometheus").await?;
-    ensure!(status == 200, "{status}: {text}");
-    let lines = text
-        .lines()
-        .filter(|line| line.starts_with(name) && line.contains(label));
-    Ok(lines
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum())
 }
 
 #[tokio::test]

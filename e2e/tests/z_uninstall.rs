@@ -1,23 +1,9 @@
 //! The end: what goes with Fairlead and what stays. Runs last, as its name sorts last.
 
 use anyhow::{Result, ensure};
-use fairlead_e2e::{Cluster, program};
+use fairlead_e2e::Cluster;
+use fairlead_e2e::helm::{NAMESPACE, helm, upgrade};
 use serde_json::json;
-
-const NAMESPACE: &str = "fairlead-system";
-
-fn helm(arguments: &[&str]) -> Result<()> {
-    let output = std::process::Command::new(program("FAIRLEAD_HELM")?)
-        .args(arguments)
-        .args(["--namespace", NAMESPACE])
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "helm: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
-}
 
 #[tokio::test]
 async fn an_uninstalled_fairlead_leaves_the_users_data_and_nothing_that_blocks() -> Result<()> {
@@ -62,15 +48,7 @@ async fn an_uninstalled_fairlead_leaves_the_users_data_and_nothing_that_blocks()
         .web(&application, json!({"VERSION": "two"}), json!({}))
         .await?;
     // And it can be installed again, and takes up where it was
-    let chart = fairlead_e2e::root().join("manifests/chart");
-    let chart = chart.to_string_lossy();
-    helm(&[
-        "upgrade",
-        "--install",
-        "fairlead",
-        &chart,
-        "--create-namespace",
-    ])?;
+    upgrade(&["--create-namespace"])?;
     cluster
         .eventually("the change is released", async || {
             let environment = environments.get("dev").await?;

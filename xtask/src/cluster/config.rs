@@ -164,7 +164,7 @@ pub(crate) fn containerd(layout: &Layout) -> Vec<String> {
 
 /// Writes the configuration files of all programs.
 pub(crate) fn write_files(layout: &Layout) -> Result<()> {
-    for folder in ["tmp", "volumes", "pod-logs", "kubelet"] {
+    for folder in ["tmp", "volumes", "pod-logs", "kubelet", "cni-programs"] {
         let folder = layout.file(folder);
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("failed to create {}", folder.display()))?;
@@ -214,7 +214,7 @@ state = "{state}"
   SystemdCgroup = false
   Root = "{runc}"
 [plugins."io.containerd.cri.v1.runtime".cni]
-  bin_dirs = ["/usr/lib/cni", "/opt/cni/bin"]
+  bin_dirs = ["/usr/lib/cni", "{programs}"]
   conf_dir = "{cni}"
 "#,
         root = layout.text("containerd/root"),
@@ -222,6 +222,7 @@ state = "{state}"
         socket = layout.containerd_socket().display(),
         opt = layout.text("containerd/opt"),
         runc = layout.text("containerd/runc"),
+        programs = layout.text("cni-programs"),
         cni = layout.text("cni"),
     )
 }
