@@ -312,3 +312,16 @@ fn definitions_have_what_people_rely_on() {
     assert_eq!(short.len(), count, "two kinds have the same short name");
     assert!(count >= all().len(), "a kind has no short name");
 }
+
+/// kubectl reads YAML 1.1, where a plain `on` is a flag and no name.
+#[test]
+fn no_field_has_a_name_that_yaml_takes_for_a_flag() {
+    const FLAGS: [&str; 8] = ["y", "n", "yes", "no", "on", "off", "true", "false"];
+    every_schema(|path, _| {
+        let name = path.rsplit('.').next().unwrap_or_default();
+        let name = name.trim_end_matches("[]").to_lowercase();
+        FLAGS
+            .contains(&name.as_str())
+            .then_some("YAML 1.1 takes its name for a flag")
+    });
+}

@@ -322,7 +322,7 @@ pub struct Retries {
     /// After which failures; ConnectFailure and RefusedStream where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "set"))]
-    pub on: Option<Vec<RetryCondition>>,
+    pub retry_on: Option<Vec<RetryCondition>>,
     /// The greatest share of requests that may be retries, in percent; 20 where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]

@@ -140,7 +140,7 @@ fn retries(said: &Retries) -> RetryPolicy {
     use RetryCondition::{ConnectFailure, GatewayError, RefusedStream, Reset, ServerError};
     // What surely was not begun may go elsewhere.
     let usual = [ConnectFailure, RefusedStream];
-    let on = said.on.as_deref().unwrap_or(&usual);
+    let on = said.retry_on.as_deref().unwrap_or(&usual);
     let budget = said.budget_percent.map(|percent| RetryBudget {
         percent,
         ..RetryBudget::default()

@@ -247,7 +247,11 @@ fn retries(said: &Behaviour) -> Option<RetryPolicy> {
     let own = said.retries.as_ref();
     let retries = policy::attempts(own);
     let mut statuses: Vec<u8> = Vec::new();
-    for condition in own.and_then(|own| own.on.as_ref()).into_iter().flatten() {
+    for condition in own
+        .and_then(|own| own.retry_on.as_ref())
+        .into_iter()
+        .flatten()
+    {
         match condition {
             RetryCondition::ConnectFailure | RetryCondition::RefusedStream => {}
             RetryCondition::GatewayError | RetryCondition::Reset => statuses.push(UNAVAILABLE),

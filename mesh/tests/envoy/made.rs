@@ -273,7 +273,7 @@ impl Made {
             ("timeouts", "idle", json!(self.one(&TIMES))),
             ("retries", "attempts", number(0, 10)),
             ("retries", "budgetPercent", number(1, 100)),
-            ("retries", "on", json!(self.some(&CONDITIONS, 1, 5))),
+            ("retries", "retryOn", json!(self.some(&CONDITIONS, 1, 5))),
             ("hedging", "afterPercentile", number(50, 99)),
             ("circuitBreaker", "maxConnections", limit.clone()),
             ("circuitBreaker", "maxRequests", limit),

@@ -120,7 +120,7 @@ async fn an_envoy_reaches_our_proxy_over_mutual_tls() {
     let timeouts = json!({"targetRefs": targets("late"), "timeouts": {"request": "300ms"}});
     let retries = json!({
         "targetRefs": targets("flaky"),
-        "retries": {"attempts": 2, "on": ["GatewayError"]},
+        "retries": {"attempts": 2, "retryOn": ["GatewayError"]},
     });
     control.tell(&ruled(ruled(facts(), timeouts), retries));
     ask(Arc::clone(&place), |place| {

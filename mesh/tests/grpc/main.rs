@@ -218,7 +218,7 @@ async fn calls_take_as_long_and_are_tried_as_often_as_policies_say() {
     let policy = json!({
         "targetRefs": [{"kind": "Service", "name": "cart"}],
         "timeouts": {"request": "4s"},
-        "retries": {"attempts": 2, "on": ["ConnectFailure", "GatewayError"]},
+        "retries": {"attempts": 2, "retryOn": ["ConnectFailure", "GatewayError"]},
         "loadBalancer": {"algorithm": "LeastRequest"},
         "circuitBreaker": {"maxRequests": 100, "consecutiveFailures": 5},
     });

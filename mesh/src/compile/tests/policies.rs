@@ -31,7 +31,7 @@ fn policies_say_how_requests_are_carried() {
     let facts = with(&[json!({
         "targetRefs": cart(),
         "timeouts": {"request": "2s", "backendRequest": "500ms", "idle": "1m"},
-        "retries": {"attempts": 3, "on": ["GatewayError"], "budgetPercent": 10},
+        "retries": {"attempts": 3, "retryOn": ["GatewayError"], "budgetPercent": 10},
         "hedging": {"afterPercentile": 95},
         "circuitBreaker": {"maxRequests": 7, "consecutiveFailures": 5},
         "loadBalancer": {"algorithm": "RoundRobin"},
