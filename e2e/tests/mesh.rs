@@ -416,6 +416,25 @@ async fn the_root_is_replaced_while_requests_go_on() -> Result<()> {
 }
 
 #[tokio::test]
+async fn who_is_believed_is_looked_at_before_it_is_taken() -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    let other = json!({"trustDomain": "other.example", "bundle": "-----BEGIN KEY-----\n"});
+    let said = cluster
+        .refusal(&json!({
+            "apiVersion": MESH,
+            "kind": "MeshTrust",
+            "metadata": {"name": "fairlead"},
+            "spec": {"federation": [other]},
+        }))
+        .await?;
+    ensure!(
+        said.contains("spec.federation[0].bundle: block 1 is no PEM"),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_strict_service_takes_callers_of_the_mesh_alone() -> Result<()> {
     let cluster = Cluster::connect().await?;
     pair(&cluster, "strict").await?;

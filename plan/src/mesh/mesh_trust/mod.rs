@@ -12,6 +12,9 @@ use crate::live::Live;
 use crate::mesh::bundle;
 use crate::problem::{Invalid, Problem};
 
+/// How many proxies that lag are named in a message; all of them are in the status.
+const NAMED: usize = 3;
+
 /// See the module.
 pub struct MeshTrustKind;
 
@@ -113,8 +116,12 @@ fn rotated(status: &MeshTrustStatus) -> Result<(), String> {
     if let Some(waiting) = &status.waiting {
         message = format!("{message}: waits for {waiting}");
     }
-    if !status.lagging.is_empty() {
-        message = format!("{message}: {}", status.lagging.join(", "));
+    let (named, others) = status.lagging.split_at(status.lagging.len().min(NAMED));
+    if !named.is_empty() {
+        message = format!("{message}: {}", named.join(", "));
+    }
+    if !others.is_empty() {
+        message = format!("{message} and {} more", others.len());
     }
     Err(message)
 }

@@ -191,7 +191,7 @@ pub(super) fn validation(object: &Fairlead, operator: &Operator, ca_bundle: &str
             rule(install::GROUP, &["fairleads"], &["CREATE", "UPDATE"]),
             rule(
                 mesh::GROUP,
-                &["meshauthorizations", "meshpolicies"],
+                &["meshauthorizations", "meshpolicies", "meshtrusts"],
                 &["CREATE", "UPDATE"],
             ),
         ],
