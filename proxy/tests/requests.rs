@@ -160,7 +160,7 @@ async fn a_route_changes_path_host_and_headers() {
 
 #[tokio::test]
 async fn who_still_sends_what_nobody_wants_gets_the_answer() {
-    const PIECE: [u8; 64 << 10] = [b'a'; 64 << 10];
+    static PIECE: [u8; 64 << 10] = [b'a'; 64 << 10];
     const PIECES: usize = 64;
     let moved = Redirect {
         status: StatusCode::MOVED_PERMANENTLY,
