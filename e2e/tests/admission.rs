@@ -1,8 +1,22 @@
 //! What the API server refuses, and how it says so: by the schema's own rules and by the webhook.
 
-use anyhow::{Result, ensure};
-use fairlead_e2e::{Cluster, samples};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use fairlead_e2e::mesh::service_address;
+use fairlead_e2e::{Cluster, documents, get, program, samples};
+use k8s_openapi::ByteString;
+use kube::api::ListParams;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+const SYSTEM: &str = "fairlead-system";
+const WEBHOOK: &str = "fairlead-webhook";
 
 async fn refused(cluster: &Cluster, object: &Value, parts: &[&str]) -> Result<()> {
     let message = cluster.refusal(object).await?;
@@ -181,4 +195,120 @@ async fn a_release_cannot_be_edited_and_an_object_of_a_megabyte_is_answered() ->
     );
     // Above what a placeholder text may have: refused by the rule, not by a time-out or a crash.
     refused(&cluster, &large, &["spec.containers.main.files"]).await
+}
+
+/// A certificate and its key, in PEM.
+type Identity = (Vec<u8>, Vec<u8>);
+
+/// What the webhook answers a client on this machine that shows such a certificate; nothing where it is not let in.
+async fn ask(cluster: &Cluster, identity: Option<Identity>) -> Result<Option<String>> {
+    let api = cluster.api(
+        "admissionregistration.k8s.io/v1",
+        "ValidatingWebhookConfiguration",
+        None,
+    );
+    let own = api.await?.get(WEBHOOK).await?;
+    let bundle = &own.data["webhooks"][0]["clientConfig"]["caBundle"];
+    let bundle: ByteString = serde_json::from_value(bundle.clone())?;
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(&bundle.0) {
+        roots.add(root?)?;
+    }
+    let builder = ClientConfig::builder().with_root_certificates(roots);
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = CertificateDer::pem_slice_iter(&chain).collect::<Result<Vec<_>, _>>()?;
+            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&key)?)?
+        }
+    };
+    let address = service_address(cluster, SYSTEM, WEBHOOK).await?;
+    let stream = TcpStream::connect((address, 443)).await?;
+    let name = ServerName::try_from(format!("{WEBHOOK}.{SYSTEM}.svc"))?;
+    let exchange = async {
+        let connector = TlsConnector::from(Arc::new(config));
+        let mut stream = connector.connect(name, stream).await?;
+        let request = "POST /validate HTTP/1.1\r\nhost: webhook\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    Ok(exchange.await.ok().filter(|answer| !answer.is_empty()))
+}
+
+/// The certificate by which these tests are the cluster's administrator.
+fn administrator() -> Result<Identity> {
+    let text = std::fs::read_to_string(program("KUBECONFIG")?);
+    let all = documents(&text.context("failed to read the kubeconfig")?)?;
+    let own = &all.first().context("the kubeconfig is empty")?["users"][0]["user"];
+    let data = |name: &str| -> Result<Vec<u8>> {
+        let found = own[name].clone();
+        let bytes: ByteString = serde_json::from_value(found)
+            .with_context(|| format!("the kubeconfig has no {name}"))?;
+        Ok(bytes.0)
+    };
+    Ok((data("client-certificate-data")?, data("client-key-data")?))
+}
+
+/// How many connections the webhook refused so far.
+async fn refusals(cluster: &Cluster) -> Result<u64> {
+    let pods = cluster.api("v1", "Pod", Some(SYSTEM)).await?;
+    let list = ListParams::default().labels("app.kubernetes.io/component=webhook");
+    let mut all = 0;
+    for pod in pods.list(&list).await?.items {
+        let address = pod.data["status"]["podIP"].as_str().unwrap_or_default();
+        let (status, text) = get(address, 8080, "/metrics").await?;
+        ensure!(status == 200, "{status}: {text}");
+        let mut lines = text.lines();
+        let count =
+            lines.find_map(|line| line.strip_prefix("fairlead_admission_refused_callers_total "));
+        all += count.context("the refusals are counted")?.parse::<u64>()?;
+    }
+    Ok(all)
+}
+
+#[tokio::test]
+async fn only_the_api_server_is_answered() -> Result<()> {
+    let cluster = Cluster::connect().await?;
+    // Given an installation that says by which name the API server calls
+    let installation = cluster
+        .api("fairlead.dev/v1alpha1", "Fairlead", None)
+        .await?;
+    let own = installation.get("fairlead").await?;
+    let callers = &own.data["spec"]["components"]["webhook"]["callers"];
+    let name = callers["names"][0].as_str().with_context(|| {
+        format!("install with components.webhook.callers, for an API server that shows a certificate; found {callers}")
+    })?;
+    cluster.ready(&installation, "fairlead").await?;
+    let before = refusals(&cluster).await?;
+    // When somebody else asks: without a certificate, with one of the cluster's authority for another name, with one of the right
+    // name by another authority
+    let mut params = rcgen::CertificateParams::default();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    let key = rcgen::KeyPair::generate()?;
+    let other = (
+        params.self_signed(&key)?.pem().into_bytes(),
+        key.serialize_pem().into_bytes(),
+    );
+    let all = [None, Some(administrator()?), Some(other)];
+    let count = u64::try_from(all.len())?;
+    for identity in all {
+        let answer = ask(&cluster, identity).await?;
+        // Then it is not answered
+        ensure!(answer.is_none(), "{answer:?}");
+    }
+    let now = refusals(&cluster).await?;
+    ensure!(now >= before + count, "{now} were refused, {before} before");
+    // And the API server is
+    let mut environment = samples::environment("default", "adm-callers", "Manual");
+    environment["spec"]["namespace"] = "default".into();
+    refused(
+        &cluster,
+        &environment,
+        &["spec.namespace", "an environment needs one of its own"],
+    )
+    .await
 }

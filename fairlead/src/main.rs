@@ -76,6 +76,17 @@ struct WebhookArguments {
     /// The folder with tls.crt and tls.key.
     #[arg(long, env = "FAIRLEAD_TLS", default_value = "/var/run/fairlead/tls")]
     tls: std::path::PathBuf,
+    /// The file with the authorities of callers' certificates, in PEM; everybody is answered where unset.
+    #[arg(long, env = "FAIRLEAD_CALLERS")]
+    callers: Option<std::path::PathBuf>,
+    /// The names of which a caller's certificate has to have one; any does where unset.
+    #[arg(
+        long,
+        env = "FAIRLEAD_CALLER_NAMES",
+        value_delimiter = ',',
+        requires = "callers"
+    )]
+    caller_names: Vec<String>,
     /// The namespace that the webhook runs in.
     #[arg(long, env = "POD_NAMESPACE", default_value = "fairlead-system")]
     namespace: String,
@@ -195,7 +206,10 @@ async fn main() -> anyhow::Result<()> {
         }
         Component::Webhook(arguments) => {
             let _telemetry = telemetry::start("fairlead-webhook")?;
+            let names = arguments.caller_names;
+            let callers = |authorities| fairlead_webhook::Callers { authorities, names };
             let config = fairlead_webhook::Config {
+                callers: arguments.callers.map(callers),
                 listen: arguments.listen,
                 admin: arguments.admin,
                 tls: arguments.tls,

@@ -1,5 +1,7 @@
 //! HTTP/1.1 and HTTP/2 over TLS, on one port, with an orderly end: whoever comes just after it began is answered still.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use rustls::{ServerConfig, ServerConnection};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,8 +30,17 @@ pub type Tls = Arc<dyn Fn() -> Option<Arc<ServerConfig>> + Send + Sync>;
 /// What answers on a connection, by whom it is with.
 pub type Answers = Arc<dyn Fn(&ServerConnection) -> Router + Send + Sync>;
 
+/// Who is told of connections whose handshake failed: by whom, and why.
+pub type Refused = Arc<dyn Fn(SocketAddr, &io::Error) + Send + Sync>;
+
 /// Serves until `stop` and a little longer, then ends what is under way.
-pub async fn serve(listener: TcpListener, tls: Tls, answers: Answers, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Tls,
+    answers: Answers,
+    refused: Refused,
+    stop: CancellationToken,
+) {
     let connections = TaskTracker::new();
     let ending = CancellationToken::new();
     let drained = async {
@@ -42,9 +54,15 @@ pub async fn serve(listener: TcpListener, tls: Tls, answers: Answers, stop: Canc
             () = drained.as_mut() => break,
         };
         match (accepted, tls()) {
-            (Ok((stream, _)), Some(tls)) => {
-                let answers = Arc::clone(&answers);
-                connections.spawn(connection(stream, tls.into(), answers, ending.clone()));
+            (Ok((stream, caller)), Some(tls)) => {
+                let (answers, refused) = (Arc::clone(&answers), Arc::clone(&refused));
+                let ending = ending.clone();
+                connections.spawn(async move {
+                    match shake(stream, tls.into()).await {
+                        Ok(stream) => connection(stream, answers, ending).await,
+                        Err(error) => refused(caller, &error),
+                    }
+                });
             }
             // Nobody is told who this is yet.
             (Ok(_), None) => {}
@@ -65,22 +83,13 @@ pub async fn serve(listener: TcpListener, tls: Tls, answers: Answers, stop: Canc
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
-    answers: Answers,
-    ending: CancellationToken,
-) {
+async fn shake(stream: TcpStream, acceptor: TlsAcceptor) -> io::Result<TlsStream<TcpStream>> {
     // A request that waits for Nagle's algorithm would be slow; where the option fails it is only slower.
     let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a handshake failed");
-            return;
-        }
-        Err(_) => return,
-    };
+    tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await?
+}
+
+async fn connection(stream: TlsStream<TcpStream>, answers: Answers, ending: CancellationToken) {
     let router = answers(stream.get_ref().1);
     let mut builder = Builder::new(TokioExecutor::new());
     builder

@@ -184,7 +184,8 @@ fn leases() -> PolicyRule {
     )
 }
 
-/// The rules of the operator's Role in its own namespace: the lease of the leader and the certificates.
+/// The rules of the operator's Role in its own namespace: the lease of the leader, the certificates, and the
+/// ConfigMap with the authorities of the webhook's callers.
 #[must_use]
 pub fn operator_namespaced() -> Vec<PolicyRule> {
     vec![
@@ -203,6 +204,7 @@ pub fn operator_namespaced() -> Vec<PolicyRule> {
             MESH_SECRETS,
         ),
         rule("", vec!["secrets".to_owned()], &["get"], &[MESH_ISSUER]),
+        rule("", vec!["configmaps".to_owned()], &["get"], &[]),
     ]
 }
 

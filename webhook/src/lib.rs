@@ -4,6 +4,7 @@
 //! Every replica serves; the cache of other objects comes from watches and may be a moment behind, which is why the operator
 //! reports as conditions whatever slips through.
 
+mod callers;
 mod inject;
 mod metrics;
 mod review;
@@ -24,10 +25,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use callers::Callers;
 pub use inject::inject_answer;
 pub use metrics::REFERENCE;
 pub use review::answer;
 
+use crate::callers::Door;
 use crate::metrics::Metrics;
 use crate::serve::Shared;
 use crate::tls::Certificates;
@@ -41,6 +44,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// The folder with `tls.crt` and `tls.key`.
     pub tls: PathBuf,
+    /// Who may call, where not everybody who reaches it may.
+    pub callers: Option<Callers>,
     /// What pods of the mesh get.
     pub injection: Injection,
 }
@@ -62,8 +67,8 @@ pub enum RunError {
         /// The cause.
         source: std::io::Error,
     },
-    /// The certificate cannot be used.
-    #[error("failed to load the certificate: {source}")]
+    /// The certificate, or the authorities of callers, cannot be used.
+    #[error("failed to load certificates: {source}")]
     Certificate {
         /// The cause.
         source: tls::TlsError,
@@ -101,6 +106,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         config.tls.clone(),
         stop.clone(),
     ));
+    let door = Door::load(certificates, config.callers)
+        .await
+        .map_err(|source| RunError::Certificate { source })?;
     let metrics = Arc::new(Metrics::default());
     let mut admin = {
         let ready: admin::Ready = {
@@ -118,7 +126,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         injection: Arc::new(config.injection),
         metrics,
     };
-    let serving = serve::serve(config.listen, certificates, shared, stop.clone());
+    let serving = serve::serve(config.listen, door, shared, stop.clone());
     tokio::select! {
         served = serving => served.map_err(|source| RunError::Serve { address: config.listen, source }),
         error = failure(&mut admin, &stop) => Err(RunError::Serve { address: config.admin, source: error }),

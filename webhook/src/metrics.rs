@@ -20,6 +20,12 @@ pub const REFERENCE: &[Entry] = &[
         "",
         "How long answers took",
     ),
+    (
+        "fairlead_admission_refused_callers_total",
+        "counter",
+        "",
+        "Connections that came to no request: without a certificate as components.webhook.callers of the Fairlead asks for, or without TLS",
+    ),
 ];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -33,6 +39,7 @@ pub(crate) struct Metrics {
     exposition: Exposition,
     requests: Family<Labels, Counter>,
     seconds: Histogram,
+    refused: Counter,
 }
 
 impl Default for Metrics {
@@ -44,6 +51,7 @@ impl Default for Metrics {
             exposition: Exposition::of(REFERENCE),
             requests: Family::default(),
             seconds,
+            refused: Counter::default(),
         };
         let exposition = &mut metrics.exposition;
         exposition.add(
@@ -53,6 +61,10 @@ impl Default for Metrics {
         exposition.add(
             "fairlead_admission_duration_seconds",
             metrics.seconds.clone(),
+        );
+        exposition.add(
+            "fairlead_admission_refused_callers_total",
+            metrics.refused.clone(),
         );
         metrics
     }
@@ -73,6 +85,10 @@ impl Metrics {
             })
             .inc();
         self.seconds.observe(seconds);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.refused.inc();
     }
 
     pub(crate) fn encode(&self) -> String {

@@ -15,10 +15,10 @@ use kube::core::admission::AdmissionReview;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::callers::Door;
 use crate::inject::inject_answer;
 use crate::metrics::Metrics;
 use crate::review::answer;
-use crate::tls::Certificates;
 
 /// The largest request: two objects of the API server's own limit.
 const BODY_MAX: usize = 8 << 20;
@@ -34,32 +34,47 @@ pub(crate) struct Shared {
 /// Serves until `stop` and a little longer, then ends what is under way.
 pub(crate) async fn serve(
     address: SocketAddr,
-    certificates: Certificates,
+    door: Door,
     shared: Shared,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let mut config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(certificates));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let listener = TcpListener::bind(address).await?;
-    answer_all(listener, Arc::new(config), shared, stop).await;
+    let door = Arc::new(door);
+    tokio::select! {
+        () = answer_all(listener, Arc::clone(&door), shared, stop.clone()) => {}
+        () = async { door.keep(stop).await; std::future::pending().await } => {}
+    }
     Ok(())
 }
 
-async fn answer_all(
+/// Answers who comes in by the door.
+pub(crate) async fn answer_all(
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    door: Arc<Door>,
     shared: Shared,
     stop: CancellationToken,
 ) {
+    let refused = refused(door.is_guarded(), Arc::clone(&shared.metrics));
     let router = Router::new()
         .route("/validate", post(validate))
         .route("/inject", post(inject))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(shared);
-    let tls: https::Tls = Arc::new(move || Some(Arc::clone(&tls)));
-    https::serve(listener, tls, Arc::new(move |_| router.clone()), stop).await;
+    let tls: https::Tls = Arc::new(move || Some(door.current()));
+    let answers: https::Answers = Arc::new(move |_| router.clone());
+    https::serve(listener, tls, answers, refused, stop).await;
+}
+
+/// Counts who does not come in, and says so where that is who is not allowed to.
+fn refused(is_guarded: bool, metrics: Arc<Metrics>) -> https::Refused {
+    Arc::new(move |caller, error| {
+        metrics.refused();
+        if is_guarded {
+            tracing::warn!(%caller, %error, "a caller was refused");
+        } else {
+            tracing::debug!(%caller, %error, "a handshake failed");
+        }
+    })
 }
 
 async fn validate(
@@ -86,25 +101,37 @@ async fn inject(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::Path;
 
     use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio_rustls::TlsConnector;
 
     use super::*;
+    use crate::tls::Certificates;
+
+    /// Who asks: a certificate, and its key.
+    pub(crate) type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
     /// Sends a request and returns the whole answer.
-    async fn ask(address: SocketAddr, certificate: &Path) -> std::io::Result<String> {
+    pub(crate) async fn ask(
+        address: SocketAddr,
+        certificate: &Path,
+        identity: Option<Identity>,
+    ) -> std::io::Result<String> {
         let mut roots = rustls::RootCertStore::empty();
         let der = CertificateDer::from_pem_file(certificate).expect("the file is good");
         roots.add(der).expect("the certificate is good");
-        let config = rustls::ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
+        let config = match identity {
+            None => builder.with_no_client_auth(),
+            Some((own, key)) => builder
+                .with_client_auth_cert(vec![own], key)
+                .expect("the key is that of the certificate"),
+        };
         let stream = TcpStream::connect(address).await?;
         let name = ServerName::try_from("webhook").expect("the name is good");
         let mut stream = TlsConnector::from(Arc::new(config))
@@ -131,19 +158,19 @@ mod tests {
         let certificates = Certificates::load(&folder)
             .await
             .expect("the certificate is good");
-        let config = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(certificates));
+        let door = Door::load(certificates, None).await;
+        let door = Arc::new(door.expect("everybody may come in"));
         let shared = Shared {
             cache: Arc::default(),
             injection: Arc::default(),
             metrics: Arc::default(),
         };
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(answer_all(listener, Arc::new(config), shared, stop.clone()));
+        let serving = tokio::spawn(answer_all(listener, door, shared, stop.clone()));
         let certificate = folder.join("tls.crt");
         for _ in 0..2 {
-            let answer = ask(address, &certificate).await.expect("it is answered");
+            let answer = ask(address, &certificate, None).await;
+            let answer = answer.expect("it is answered");
             // No review, which the answer says.
             assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
             stop.cancel();

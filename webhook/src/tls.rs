@@ -12,8 +12,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_util::sync::CancellationToken;
 
-/// How often the folder is looked at.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often files are looked at.
+pub(crate) const LOOK: Duration = Duration::from_secs(5);
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -25,7 +25,7 @@ pub(crate) fn run() -> Result<()> {
     cluster::up(CLUSTER, false, cluster::Version::default())?;
     image::all_into(CLUSTER)?;
     let kubeconfig = cluster::kubeconfig(CLUSTER)?;
-    install::install(&kubeconfig, 1)?;
+    install::install(CLUSTER, 1)?;
     let fairlead = install::command_line()?;
     let files = [
         "platform/classes.yaml",

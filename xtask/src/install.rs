@@ -8,13 +8,15 @@ use anyhow::{Context, Result};
 use crate::command::{capture, command, show_live};
 use crate::paths::{cache, root};
 use crate::progress::step;
-use crate::tools;
+use crate::{cluster, tools};
 
 /// The namespace that Fairlead is installed into.
 const NAMESPACE: &str = "fairlead-system";
 
 /// Installs the chart, or brings it up to date, and waits until the installation says that it is ready.
-pub(crate) fn install(kubeconfig: &Path, replicas: u32) -> Result<()> {
+pub(crate) fn install(cluster: &str, replicas: u32) -> Result<()> {
+    let kubeconfig = &cluster::kubeconfig(cluster)?;
+    let caller = cluster::webhook_caller(cluster)?;
     let helm = tools::HELM.ensure()?.join("helm");
     let chart = root().join("manifests/chart");
     step("install Fairlead", || {
@@ -32,6 +34,7 @@ pub(crate) fn install(kubeconfig: &Path, replicas: u32) -> Result<()> {
             .arg(&chart)
             .args(["--namespace", NAMESPACE, "--create-namespace", "--set"])
             .arg(format!("operator.replicas={replicas}"))
+            .args(caller.iter().flat_map(|name| guard(name)))
             .env("KUBECONFIG", kubeconfig);
         capture(&mut install)?;
         // An image of the same tag may have been loaded since: only a new pod runs it.
@@ -59,6 +62,18 @@ pub(crate) fn install(kubeconfig: &Path, replicas: u32) -> Result<()> {
         capture(&mut kubectl(kubeconfig, ready)).map(|_| ())
     })
     .with_context(|| explain(kubeconfig))
+}
+
+/// Settings of the chart by which the webhook answers the API server alone, which has this name; its authority is the cluster's.
+fn guard(caller: &str) -> [String; 4] {
+    let callers = "fairlead.components.webhook.callers";
+    let set = || "--set".to_owned();
+    [
+        set(),
+        format!("{callers}.configMap=kube-root-ca.crt"),
+        set(),
+        format!("{callers}.names={{{caller}}}"),
+    ]
 }
 
 /// What the cluster says of an installation that did not become ready.
@@ -97,15 +112,25 @@ pub(crate) fn kubectl<'a>(
 
 /// Builds the command line and returns its file.
 pub(crate) fn command_line() -> Result<PathBuf> {
+    built("the command line", "kubectl-fairlead")
+}
+
+/// Builds the proxy as it is while one works on it, with the machine's libraries, and returns its file.
+pub(crate) fn proxy() -> Result<PathBuf> {
+    built("the proxy", "fairlead-proxy")
+}
+
+/// Builds the program of a package of the same name.
+fn built(what: &str, package: &str) -> Result<PathBuf> {
     let target = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => PathBuf::from(folder),
         None => cache()?.join("target"),
     };
-    let mut build = command(
-        "cargo",
-        ["build", "--quiet", "--package", "kubectl-fairlead"],
-    );
-    build.current_dir(root()).env("CARGO_TARGET_DIR", &target);
-    step("build the command line", || show_live(&mut build))?;
-    Ok(target.join("debug/kubectl-fairlead"))
+    let mut build = command("cargo", ["build", "--quiet", "--package", package]);
+    build
+        .args(["--bin", package])
+        .current_dir(root())
+        .env("CARGO_TARGET_DIR", &target);
+    step(&format!("build {what}"), || show_live(&mut build))?;
+    Ok(target.join("debug").join(package))
 }

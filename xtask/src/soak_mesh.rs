@@ -54,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn soak(options: &Options) -> Result<()> {
     image::all_into(CLUSTER)?;
     let kubeconfig = cluster::kubeconfig(CLUSTER)?;
-    install::install(&kubeconfig, 2)?;
+    install::install(CLUSTER, 2)?;
     let (seconds, away) = match options.full {
         true => (600, 600),
         false => (options.seconds, options.away),

@@ -95,11 +95,12 @@ fn on_cluster(options: &Options) -> Result<()> {
     cluster::up(CLUSTER, false, options.version)?;
     image::all_into(CLUSTER)?;
     let kubeconfig = cluster::kubeconfig(CLUSTER)?;
-    install::install(&kubeconfig, 2)?;
+    install::install(CLUSTER, 2)?;
     let threads = format!("--test-threads={}", options.threads);
     let mut tests = cargo(&["test", "--package", "fairlead-e2e", "--", &threads])?;
     tests.env("KUBECONFIG", kubeconfig);
     tests.env("FAIRLEAD_CLI", install::command_line()?);
+    tests.env("FAIRLEAD_PROXY", install::proxy()?);
     tests.env("FAIRLEAD_CLUSTER", CLUSTER);
     tests.env("FAIRLEAD_XTASK", own_file()?);
     for (variable, module, program) in TOOLS {

@@ -76,10 +76,43 @@ pub enum HighAvailability {
 pub struct Components {
     /// The admission webhook.
     #[serde(default)]
-    pub webhook: Component,
+    pub webhook: WebhookComponent,
     /// The control plane of the mesh.
     #[serde(default)]
     pub mesh: MeshComponent,
+}
+
+/// Settings of the admission webhook.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookComponent {
+    /// Whom the webhook answers; everybody who reaches it where unset. API servers show a certificate where they were given one for webhooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callers: Option<WebhookCallers>,
+    /// How many run, and what each may use.
+    #[serde(flatten)]
+    pub component: Component,
+}
+
+/// Whom the webhook answers: who shows a certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookCallers {
+    /// The ConfigMap in spec.namespace with the authorities that such a certificate has to be of, in PEM.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::SUBDOMAIN))]
+    pub config_map: String,
+    /// Its key.
+    #[serde(default = "default_key")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
+    /// The names of which the certificate has to have one: its common name, or a DNS name or URI among its alternative names. Any does where empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253), regex(pattern = "^[-._:/@a-zA-Z0-9]+$")), extend("x-kubernetes-list-type" = "set"))]
+    pub names: Vec<String>,
+}
+
+fn default_key() -> String {
+    "ca.crt".to_owned()
 }
 
 /// Settings of the mesh's control plane.

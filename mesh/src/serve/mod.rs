@@ -147,8 +147,10 @@ pub async fn serve(listener: TcpListener, names: Names, plane: Plane) {
     let (stop, own) = (plane.stop.clone(), names.id.clone());
     let keeping = tls::keep(names, plane.authority.clone(), current);
     let answers: https::Answers = Arc::new(move |connection| router(&plane, &own, connection));
+    let refused: https::Refused =
+        Arc::new(|caller, error| tracing::debug!(%caller, %error, "a handshake failed"));
     tokio::select! {
-        () = https::serve(listener, tls, answers, stop) => {}
+        () = https::serve(listener, tls, answers, refused, stop) => {}
         () = keeping => {}
     }
 }

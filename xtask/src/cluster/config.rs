@@ -9,6 +9,9 @@ use crate::paths::write;
 /// The reference of the image that holds a pod's namespaces open.
 pub(crate) const PAUSE_IMAGE: &str = "localhost/pause:lab";
 
+/// What the API server is told of calling webhooks.
+pub(crate) const ADMISSION: &str = "admission.json";
+
 /// etcd, on the namespace's own loopback. Its data does not outlive the cluster, so nothing is synced to disk.
 pub(crate) fn etcd(layout: &Layout) -> Vec<String> {
     words(&[
@@ -71,6 +74,7 @@ pub(crate) fn api_server(layout: &Layout) -> Vec<String> {
         ),
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
+        &format!("--admission-control-config-file={}", layout.text(ADMISSION)),
         "--enable-aggregator-routing=true",
         "--allow-privileged=true",
         "--max-requests-inflight=3000",
@@ -169,6 +173,11 @@ pub(crate) fn write_files(layout: &Layout) -> Result<()> {
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("failed to create {}", folder.display()))?;
     }
+    write(&layout.file(ADMISSION), pretty(&admission_file(layout))?)?;
+    write(
+        &layout.file("webhooks.kubeconfig"),
+        pretty(&webhooks_file(layout))?,
+    )?;
     write(&layout.file("containerd.toml"), containerd_file(layout))?;
     write(
         &layout.file("cni/10-pods.conflist"),
@@ -185,6 +194,34 @@ pub(crate) fn write_files(layout: &Layout) -> Result<()> {
     )?;
     write(&layout.file("Corefile"), corefile(layout))?;
     write(&layout.file("objects.json"), pretty(&objects(layout))?)
+}
+
+/// Has webhooks called with a certificate, which they may ask for.
+fn admission_file(layout: &Layout) -> serde_json::Value {
+    let plugin = |name: &str| {
+        json!({"name": name, "configuration": {
+            "apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "WebhookAdmissionConfiguration",
+            "kubeConfigFile": layout.text("webhooks.kubeconfig"),
+        }})
+    };
+    json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AdmissionConfiguration",
+        "plugins": [plugin("ValidatingAdmissionWebhook"), plugin("MutatingAdmissionWebhook")],
+    })
+}
+
+/// By which certificate webhooks are called; a user's name says which, and `*` is all.
+fn webhooks_file(layout: &Layout) -> serde_json::Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "users": [{"name": "*", "user": {
+            "client-certificate": layout.text("pki/apiserver-webhook-client.crt"),
+            "client-key": layout.text("pki/apiserver-webhook-client.key"),
+        }}],
+    })
 }
 
 fn containerd_file(layout: &Layout) -> String {

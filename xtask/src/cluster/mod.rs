@@ -146,6 +146,16 @@ pub(crate) fn kubeconfig(name: &str) -> Result<PathBuf> {
     }
 }
 
+/// The name that the API server of the chosen cluster calls webhooks by, where it shows them a certificate of the cluster's authority.
+pub(crate) fn webhook_caller(name: &str) -> Result<Option<&'static str>> {
+    if !makes_its_own()? {
+        return Ok(None);
+    }
+    // One that an older version of this program made has none.
+    let is_there = existing(name)?.file(config::ADMISSION).exists();
+    Ok(is_there.then_some(pki::WEBHOOK_CALLER))
+}
+
 /// Loads an image archive into the chosen cluster.
 pub(crate) fn load_image(name: &str, file: &Path) -> Result<()> {
     if !file.is_file() {

@@ -16,6 +16,9 @@ use time::{Duration, OffsetDateTime};
 use super::layout::Layout;
 use crate::paths::{write, write_secret};
 
+/// The name by which the API server calls webhooks.
+pub(crate) const WEBHOOK_CALLER: &str = "kube-apiserver-webhook-client";
+
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
@@ -67,6 +70,14 @@ pub(crate) fn write_all(layout: &Layout) -> Result<()> {
         &front,
         "front-proxy-client",
         "front-proxy-client",
+        None,
+        &[],
+    )?;
+    leaf(
+        layout,
+        &cluster,
+        "apiserver-webhook-client",
+        WEBHOOK_CALLER,
         None,
         &[],
     )?;

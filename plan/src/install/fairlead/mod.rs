@@ -4,6 +4,7 @@
 //! Fairlead owns the rest, the webhook configuration included.
 
 mod build;
+mod callers;
 
 use std::sync::Arc;
 
@@ -118,7 +119,7 @@ impl Kind for FairleadKind {
     fn validate(object: &Fairlead) -> Result<(), Vec<Invalid>> {
         let components = &object.spec.components;
         let list: Vec<Invalid> = [
-            ("webhook", &components.webhook),
+            ("webhook", &components.webhook.component),
             ("mesh", &components.mesh.component),
         ]
         .into_iter()
@@ -137,7 +138,8 @@ impl Kind for FairleadKind {
     fn reads(object: &Fairlead, (): &(), _: &Seen, _: &Live) -> Vec<Read> {
         let components = build::components(object).into_iter();
         let deployments = components.map(|own| build::deployment(object, own));
-        deployments.map(Read::Object).collect()
+        let authorities = callers::authorities(object);
+        deployments.chain(authorities).map(Read::Object).collect()
     }
 
     fn plan(object: &Fairlead, (): &(), seen: &Seen, live: &Live, context: &Context) -> Plan {
@@ -209,7 +211,10 @@ impl Kind for FairleadKind {
             planned.failed.is_none() && changes.iter().any(|change| change.key.kind == kind)
         };
         let mut say = |condition: ConditionType, component: &'static str, registration: &str| {
-            let healthy = health(object, &[component], &planned.live);
+            let mut healthy = health(object, &[component], &planned.live);
+            if component == build::WEBHOOK {
+                healthy = callers::check(object, &planned.live).and(healthy);
+            }
             let problem = match healthy {
                 Ok(()) if is_done(registration) => {
                     return conditions.yes(condition, Reason::Ok, "");

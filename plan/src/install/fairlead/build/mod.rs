@@ -22,6 +22,9 @@ use crate::rights;
 const WEBHOOK_TLS: &str = "fairlead-webhook-tls";
 const WEBHOOK_TLS_FOLDER: &str = "/var/run/fairlead/tls";
 const WEBHOOK_PORT: u16 = 8443;
+/// The file with the authorities of the webhook's callers.
+const CALLERS_FOLDER: &str = "/var/run/fairlead/callers";
+const CALLERS_FILE: &str = "authorities.crt";
 
 /// Makes the install namespace own the Fairlead, unless it does.
 pub(super) fn ownership(object: &Fairlead, namespace_uid: &str) -> Option<Change> {
@@ -77,31 +80,45 @@ pub(super) fn has_mesh(object: &Fairlead) -> bool {
 fn webhook<'a>(object: &'a Fairlead, operator: &'a Operator) -> Part<'a> {
     let mesh = &object.spec.components.mesh;
     let setting = |name: &str, value: &str| json!({"name": name, "value": value});
+    let mut environment = vec![
+        setting("FAIRLEAD_TRUST_DOMAIN", &object.spec.trust_domain),
+        setting(
+            "FAIRLEAD_PROXY_IMAGE",
+            mesh.proxy_image.as_ref().unwrap_or(&operator.proxy_image),
+        ),
+        setting(
+            "FAIRLEAD_PROXY_IMAGE_PULL_POLICY",
+            &operator.image_pull_policy,
+        ),
+        capture(object),
+    ];
+    let mut volumes = vec![(
+        json!({"name": "tls", "secret": {"secretName": WEBHOOK_TLS}}),
+        WEBHOOK_TLS_FOLDER,
+    )];
+    if let Some(callers) = &object.spec.components.webhook.callers {
+        let file = format!("{CALLERS_FOLDER}/{CALLERS_FILE}");
+        environment.push(setting("FAIRLEAD_CALLERS", &file));
+        if !callers.names.is_empty() {
+            environment.push(setting("FAIRLEAD_CALLER_NAMES", &callers.names.join(",")));
+        }
+        let items = json!([{"key": callers.key, "path": CALLERS_FILE}]);
+        volumes.push((
+            json!({"name": "callers", "configMap": {"name": callers.config_map, "items": items}}),
+            CALLERS_FOLDER,
+        ));
+    }
     Part {
         object,
         operator,
         component: WEBHOOK,
-        settings: &object.spec.components.webhook,
+        settings: &object.spec.components.webhook.component,
         usual: json!({"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "512Mi"}}),
         port: ("https", 443, WEBHOOK_PORT),
         rules: rights::webhook(),
         own_rules: Vec::new(),
-        environment: vec![
-            setting("FAIRLEAD_TRUST_DOMAIN", &object.spec.trust_domain),
-            setting(
-                "FAIRLEAD_PROXY_IMAGE",
-                mesh.proxy_image.as_ref().unwrap_or(&operator.proxy_image),
-            ),
-            setting(
-                "FAIRLEAD_PROXY_IMAGE_PULL_POLICY",
-                &operator.image_pull_policy,
-            ),
-            capture(object),
-        ],
-        volumes: vec![(
-            json!({"name": "tls", "secret": {"secretName": WEBHOOK_TLS}}),
-            WEBHOOK_TLS_FOLDER,
-        )],
+        environment,
+        volumes,
     }
 }
 
@@ -128,17 +145,22 @@ fn capture(object: &Fairlead) -> Value {
     json!({"name": "FAIRLEAD_CAPTURE", "value": object.spec.components.mesh.capture})
 }
 
+/// Whether nothing is stored that the webhook was not asked about.
+fn is_required(object: &Fairlead) -> bool {
+    object.spec.high_availability == HighAvailability::Enabled
+}
+
 /// What the API server is told of a webhook.
 struct Hook<'a> {
     name: &'a str,
     path: &'a str,
+    is_required: bool,
     namespaces: Vec<Value>,
     rules: Vec<Value>,
 }
 
 impl Hook<'_> {
     fn build(self, object: &Fairlead, ca_bundle: &str) -> Value {
-        let strict = object.spec.high_availability == HighAvailability::Enabled;
         let mut ignored: Vec<String> =
             vec!["kube-system".to_owned(), object.spec.namespace.clone()];
         ignored.extend(object.spec.ignored_namespaces.iter().cloned());
@@ -152,7 +174,7 @@ impl Hook<'_> {
             "admissionReviewVersions": ["v1"],
             "sideEffects": "None",
             "timeoutSeconds": 5,
-            "failurePolicy": if strict { "Fail" } else { "Ignore" },
+            "failurePolicy": if self.is_required { "Fail" } else { "Ignore" },
             "matchPolicy": "Equivalent",
             "clientConfig": {
                 "service": {"namespace": object.spec.namespace, "name": "fairlead-webhook", "path": self.path, "port": 443},
@@ -166,41 +188,50 @@ impl Hook<'_> {
 
 /// Tells the API server to ask the webhook about Fairlead's own kinds, and about nothing else.
 pub(super) fn validation(object: &Fairlead, operator: &Operator, ca_bundle: &str) -> Value {
-    let hook = Hook {
-        name: "validate.fairlead.dev",
-        path: "/validate",
-        namespaces: Vec::new(),
-        rules: vec![
-            rule(
-                platform::GROUP,
-                &[
-                    "resourceclasses",
-                    "resourcedefinitions",
-                    "environments",
-                    "scoreworkloads",
-                    "releases",
-                    "resourceinstances",
-                ],
-                &["CREATE", "UPDATE"],
-            ),
-            rule(
-                platform::GROUP,
-                &["resourceclasses", "resourcedefinitionrevisions", "releases"],
-                &["DELETE"],
-            ),
-            rule(install::GROUP, &["fairleads"], &["CREATE", "UPDATE"]),
-            rule(
-                mesh::GROUP,
-                &["meshauthorizations", "meshpolicies", "meshtrusts"],
-                &["CREATE", "UPDATE"],
-            ),
-        ],
+    let hook = |name, is_required, rules| {
+        let hook = Hook {
+            name,
+            path: "/validate",
+            is_required,
+            namespaces: Vec::new(),
+            rules,
+        };
+        hook.build(object, ca_bundle)
     };
+    let rules = vec![
+        rule(
+            platform::GROUP,
+            &[
+                "resourceclasses",
+                "resourcedefinitions",
+                "environments",
+                "scoreworkloads",
+                "releases",
+                "resourceinstances",
+            ],
+            &["CREATE", "UPDATE"],
+        ),
+        rule(
+            platform::GROUP,
+            &["resourceclasses", "resourcedefinitionrevisions", "releases"],
+            &["DELETE"],
+        ),
+        rule(
+            mesh::GROUP,
+            &["meshauthorizations", "meshpolicies", "meshtrusts"],
+            &["CREATE", "UPDATE"],
+        ),
+    ];
+    let own = rule(install::GROUP, &["fairleads"], &["CREATE", "UPDATE"]);
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
         "metadata": webhook(object, operator).metadata(false),
-        "webhooks": [hook.build(object, ca_bundle)],
+        "webhooks": [
+            hook("validate.fairlead.dev", is_required(object), rules),
+            // Or nobody could take a setting back by which the webhook answers nobody.
+            hook("installation.validate.fairlead.dev", false, vec![own]),
+        ],
     })
 }
 
@@ -211,6 +242,7 @@ pub(super) fn injection(object: &Fairlead, operator: &Operator, ca_bundle: &str)
         let hook = Hook {
             name,
             path: "/inject",
+            is_required: is_required(object),
             namespaces: vec![namespaces],
             rules: vec![
                 json!({"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"], "scope": "Namespaced"}),
