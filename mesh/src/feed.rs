@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_crds::labels::PROXIED;
-use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy, MeshPolicyStatus, MeshTrust};
+use fairlead_crds::mesh::{
+    MeshAuthorization, MeshAuthorizationStatus, MeshPolicy, MeshPolicyStatus, MeshTrust,
+};
 use fairlead_operator::metrics::Metrics;
 use fairlead_plan::Kind as _;
 use fairlead_plan::mesh::{MeshPolicyKind, MeshTrustKind, spiffe};
@@ -129,7 +131,11 @@ impl Feed {
             }),
             authorizations: watch.start(None, |own: &mut MeshAuthorization| {
                 strip(own);
-                own.status = None;
+                let noted = own.status.take().and_then(|status| status.last_hour);
+                own.status = noted.map(|last_hour| MeshAuthorizationStatus {
+                    last_hour: Some(last_hour),
+                    ..MeshAuthorizationStatus::default()
+                });
             }),
             policies: watch.start(None, |own: &mut MeshPolicy| {
                 strip(own);
