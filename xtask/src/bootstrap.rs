@@ -22,6 +22,11 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/git", "git"),
     ("/usr/bin/cc", "gcc"),
     ("/sbin/ip", "iproute2"),
+    // For tests of clocks that are off.
+    (
+        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "libfaketime",
+    ),
 ];
 
 /// Installs what is missing and checks what it may not install.

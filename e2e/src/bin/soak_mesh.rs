@@ -2,12 +2,13 @@
 //!
 //! `SOAK_SECONDS` says for how long parts are killed, `SOAK_AWAY_SECONDS` for how long the API server hangs after that.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use fairlead_e2e::Cluster;
 use fairlead_e2e::mesh::{pair, ready, template};
 use fairlead_e2e::process::{process_of, processes, signal};
+use fairlead_e2e::{Cluster, program};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DynamicObject, ListParams, LogParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -96,10 +97,19 @@ async fn rotate(cluster: &Cluster) -> Result<()> {
         .await
 }
 
-/// Stops the API server for so long.
+/// Stops the API server of the cluster for so long; those of others on this machine go on.
 async fn hang(length: Duration) -> Result<()> {
-    let all = processes(&["kube-apiserver", "fairlead-clusters"])?;
-    ensure!(!all.is_empty(), "no API server runs on this machine");
+    let kubeconfig = program("KUBECONFIG")?;
+    let folder = kubeconfig.parent().and_then(Path::to_str);
+    let folder = format!(
+        "{}/",
+        folder.context("the kubeconfig is in the cluster's folder")?
+    );
+    let all = processes(&["kube-apiserver", &folder])?;
+    ensure!(
+        !all.is_empty(),
+        "no API server of {folder} runs on this machine"
+    );
     for process in &all {
         signal("-STOP", *process)?;
     }
