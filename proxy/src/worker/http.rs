@@ -154,7 +154,8 @@ async fn serve_h1(
                             Ok(()) => connection.activity.has_body(),
                             Err(error) => error.is_parse(),
                         };
-                        end(stream, may_send).await;
+                        // What few connections come to must not make all of them larger.
+                        Box::pin(end(stream, may_send)).await;
                     }
                 }
                 return outcome;

@@ -7,9 +7,11 @@ mod check;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fairlead_crds::condition::{ConditionType, Reason};
 use fairlead_crds::mesh::{Ancestor, MeshPolicy, MeshPolicyStatus, TargetKind, TargetRef};
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 pub use self::behaviour::{Caller, Effective, Set, effective, of_workload};
@@ -63,8 +65,13 @@ impl Kind for MeshPolicyKind {
         targets::reads(&namespace(object), &named(object))
     }
 
-    fn plan(object: &MeshPolicy, (): &(), _: &Seen, live: &Live, _: &Context) -> Plan {
-        targets::plan(&namespace(object), &named(object), live)
+    fn plan(object: &MeshPolicy, (): &(), _: &Seen, live: &Live, context: &Context) -> Plan {
+        let mut plan = targets::plan(&namespace(object), &named(object), live);
+        // That its fault is over is told once it is.
+        let left = fault_end(object).map(|end| end.duration_since(context.now));
+        let left = left.and_then(|left| Duration::try_from(left).ok());
+        plan.wake = plan.wake.into_iter().chain(left).min();
+        plan
     }
 
     fn report(
@@ -113,7 +120,13 @@ impl Kind for MeshPolicyKind {
                 conditions.fail(&problem);
             }
         }
-        conditions.ready("");
+        // Where a target is missing as well, that is what is told.
+        let is_over = planned.plan.wake.is_none();
+        conditions.ready(match &object.spec.behaviour.fault {
+            None => String::new(),
+            Some(fault) if is_over => format!("its fault ended at {}", fault.until),
+            Some(fault) => format!("its fault lasts until {}", fault.until),
+        });
         status
     }
 
@@ -126,6 +139,12 @@ impl Kind for MeshPolicyKind {
         let others = all.iter().map(|own| ObjectId::of(&own.metadata));
         others.filter(|own| own != id).collect()
     }
+}
+
+/// When its fault ends.
+fn fault_end(object: &MeshPolicy) -> Option<Timestamp> {
+    let fault = object.spec.behaviour.fault.as_ref()?;
+    fault.until.parse().ok()
 }
 
 fn namespace(object: &MeshPolicy) -> String {
