@@ -540,6 +540,30 @@ async fn the_first_request_of_a_connection_is_answered_though_it_is_to_end() {
 }
 
 #[tokio::test]
+async fn who_was_connected_before_the_end_is_answered() {
+    let endpoint = Endpoint::echo().await;
+    for round in 0..5 {
+        let proxy = proxy(http_to(to("up")), up(&[endpoint.address])).await;
+        // Most of them nobody has taken yet when the end begins.
+        let connect = |_| std::net::TcpStream::connect(proxy.address).expect("a connection");
+        let streams: Vec<_> = (0..50).map(connect).collect();
+        proxy.shared.draining.send_replace(true);
+        for (number, stream) in streams.into_iter().enumerate() {
+            stream.set_nonblocking(true).expect("a connection");
+            let mut stream = TcpStream::from_std(stream).expect("a connection");
+            let request = b"GET /a HTTP/1.1\r\nhost: shop.example\r\n\r\n";
+            let sent = stream.write_all(request).await;
+            sent.unwrap_or_else(|error| panic!("{round}, {number}: {error}"));
+            let answer = drain(&mut stream).await;
+            assert!(
+                answer.starts_with("HTTP/1.1 200"),
+                "{round}, {number}: {answer}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_route_without_a_cluster_says_so() {
     let forward = Action::Forward(Box::new(to("missing")));
     let http = support::http(vec![support::route("all", Default::default(), forward)]);

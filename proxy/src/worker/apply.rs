@@ -12,6 +12,7 @@ use fairlead_model::edge::CertificateMode;
 use fairlead_model::filter::{Filter, HttpFilter};
 use fairlead_model::listener::{Handler, Http, Listener, Routes};
 use fairlead_model::tls::{Secret, SecretSource, TlsCommon, Trust};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Chains, Served};
@@ -35,6 +36,7 @@ struct Running {
     settings: Arc<Listener>,
     chains: Rc<RefCell<Rc<Chains>>>,
     stop: CancellationToken,
+    listening: JoinHandle<()>,
 }
 
 impl Applied {
@@ -71,13 +73,14 @@ impl Applied {
                     let chains = make_chains(core, snapshot, listener, None);
                     let chains = Rc::new(RefCell::new(chains));
                     let stop = CancellationToken::new();
-                    listen::start(core, listener, Rc::clone(&chains), stop.clone());
+                    let listening = listen::start(core, listener, Rc::clone(&chains), stop.clone());
                     self.listeners.insert(
                         name.clone(),
                         Running {
                             settings: Arc::clone(listener),
                             chains,
                             stop,
+                            listening,
                         },
                     );
                 }
@@ -86,10 +89,14 @@ impl Applied {
     }
 
     /// Takes no more connections, and asks those there are to end.
-    pub(super) fn stop_listening(&self) {
+    pub(super) async fn stop_listening(&mut self) {
         for running in self.listeners.values() {
             running.stop.cancel();
             running.chains.borrow().drain.begin();
+        }
+        for running in self.listeners.values_mut() {
+            // It does not panic, and nobody else ends it.
+            let _ = (&mut running.listening).await;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,8 +10,10 @@ use std::time::Duration;
 
 use fairlead_model::cluster::Address;
 use fairlead_model::listener::Listener;
+use rustix::net::{SocketFlags, accept_with};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, UdpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{self, Chains};
@@ -62,36 +65,72 @@ impl Drop for Listening<'_> {
     }
 }
 
-/// Listens until `stop`.
+/// Listens until `stop`, and takes those that came before.
 pub(super) fn start(
     core: &Rc<Core>,
     listener: &Arc<Listener>,
     chains: Rc<RefCell<Rc<Chains>>>,
     stop: CancellationToken,
-) {
+) -> JoinHandle<()> {
     let (core, listener) = (Rc::clone(core), Arc::clone(listener));
     tokio::task::spawn_local(async move {
-        let accepting = async {
-            loop {
-                match sockets(&core.shared, &listener) {
-                    Ok(all) => {
-                        tracing::info!(listener = listener.name, address = %listener.address, "listening");
-                        let _listening = Listening::begin(&core, &listener);
-                        let accepting = all.iter().map(|(own, _)| accept(&core, own, &chains));
-                        futures::future::join_all(accepting).await;
+        loop {
+            match sockets(&core.shared, &listener) {
+                Ok(all) => {
+                    tracing::info!(listener = listener.name, address = %listener.address, "listening");
+                    let _listening = Listening::begin(&core, &listener);
+                    let accepting = all.iter().map(|(own, _)| accept(&core, own, &chains));
+                    let accepting = futures::future::join_all(accepting);
+                    if stop.run_until_cancelled(accepting).await.is_none() {
+                        for (own, _) in &all {
+                            take_waiting(&core, own, &chains.borrow());
+                        }
+                        return;
                     }
-                    Err(error) => {
-                        tracing::error!(listener = listener.name, address = %listener.address, %error, "failed to listen");
-                        tokio::time::sleep(IN_USE).await;
+                }
+                Err(error) => {
+                    tracing::error!(listener = listener.name, address = %listener.address, %error, "failed to listen");
+                    let pause = tokio::time::sleep(IN_USE);
+                    if stop.run_until_cancelled(pause).await.is_none() {
+                        return;
                     }
                 }
             }
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = accepting => {}
         }
-    });
+    })
+}
+
+/// Takes the connections that were made and that nobody took yet: with the socket, they would be reset.
+fn take_waiting(core: &Rc<Core>, bound: &Bound, chains: &Rc<Chains>) {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let next = || match bound {
+        Bound::Tcp(tcp) => {
+            let tcp = std::net::TcpStream::from(accept_with(tcp, flags).ok()?);
+            let source = tcp.peer_addr().ok();
+            Some((Stream::Tcp(TcpStream::from_std(tcp).ok()?), source))
+        }
+        Bound::Unix(unix) => {
+            let unix = std::os::unix::net::UnixStream::from(accept_with(unix, flags).ok()?);
+            Some((Stream::Unix(UnixStream::from_std(unix).ok()?), None))
+        }
+        Bound::Udp(_) => None,
+    };
+    for (stream, source) in std::iter::from_fn(next) {
+        take(core, chains, stream, source);
+    }
+}
+
+/// Serves a connection that was taken.
+fn take(core: &Rc<Core>, chains: &Rc<Chains>, stream: Stream, source: Option<SocketAddr>) {
+    if core.shared.pressure.get().connections {
+        chains.figures.downstream_cx_overload_reject.increment();
+        return;
+    }
+    if let Stream::Tcp(tcp) = &stream {
+        let _ = tcp.set_nodelay(true);
+    }
+    let (core, chains) = (Rc::clone(core), Rc::clone(chains));
+    tokio::task::spawn_local(connection::serve(core, chains, stream, source));
 }
 
 /// The sockets of a listener: those that another process left to this worker, or a new one. The next process may have them.
@@ -186,22 +225,7 @@ async fn accept(core: &Rc<Core>, bound: &Bound, chains: &RefCell<Rc<Chains>>) {
             Bound::Udp(_) => return,
         };
         match accepted {
-            Ok((stream, source)) => {
-                let chains = Rc::clone(&chains.borrow());
-                if core.shared.pressure.get().connections {
-                    chains.figures.downstream_cx_overload_reject.increment();
-                    continue;
-                }
-                if let Stream::Tcp(tcp) = &stream {
-                    let _ = tcp.set_nodelay(true);
-                }
-                tokio::task::spawn_local(connection::serve(
-                    Rc::clone(core),
-                    chains,
-                    stream,
-                    source,
-                ));
-            }
+            Ok((stream, source)) => take(core, &chains.borrow(), stream, source),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "no connection can be taken");

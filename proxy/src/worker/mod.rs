@@ -79,7 +79,7 @@ async fn work(shared: Arc<Shared>, mut snapshots: watch::Receiver<Arc<Snapshot>>
             }
         }
     }
-    applied.stop_listening();
+    applied.stop_listening().await;
     drained(&core, applied.drain_time()).await;
 }
 
