@@ -71,11 +71,16 @@ impl<'a> Issuers<'a> {
             name: name.to_owned(),
             audiences: Vec::new(),
         });
-        let wanted: Vec<Requirement> = wanted.collect();
+        let mut wanted: Vec<Requirement> = wanted.collect();
+        // Envoy refuses a choice of one.
+        let demanded = match wanted.len() {
+            0 | 1 => wanted.pop(),
+            _ => Some(Requirement::Any(wanted)),
+        };
         // All that are good are used, whoever is demanded.
-        let requirement = match wanted.is_empty() {
-            true => Requirement::AllowFailed,
-            false => Requirement::All(vec![Requirement::Any(wanted), Requirement::AllowFailed]),
+        let requirement = match demanded {
+            None => Requirement::AllowFailed,
+            Some(own) => Requirement::All(vec![own, Requirement::AllowFailed]),
         };
         let tokens = Tokens {
             providers: providers.collect(),
@@ -188,4 +193,54 @@ fn cluster(issuer: &Issuer, name: &str) -> Option<Cluster> {
         }),
         ..Cluster::of(name, Endpoints::default())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What the filter of an authorization with these issuers requires, where all of them are demanded.
+    fn required(issuers: &[&str]) -> Option<Requirement> {
+        let keys = json!({"keys": [
+            {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+        ]});
+        let issuers = issuers
+            .iter()
+            .map(|own| json!({"issuer": own, "jwks": {"inline": keys.to_string()}}));
+        let authorization: MeshAuthorization = serde_json::from_value(json!({
+            "apiVersion": "mesh.fairlead.dev/v1alpha1",
+            "kind": "MeshAuthorization",
+            "metadata": {"name": "own", "namespace": "shop"},
+            "spec": {
+                "targetRefs": [{"kind": "Service", "name": "cart"}],
+                "jwt": {"issuers": issuers.collect::<Vec<_>>()},
+            },
+        }))
+        .expect("an authorization");
+        let all = [&authorization];
+        let found = Issuers::of(&all);
+        let demanded = authorization.spec.jwt.iter().flat_map(|own| &own.issuers);
+        let filter = found.filter(&demanded.collect::<Vec<_>>())?;
+        let Filter::Tokens(tokens) = &filter.filter else {
+            return None;
+        };
+        match tokens.rules.first()?.requires.clone()? {
+            Required::Own(requirement) => Some(requirement),
+            Required::Named(_) => None,
+        }
+    }
+
+    #[test]
+    fn one_issuer_is_no_choice() {
+        let provider = |name: &str| Requirement::Provider {
+            name: name.to_owned(),
+            audiences: Vec::new(),
+        };
+        let with = |own| Requirement::All(vec![own, Requirement::AllowFailed]);
+        assert_eq!(required(&["one"]), Some(with(provider("own[0]"))));
+        let both = Requirement::Any(vec![provider("own[0]"), provider("own[1]")]);
+        assert_eq!(required(&["one", "two"]), Some(with(both)));
+    }
 }
