@@ -132,7 +132,7 @@ impl ChainIndex {
 /// The ports of connections at which first bytes may have to be looked at; nothing where that is so at all of them.
 #[must_use]
 pub fn asking_ports(listener: &Listener) -> Option<BTreeSet<u16>> {
-    let all = listener.chains.iter().chain(&listener.default_chain);
+    let all = listener.all_chains();
     all.filter(|chain| chain.asks(listener))
         .map(|chain| chain.matches.port)
         .collect()

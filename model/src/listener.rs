@@ -115,6 +115,11 @@ impl Chain {
 }
 
 impl Listener {
+    /// Its chains, the default one last.
+    pub fn all_chains(&self) -> impl Iterator<Item = &Chain> {
+        self.chains.iter().chain(&self.default_chain)
+    }
+
     /// What becomes of its datagrams, where it takes these and no connections.
     #[must_use]
     pub fn udp(&self) -> Option<&Arc<Udp>> {
@@ -126,7 +131,7 @@ impl Listener {
 }
 
 /// Which connections a chain takes: all of these, where given.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct ChainMatch {
     /// The port that the caller wanted.
     pub port: Option<u16>,
@@ -143,7 +148,7 @@ pub struct ChainMatch {
 }
 
 /// What carries a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// TLS.
     Tls,

@@ -149,7 +149,7 @@ impl Snapshot {
             clusters.map(move |cluster| (of_routes(table), cluster))
         });
         let listeners = self.listeners.values().flat_map(|listener| {
-            let chains = listener.chains.iter().chain(&listener.default_chain);
+            let chains = listener.all_chains();
             chains.flat_map(move |chain| {
                 let sends = match &chain.handler {
                     Handler::Http(http) => match &http.routes {
@@ -193,6 +193,6 @@ impl Snapshot {
     fn chains(&self) -> impl Iterator<Item = &Chain> {
         self.listeners
             .values()
-            .flat_map(|listener| listener.chains.iter().chain(&listener.default_chain))
+            .flat_map(|listener| listener.all_chains())
     }
 }

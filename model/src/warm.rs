@@ -61,7 +61,7 @@ pub fn hold(
 
 /// The clusters that a listener itself sends to; those of route tables that it names are not among them.
 fn clusters(listener: &Listener) -> impl Iterator<Item = &Arc<str>> {
-    let chains = listener.chains.iter().chain(&listener.default_chain);
+    let chains = listener.all_chains();
     chains.flat_map(Chain::clusters)
 }
 

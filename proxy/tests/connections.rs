@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fairlead_model::cluster::{Cluster, ProxyVersion, UpstreamProtocol};
 use fairlead_model::format::Format;
-use fairlead_model::listener::{Codec, Handler, Http, Tunnel};
+use fairlead_model::listener::{Chain, ChainMatch, Codec, Handler, Http, Listener, Tunnel};
 use fairlead_model::route::{Action, HeaderChanges};
 use http::StatusCode;
 use support::certificates::{Authority, client, server};
@@ -478,6 +478,71 @@ async fn new_routes_reach_connections_that_are_open() {
     stream.write_all(request).await.expect("it is still open");
     let answer = drain(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 410"), "{answer}");
+}
+
+/// A chain for callers of one network, whose requests have up to so many headers.
+fn callers_of(network: &str, headers: u32) -> Chain {
+    let http = Http {
+        header_count: headers,
+        ..http_to(to("up"))
+    };
+    Chain {
+        name: format!("of {network}"),
+        matches: ChainMatch {
+            sources: vec![network.parse().expect("a network")],
+            ..ChainMatch::default()
+        },
+        tls: None,
+        access: Vec::new(),
+        handler: Handler::Http(Arc::new(http)),
+    }
+}
+
+#[tokio::test]
+async fn connections_of_chains_that_stay_go_on_whatever_comes_beside_them() {
+    let endpoint = Endpoint::echo().await;
+    let told = |address, chains| {
+        let handler = Handler::Http(Arc::new(http_to(to("up"))));
+        let own = Listener {
+            chains,
+            ..listener(address, handler, None)
+        };
+        snapshot(own, vec![up(&[endpoint.address])])
+    };
+    let own = || callers_of("127.0.0.1/32", 100);
+    let proxy = Proxy::start(|address| told(address, vec![own()])).await;
+    let connect = async || TcpStream::connect(proxy.address).await.expect("it listens");
+    let mut streams = [connect().await, connect().await];
+    let request = b"GET /a HTTP/1.1\r\nhost: shop.example\r\n\r\n";
+    let answered = async |stream: &mut TcpStream| {
+        stream.write_all(request).await.expect("it is open");
+        let answer = drain(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(!answer.contains("connection: close"), "{answer}");
+    };
+    for stream in &mut streams {
+        answered(stream).await;
+    }
+    // When chains for others come before theirs, and change, and go, one that is asked and one that rests go on.
+    let other = |headers| callers_of("10.0.0.0/8", headers);
+    for chains in [
+        vec![other(100), own()],
+        vec![other(50), callers_of("10.1.0.0/16", 100), own()],
+        vec![own()],
+    ] {
+        let next = told(proxy.address, chains);
+        proxy.snapshots.send_replace(Arc::new(next));
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        answered(&mut streams[0]).await;
+    }
+    answered(&mut streams[1]).await;
+    // And when their own chain is another, they end.
+    let next = told(proxy.address, vec![callers_of("127.0.0.1/32", 50)]);
+    proxy.snapshots.send_replace(Arc::new(next));
+    for stream in &mut streams {
+        let end = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut [0])).await;
+        assert_eq!(end.expect("it ends").expect("in order"), 0);
+    }
 }
 
 #[tokio::test]

@@ -258,7 +258,7 @@ impl Dump {
 
     fn routes(&self) -> Value {
         let inline = self.given().listeners.values().flat_map(|listener| {
-            let chains = listener.chains.iter().chain(&listener.default_chain);
+            let chains = listener.all_chains();
             chains.filter_map(|chain| match &chain.handler {
                 Handler::Http(http) => match &http.routes {
                     Routes::Inline(table) => Some(table),

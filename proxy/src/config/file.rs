@@ -144,7 +144,7 @@ fn try_tls(snapshot: &Snapshot, may_come: bool) -> Result<(), BrokenTls> {
         other => other.map_err(|source| BrokenTls { field, source }),
     };
     for listener in snapshot.listeners.values() {
-        for chain in listener.chains.iter().chain(&listener.default_chain) {
+        for chain in listener.all_chains() {
             if let Some(tls) = &chain.tls {
                 tried(
                     format!("listener {:?}, chain {:?}", listener.name, chain.name),

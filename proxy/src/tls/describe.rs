@@ -13,7 +13,7 @@ pub fn describe(snapshot: &Snapshot) -> Vec<Value> {
     let servers = snapshot
         .listeners
         .values()
-        .flat_map(|listener| listener.chains.iter().chain(&listener.default_chain))
+        .flat_map(|listener| listener.all_chains())
         .filter_map(|chain| chain.tls.as_ref())
         .map(|tls| &tls.common);
     let clients = snapshot

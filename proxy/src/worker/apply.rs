@@ -10,7 +10,7 @@ use fairlead_model::Snapshot;
 use fairlead_model::chains::ChainIndex;
 use fairlead_model::edge::CertificateMode;
 use fairlead_model::filter::{Filter, HttpFilter};
-use fairlead_model::listener::{Handler, Http, Listener, Routes};
+use fairlead_model::listener::{Chain, ChainMatch, Handler, Http, Listener, Routes};
 use fairlead_model::tls::{Secret, SecretSource, TlsCommon, Trust};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,7 @@ impl Applied {
                 .is_some_and(|listener| is_there(listener, &running.settings));
             if !stays {
                 running.stop.cancel();
-                running.chains.borrow().drain.begin();
+                running.chains.borrow().end(None);
             }
             stays
         });
@@ -92,7 +92,7 @@ impl Applied {
     pub(super) async fn stop_listening(&mut self) {
         for running in self.listeners.values() {
             running.stop.cancel();
-            running.chains.borrow().drain.begin();
+            running.chains.borrow().end(None);
         }
         for running in self.listeners.values_mut() {
             // It does not panic, and nobody else ends it.
@@ -104,13 +104,7 @@ impl Applied {
     pub(super) fn drain_time(&self) -> Duration {
         self.listeners
             .values()
-            .flat_map(|running| {
-                running
-                    .settings
-                    .chains
-                    .iter()
-                    .chain(&running.settings.default_chain)
-            })
+            .flat_map(|running| running.settings.all_chains())
             .map(|chain| match &chain.handler {
                 Handler::Http(http) => http.timeouts.drain,
                 Handler::Tcp(_) | Handler::Udp(_) => Duration::from_secs(5),
@@ -123,15 +117,10 @@ impl Applied {
 impl Running {
     /// Takes new settings, or the same with new secrets.
     fn change(&mut self, core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) {
-        if go_on(&self.settings, listener) {
-            // Connections have the new routes from the next request on; they were secured by what was shown when they were made.
-            let old = Rc::clone(&self.chains.borrow());
-            *self.chains.borrow_mut() = make_chains(core, snapshot, listener, Some(&old));
-        } else {
-            let chains = make_chains(core, snapshot, listener, None);
-            // Connections under old settings end when their requests have.
-            self.chains.replace(chains).drain.begin();
-        }
+        let old = Rc::clone(&self.chains.borrow());
+        let chains = make_chains(core, snapshot, listener, Some(&old));
+        old.end(Some(&chains));
+        self.chains.replace(chains);
         self.settings = Arc::clone(listener);
     }
 }
@@ -142,20 +131,61 @@ fn is_there(one: &Listener, other: &Listener) -> bool {
     one.address == other.address && place(one) == place(other)
 }
 
-/// Whether connections go on: nothing but what they hold themselves of routes, certificates and authorities tells two listeners
-/// apart, as where a listener only names them.
-fn go_on(old: &Listener, new: &Listener) -> bool {
+/// For each chain of a listener, the default one last, the place of the one before whose connections go on in it.
+fn before(old: &Listener, new: &Listener) -> Vec<Option<usize>> {
+    if !is_alike(old, new) {
+        return new.all_chains().map(|_| None).collect();
+    }
+    let places = old.chains.iter().enumerate();
+    let places: HashMap<&ChainMatch, usize> =
+        places.map(|(place, own)| (&own.matches, place)).collect();
+    let matched = new.chains.iter().map(|own| {
+        let place = *places.get(&own.matches)?;
+        go_on(old.chains.get(place)?, own).then_some(place)
+    });
+    let rest = new
+        .default_chain
+        .iter()
+        .map(|own| go_on(old.default_chain.as_ref()?, own).then_some(old.chains.len()));
+    matched.chain(rest).collect()
+}
+
+/// Whether nothing but chains tells two listeners apart.
+fn is_alike(one: &Listener, other: &Listener) -> bool {
+    let Listener {
+        name,
+        address,
+        takes_ipv4,
+        original_destination,
+        proxy_protocol,
+        detect,
+        chains: _,
+        default_chain: _,
+        buffer_bytes,
+        logs,
+    } = one;
+    *name == other.name
+        && *address == other.address
+        && *takes_ipv4 == other.takes_ipv4
+        && *original_destination == other.original_destination
+        && *proxy_protocol == other.proxy_protocol
+        && *detect == other.detect
+        && *buffer_bytes == other.buffer_bytes
+        && *logs == other.logs
+}
+
+/// Whether the connections of a chain go on: nothing but its name, and what it holds itself of routes, certificates and
+/// authorities, tells the two apart, as where a chain only names these.
+fn go_on(old: &Chain, new: &Chain) -> bool {
     let mut like = new.clone();
-    let own = like.chains.iter_mut().chain(&mut like.default_chain);
-    for (own, old) in own.zip(old.chains.iter().chain(&old.default_chain)) {
-        if let (Some(own), Some(old)) = (&mut own.tls, &old.tls) {
-            replace_keys(&mut own.common, &old.common);
-        }
-        if let (Handler::Http(own), Handler::Http(old)) = (&mut own.handler, &old.handler)
-            && let (Routes::Inline(_), Routes::Inline(_)) = (&own.routes, &old.routes)
-        {
-            Arc::make_mut(own).routes = old.routes.clone();
-        }
+    like.name.clone_from(&old.name);
+    if let (Some(own), Some(old)) = (&mut like.tls, &old.tls) {
+        replace_keys(&mut own.common, &old.common);
+    }
+    if let (Handler::Http(own), Handler::Http(old)) = (&mut like.handler, &old.handler)
+        && let (Routes::Inline(_), Routes::Inline(_)) = (&own.routes, &old.routes)
+    {
+        Arc::make_mut(own).routes = old.routes.clone();
     }
     like == *old
 }
@@ -255,7 +285,8 @@ fn table(core: &Rc<Core>, snapshot: &Snapshot, routes: &Routes, old: Option<&Ser
     }
 }
 
-/// The chains of a listener. Those of `old` go on: their connections have the new routes, and are drained with the new ones.
+/// The chains of a listener. Where one of `old` goes on in one of them, its connections have the new routes from the next request
+/// on, and end with those of the new one; they were secured by what was shown when they were made.
 fn make_chains(
     core: &Rc<Core>,
     snapshot: &Snapshot,
@@ -263,12 +294,15 @@ fn make_chains(
     old: Option<&Chains>,
 ) -> Rc<Chains> {
     let is_large = listener.chains.len() > FEW;
+    let before = match old {
+        Some(old) => before(&old.listener, listener),
+        None => Vec::new(),
+    };
+    let before = |place: usize| Some((old?, before.get(place).copied().flatten()?));
     // Chains of one name are of one worker, which counts in one place.
     let mut figures: HashMap<&str, Arc<HttpFigures>> = HashMap::new();
-    let served = listener
-        .chains
-        .iter()
-        .chain(&listener.default_chain)
+    let served: Vec<Served> = listener
+        .all_chains()
         .enumerate()
         .map(|(place, chain)| {
             let server = match &chain.tls {
@@ -294,7 +328,7 @@ fn make_chains(
                             core,
                             snapshot,
                             &http.routes,
-                            old.and_then(|old| old.served.get(place)),
+                            before(place).and_then(|(old, place)| old.served.get(place)),
                         ),
                         figures: Arc::clone(
                             figures
@@ -319,12 +353,16 @@ fn make_chains(
             }
         })
         .collect();
+    let drains = (0..served.len()).map(|place| {
+        let before = before(place).and_then(|(old, place)| old.drains.get(place));
+        before.cloned().unwrap_or_default()
+    });
     Rc::new(Chains {
         listener: Arc::clone(listener),
         index: ChainIndex::of(listener),
         later: Later::default(),
+        drains: drains.collect(),
         served,
-        drain: old.map_or_else(Rc::default, |old| Rc::clone(&old.drain)),
         figures: core.shared.figures.listener(&listener.name),
         watching: Watching::new(core, &listener.logs, None),
     })

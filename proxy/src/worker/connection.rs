@@ -1,5 +1,6 @@
 //! A caller's connection, from its first byte to its end.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,8 +39,8 @@ pub(super) struct Chains {
     pub(super) index: ChainIndex,
     /// TLS that is made when it is asked for.
     pub(super) later: Later,
-    /// Tells connections to end when their requests have.
-    pub(super) drain: Rc<Drain>,
+    /// By which connections of each of them are told to end when their requests have.
+    pub(super) drains: Vec<Rc<Drain>>,
     pub(super) figures: Arc<ListenerFigures>,
     /// What the listener's logs ask to be known of each connection.
     pub(super) watching: Option<Rc<Watching>>,
@@ -101,6 +102,7 @@ enum Admitted {
         stream: Stream,
         is_h2: Option<bool>,
         connection: Rc<Connection>,
+        drain: Rc<Drain>,
     },
     /// It brings bytes.
     Tcp {
@@ -123,7 +125,7 @@ pub(super) fn serve(
     // What is needed for a moment only is not kept for as long as the connection.
     let beginning = Box::pin(begin(
         Rc::clone(&core),
-        Rc::clone(&chains),
+        chains,
         line.clone(),
         stream,
         source,
@@ -137,7 +139,8 @@ pub(super) fn serve(
                 stream,
                 is_h2,
                 connection,
-            }) => http::serve(&chains, &service, stream, is_h2, connection).await,
+                drain,
+            }) => http::serve(&drain, &service, stream, is_h2, connection).await,
             Some(Admitted::Tcp {
                 settings,
                 stream,
@@ -213,6 +216,7 @@ async fn begin(
                 stream,
                 is_h2,
                 connection,
+                drain: chains.drains.get(place).cloned().unwrap_or_default(),
             })
         }
         Served::Tcp {
@@ -365,6 +369,16 @@ fn denied<'a>(
 }
 
 impl Chains {
+    /// Has connections end when their requests have, but for those of chains that go on in others.
+    pub(super) fn end(&self, next: Option<&Self>) {
+        let next = next.into_iter().flat_map(|own| &own.drains);
+        let go_on: HashSet<*const Drain> = next.map(Rc::as_ptr).collect();
+        let ending = self.drains.iter();
+        for drain in ending.filter(|own| !go_on.contains(&Rc::as_ptr(own))) {
+            drain.begin();
+        }
+    }
+
     /// The place of the chain that takes a connection.
     fn place(&self, arrived: &Arrived<'_>) -> Option<usize> {
         self.index.find(&self.listener, arrived)

@@ -15,7 +15,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::connection::{Chains, FIRST_BYTES};
+use super::connection::FIRST_BYTES;
+use super::drain::Drain;
 use super::life::{Life, Verdict};
 use crate::detect::{Spoken, detect};
 use crate::executor::Streams;
@@ -30,7 +31,7 @@ const DEFAULT_HEADERS: u32 = 100;
 
 /// Speaks HTTP until the connection ends.
 pub(super) async fn serve(
-    chains: &Chains,
+    drain: &Rc<Drain>,
     service: &Rc<HttpService>,
     stream: Stream,
     is_h2: Option<bool>,
@@ -52,10 +53,10 @@ pub(super) async fn serve(
     figures.downstream_cx_active.add(1);
     let outcome = if is_h2 {
         figures.downstream_cx_http2_total.increment();
-        Box::pin(serve_h2(chains, service, stream, &connection)).await
+        Box::pin(serve_h2(drain, service, stream, &connection)).await
     } else {
         figures.downstream_cx_http1_total.increment();
-        serve_h1(chains, service, stream, &connection).await
+        serve_h1(drain, service, stream, &connection).await
     };
     if let Err(error) = outcome {
         if error.is_parse() {
@@ -68,7 +69,7 @@ pub(super) async fn serve(
 }
 
 async fn serve_h2(
-    chains: &Chains,
+    drain: &Rc<Drain>,
     service: &Rc<HttpService>,
     stream: Stream,
     connection: &Rc<Connection>,
@@ -78,7 +79,7 @@ async fn serve_h2(
     let gathered = Gathered::new(Noted::new(stream, connection));
     let io = TokioIo::new(gathered.clone());
     let mut serving = std::pin::pin!(h2_builder(service, connection).serve_connection(io, handler));
-    let mut life = Life::new(chains, service, connection, false);
+    let mut life = Life::new(drain, service, connection, false);
     poll_fn(|context| {
         loop {
             let turn = serving.as_mut().poll(context);
@@ -102,7 +103,7 @@ enum Left {
 }
 
 async fn serve_h1(
-    chains: &Chains,
+    drain: &Rc<Drain>,
     service: &Rc<HttpService>,
     mut stream: Stream,
     connection: &Rc<Connection>,
@@ -116,7 +117,7 @@ async fn serve_h1(
         Box::pin(own.serve(&caller, request))
     };
     let can_rest = stream.tcp().is_some();
-    let mut life = Life::new(chains, service, connection, can_rest);
+    let mut life = Life::new(drain, service, connection, can_rest);
     loop {
         let io = TokioIo::new(Noted::new(stream, connection));
         let mut serving = Box::new(builder.serve_connection(io, service_fn(handler.clone())));

@@ -2,6 +2,7 @@
 //! A busy connection pays for none of this: its timer goes off once in a while and looks.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,8 +10,7 @@ use fairlead_model::Moment;
 use fairlead_model::listener::HttpTimeouts;
 use tokio::time::Sleep;
 
-use super::connection::Chains;
-use super::drain::Waiting;
+use super::drain::{Drain, Waiting};
 use crate::clock::Clock;
 use crate::http::{Connection, HttpService};
 
@@ -30,7 +30,7 @@ pub(super) enum Verdict {
 
 /// The time of one connection.
 pub(super) struct Life<'a> {
-    chains: &'a Chains,
+    drain: &'a Rc<Drain>,
     service: &'a HttpService,
     connection: &'a Connection,
     timer: Pin<Box<Sleep>>,
@@ -49,7 +49,7 @@ pub(super) struct Life<'a> {
 
 impl<'a> Life<'a> {
     pub(super) fn new(
-        chains: &'a Chains,
+        drain: &'a Rc<Drain>,
         service: &'a HttpService,
         connection: &'a Connection,
         can_rest: bool,
@@ -57,7 +57,7 @@ impl<'a> Life<'a> {
         let now = service.core.clock.now();
         connection.activity.begin(now);
         Self {
-            chains,
+            drain,
             service,
             connection,
             timer: Box::pin(tokio::time::sleep_until(
@@ -85,9 +85,9 @@ impl<'a> Life<'a> {
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Verdict> {
         let is_first = self.waiting.is_none();
         if is_first {
-            self.waiting = Some(self.chains.drain.wake(context.waker()));
+            self.waiting = Some(self.drain.wake(context.waker()));
         }
-        if self.close.is_none() && self.chains.drain.has_begun() {
+        if self.close.is_none() && self.drain.has_begun() {
             self.service.figures.downstream_cx_drain_close.increment();
             let verdict = self.finish();
             self.finishes_with_first =

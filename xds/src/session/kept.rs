@@ -95,7 +95,7 @@ fn has_key_cluster(cluster: &Cluster) -> bool {
 }
 
 fn has_key(listener: &Listener) -> bool {
-    let mut chains = listener.chains.iter().chain(&listener.default_chain);
+    let mut chains = listener.all_chains();
     chains.any(|chain| chain.tls.as_ref().is_some_and(|tls| holds_key(&tls.common)))
 }
 

@@ -74,7 +74,7 @@ fn connections(listener: &Listener) -> Value {
         Handler::Http(http) => http.tracing.as_ref().is_some_and(|own| own.is_client),
         Handler::Tcp(_) | Handler::Udp(_) => false,
     };
-    let mut all = listener.chains.iter().chain(&listener.default_chain);
+    let mut all = listener.all_chains();
     let direction = all.any(is_outbound).then_some("OUTBOUND");
     let mut filters = Vec::new();
     if listener.proxy_protocol {
