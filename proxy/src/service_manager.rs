@@ -9,8 +9,14 @@ use tokio::sync::watch;
 
 use crate::Shared;
 
-/// Tells that the proxy is ready, once it listens on all that its configuration says.
+/// The variable by which a service manager asks to be told.
+const ASKS: &str = "NOTIFY_SOCKET";
+
+/// Tells that the proxy is ready, once it listens on all that its configuration says; nothing is waited for where nobody asks.
 pub async fn ready(shared: Arc<Shared>, snapshots: watch::Receiver<Arc<Snapshot>>) {
+    if std::env::var_os(ASKS).is_none() {
+        return;
+    }
     shared.listening(&snapshots).await;
     tell(&NotifyState::Ready);
 }
