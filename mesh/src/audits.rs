@@ -7,7 +7,7 @@ use std::time::Duration;
 use fairlead_crds::mesh::MeshAuthorization;
 use fairlead_operator::lease::Lead;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -15,7 +15,7 @@ use crate::facts::{Facts, Key};
 use crate::serve::Replicas;
 
 /// How often it is noted at the most.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_secs(30);
 
 /// Notes what is counted.
 pub(crate) struct Audits {
@@ -55,11 +55,8 @@ impl Audits {
 
 /// What is to be noted of each whose rules are only counted, where its status says something else.
 fn due(facts: &Facts, judged: &BTreeMap<Key, u64>) -> BTreeMap<Key, u64> {
-    let all = facts.authorizations.iter();
-    let all = all.flat_map(|(namespace, all)| all.iter().map(move |own| (namespace, own)));
-    let counted = all.filter(|(_, own)| own.spec.is_counted());
-    let due = counted.filter_map(|(namespace, own)| {
-        let key: Key = (Arc::clone(namespace), own.name_any().into());
+    let counted = facts.counted_authorizations();
+    let due = counted.filter_map(|(key, own)| {
         let count = judged.get(&key).copied().unwrap_or(0);
         let noted = own.status.as_ref().and_then(|status| status.last_hour);
         let is_noted = noted.is_some_and(|noted| u64::try_from(noted) == Ok(count));

@@ -35,11 +35,14 @@ pub struct Facts {
 
 impl Facts {
     /// The authorizations whose rules are only counted.
-    pub fn counted_authorizations(&self) -> impl Iterator<Item = Key> {
+    pub fn counted_authorizations(&self) -> impl Iterator<Item = (Key, &MeshAuthorization)> {
         let all = self.authorizations.iter();
         let all = all.flat_map(|(namespace, all)| all.iter().map(move |own| (namespace, own)));
         let counted = all.filter(|(_, own)| own.spec.is_counted());
-        counted.map(|(namespace, own)| (Arc::clone(namespace), own.name_any().into()))
+        counted.map(|(namespace, own)| {
+            let key = (Arc::clone(namespace), own.name_any().into());
+            (key, &**own)
+        })
     }
 
     /// The services of a namespace by name.

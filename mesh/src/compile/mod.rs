@@ -253,7 +253,7 @@ impl Compiler {
             facts: Arc::clone(facts),
             served: served(facts),
             programs: Arc::new(Programs::new(facts, &self.programs)),
-            counted: facts.counted_authorizations().collect(),
+            counted: facts.counted_authorizations().map(|(key, _)| key).collect(),
         })
     }
 
