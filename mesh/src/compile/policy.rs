@@ -18,7 +18,6 @@ use fairlead_model::retry::{RetryOn, RetryPolicy};
 use fairlead_model::route::Forward;
 use fairlead_plan::mesh::{Caller, duration, effective};
 use http::StatusCode;
-use jiff::Timestamp;
 
 use crate::facts::{Facts, Key};
 
@@ -95,9 +94,8 @@ fn class(said: &ResponseClass) -> ClassRule {
 
 /// When what goes wrong on purpose ends, in seconds since 1970; nothing where nothing does.
 pub(super) fn fault_end(said: &Behaviour) -> Option<u64> {
-    let fault = said.fault.as_ref()?;
     // One that ends at no time is not begun.
-    let until: Timestamp = fault.until.parse().ok()?;
+    let until = fairlead_plan::mesh::fault_end(said)?;
     Some(u64::try_from(until.as_second()).unwrap_or(0))
 }
 

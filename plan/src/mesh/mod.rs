@@ -12,7 +12,9 @@ mod workload;
 pub use bootstrap::{Bootstrap, bootstrap};
 pub use inject::{CAPTURE_STEP, Injection, MeshCapture, Outcome, inject, left};
 pub use mesh_authorization::{MeshAuthorizationKind, keys_host};
-pub use mesh_policy::{Caller, Effective, MeshPolicyKind, Set, duration, effective, of_workload};
+pub use mesh_policy::{
+    Caller, Effective, MeshPolicyKind, Set, duration, effective, fault_end, of_workload,
+};
 pub use mesh_trust::MeshTrustKind;
 pub use targets::{covers, covers_pod};
 pub use workload::{made_by, workload};

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_crds::condition::{ConditionType, Reason};
-use fairlead_crds::mesh::{Ancestor, MeshPolicy, MeshPolicyStatus, TargetKind, TargetRef};
+use fairlead_crds::mesh::{
+    Ancestor, Behaviour, MeshPolicy, MeshPolicyStatus, TargetKind, TargetRef,
+};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -68,7 +70,7 @@ impl Kind for MeshPolicyKind {
     fn plan(object: &MeshPolicy, (): &(), _: &Seen, live: &Live, context: &Context) -> Plan {
         let mut plan = targets::plan(&namespace(object), &named(object), live);
         // That its fault is over is told once it is.
-        let left = fault_end(object).map(|end| end.duration_since(context.now));
+        let left = fault_end(&object.spec.behaviour).map(|end| end.duration_since(context.now));
         let left = left.and_then(|left| Duration::try_from(left).ok());
         plan.wake = plan.wake.into_iter().chain(left).min();
         plan
@@ -141,10 +143,10 @@ impl Kind for MeshPolicyKind {
     }
 }
 
-/// When its fault ends.
-fn fault_end(object: &MeshPolicy) -> Option<Timestamp> {
-    let fault = object.spec.behaviour.fault.as_ref()?;
-    fault.until.parse().ok()
+/// When what goes wrong on purpose ends; nothing where nothing does, or at no time.
+#[must_use]
+pub fn fault_end(said: &Behaviour) -> Option<Timestamp> {
+    said.fault.as_ref()?.until.parse().ok()
 }
 
 fn namespace(object: &MeshPolicy) -> String {
