@@ -2,10 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{program, root};
-
-/// The namespace of the release `fairlead`.
-pub const NAMESPACE: &str = "fairlead-system";
+use crate::{SYSTEM, program, root};
 
 /// Runs Helm on the release's namespace; what it wrote.
 ///
@@ -14,7 +11,7 @@ pub const NAMESPACE: &str = "fairlead-system";
 pub fn helm(arguments: &[&str]) -> Result<String> {
     let output = std::process::Command::new(program("FAIRLEAD_HELM")?)
         .args(arguments)
-        .args(["--namespace", NAMESPACE])
+        .args(["--namespace", SYSTEM])
         .output()
         .context("failed to run Helm")?;
     ensure!(

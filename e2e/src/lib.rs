@@ -21,6 +21,8 @@ use serde_json::Value;
 
 pub use http::{get, send};
 
+/// The namespace that Fairlead is installed into.
+pub const SYSTEM: &str = "fairlead-system";
 /// How long anything may take before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 /// How often a state is looked at while it is waited for.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use fairlead_e2e::mesh::service_address;
-use fairlead_e2e::{Cluster, documents, get, program, samples};
+use fairlead_e2e::{Cluster, SYSTEM, documents, get, program, samples};
 use k8s_openapi::ByteString;
 use kube::api::ListParams;
 use rustls::pki_types::pem::PemObject;
@@ -15,7 +15,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-const SYSTEM: &str = "fairlead-system";
 const WEBHOOK: &str = "fairlead-webhook";
 
 async fn refused(cluster: &Cluster, object: &Value, parts: &[&str]) -> Result<()> {

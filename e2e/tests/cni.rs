@@ -5,12 +5,12 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use fairlead_e2e::helm::{NAMESPACE, helm, upgrade};
+use fairlead_e2e::helm::{helm, upgrade};
 use fairlead_e2e::mesh::{
     INJECT, address, figure, namespace, ready, run, service_address, template,
 };
 use fairlead_e2e::wire::Wire;
-use fairlead_e2e::{Cluster, get};
+use fairlead_e2e::{Cluster, SYSTEM, get};
 use kube::Api;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -71,10 +71,8 @@ impl Node {
 
 /// Waits until each component captures so, with nothing left of those that did otherwise.
 async fn settled(cluster: &Cluster, capture: &str) -> Result<()> {
-    let deployments = cluster
-        .api("apps/v1", "Deployment", Some(NAMESPACE))
-        .await?;
-    let pods = cluster.api("v1", "Pod", Some(NAMESPACE)).await?;
+    let deployments = cluster.api("apps/v1", "Deployment", Some(SYSTEM)).await?;
+    let pods = cluster.api("v1", "Pod", Some(SYSTEM)).await?;
     for component in ["webhook", "mesh"] {
         let list =
             ListParams::default().labels(&format!("app.kubernetes.io/component={component}"));

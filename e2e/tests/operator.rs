@@ -4,16 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fairlead_e2e::process::{process_of, signal};
-use fairlead_e2e::{Cluster, find_condition};
+use fairlead_e2e::{Cluster, SYSTEM, find_condition};
 use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-const NAMESPACE: &str = "fairlead-system";
-
 async fn holder(cluster: &Cluster) -> Result<Option<String>> {
     let leases = cluster
-        .api("coordination.k8s.io/v1", "Lease", Some(NAMESPACE))
+        .api("coordination.k8s.io/v1", "Lease", Some(SYSTEM))
         .await?;
     let lease = leases.get("fairlead-operator").await?;
     let holder = lease.data["spec"]["holderIdentity"]
@@ -23,9 +21,7 @@ async fn holder(cluster: &Cluster) -> Result<Option<String>> {
 }
 
 async fn both_run(cluster: &Cluster) -> Result<()> {
-    let deployments = cluster
-        .api("apps/v1", "Deployment", Some(NAMESPACE))
-        .await?;
+    let deployments = cluster.api("apps/v1", "Deployment", Some(SYSTEM)).await?;
     cluster
         .eventually("two replicas of the operator are ready", async || {
             let operator = deployments.get("fairlead-operator").await?;
@@ -48,7 +44,7 @@ async fn leader(cluster: &Cluster) -> Result<(String, u32)> {
     let name = cluster
         .eventually("somebody leads", async || holder(cluster).await)
         .await?;
-    let pods = cluster.api("v1", "Pod", Some(NAMESPACE)).await?;
+    let pods = cluster.api("v1", "Pod", Some(SYSTEM)).await?;
     let uid = pods.get(&name).await?.uid().context("the pod has no uid")?;
     Ok((name, process_of(&uid, "operator")?))
 }
@@ -62,7 +58,7 @@ async fn works(cluster: &Cluster, application: &str) -> Result<()> {
 }
 
 async fn restarts(cluster: &Cluster, pod: &str) -> Result<i64> {
-    let pods = cluster.api("v1", "Pod", Some(NAMESPACE)).await?;
+    let pods = cluster.api("v1", "Pod", Some(SYSTEM)).await?;
     let pod = pods.get(pod).await?;
     Ok(pod.data["status"]["containerStatuses"][0]["restartCount"]
         .as_i64()
@@ -72,7 +68,7 @@ async fn restarts(cluster: &Cluster, pod: &str) -> Result<i64> {
 #[tokio::test]
 async fn a_leader_that_hangs_dies_or_stops_is_replaced_in_time() -> Result<()> {
     let cluster = Cluster::connect().await?;
-    let pods = cluster.api("v1", "Pod", Some(NAMESPACE)).await?;
+    let pods = cluster.api("v1", "Pod", Some(SYSTEM)).await?;
     // When the leader hangs
     let (old, process) = leader(&cluster).await?;
     let before = restarts(&cluster, &old).await?;
@@ -123,7 +119,7 @@ async fn what_was_installed_is_put_back() -> Result<()> {
         ("policy/v1", "PodDisruptionBudget", true),
     ] {
         let api = cluster
-            .api(version, kind, namespaced.then_some(NAMESPACE))
+            .api(version, kind, namespaced.then_some(SYSTEM))
             .await?;
         let old = cluster
             .eventually(&format!("the {kind} is there"), async || {

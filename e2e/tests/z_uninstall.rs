@@ -1,8 +1,8 @@
 //! The end: what goes with Fairlead and what stays. Runs last, as its name sorts last.
 
 use anyhow::{Result, ensure};
-use fairlead_e2e::Cluster;
-use fairlead_e2e::helm::{NAMESPACE, helm, upgrade};
+use fairlead_e2e::helm::{helm, upgrade};
+use fairlead_e2e::{Cluster, SYSTEM};
 use serde_json::json;
 
 #[tokio::test]
@@ -14,7 +14,7 @@ async fn an_uninstalled_fairlead_leaves_the_users_data_and_nothing_that_blocks()
     cluster.web(&application, json!({}), json!({})).await?;
     cluster.ready(&environments, "dev").await?;
     // When its operator's namespace is deleted, without any care
-    cluster.remove_namespace(NAMESPACE).await?;
+    cluster.remove_namespace(SYSTEM).await?;
     // Then the webhook's registration goes with it
     let webhooks = cluster
         .api(

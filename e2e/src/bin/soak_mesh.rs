@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use fairlead_e2e::mesh::{pair, ready, template};
 use fairlead_e2e::process::{process_of, processes, signal};
-use fairlead_e2e::{Cluster, program};
+use fairlead_e2e::{Cluster, SYSTEM, program};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DynamicObject, ListParams, LogParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-const SYSTEM: &str = "fairlead-system";
 const NAMESPACE: &str = "soak";
 /// Requests a second.
 const RATE: u64 = 100;

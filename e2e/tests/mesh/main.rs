@@ -13,9 +13,9 @@ use fairlead_e2e::mesh::{
     INJECT, address, figure, namespace, pair, ready, run, service_address, template,
 };
 use fairlead_e2e::wire::Wire;
-use fairlead_e2e::{Cluster, SYSTEM, fairlead, find_condition, get};
+use fairlead_e2e::{Cluster, SYSTEM, fairlead, get};
 use kube::Api;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use serde_json::{Value, json};
 use tokio::sync::RwLock;
 
