@@ -103,6 +103,13 @@ struct WebhookArguments {
     /// The pull policy of that image.
     #[arg(long, env = "FAIRLEAD_PROXY_IMAGE_PULL_POLICY", default_value = "")]
     proxy_image_pull_policy: String,
+    #[command(flatten)]
+    captured: Captured,
+}
+
+/// What the webhook and the control plane of the mesh have to agree on.
+#[derive(clap::Args)]
+struct Captured {
     /// What brings the connections of pods to their proxies.
     #[arg(
         long,
@@ -110,7 +117,7 @@ struct WebhookArguments {
         value_enum,
         default_value_t = Capture::InitContainer
     )]
-    capture: Capture,
+    by: Capture,
 }
 
 /// What brings the connections of pods to their proxies.
@@ -146,14 +153,8 @@ struct MeshArguments {
     /// Where proxies are answered.
     #[arg(long, env = "FAIRLEAD_MESH", default_value = "0.0.0.0:15012")]
     listen: SocketAddr,
-    /// What brings the connections of pods to their proxies.
-    #[arg(
-        long,
-        env = "FAIRLEAD_CAPTURE",
-        value_enum,
-        default_value_t = Capture::InitContainer
-    )]
-    capture: Capture,
+    #[command(flatten)]
+    captured: Captured,
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "0.0.0.0:8080")]
     admin: SocketAddr,
@@ -198,7 +199,7 @@ async fn main() -> anyhow::Result<()> {
                 trust_domain: arguments.trust_domain,
                 listen: arguments.listen,
                 admin: arguments.admin,
-                capture: arguments.capture.into(),
+                capture: arguments.captured.by.into(),
             };
             fairlead_mesh::run(config, stop)
                 .await
@@ -218,7 +219,7 @@ async fn main() -> anyhow::Result<()> {
                     trust_domain: arguments.trust_domain,
                     image: arguments.proxy_image,
                     pull_policy: arguments.proxy_image_pull_policy,
-                    capture: arguments.capture.into(),
+                    capture: arguments.captured.by.into(),
                 },
             };
             fairlead_webhook::run(config, stop)

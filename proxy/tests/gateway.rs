@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use fairlead_model::listener::{Chain, ChainMatch, Handler};
 use fairlead_model::tls::{Certificate, ClientTls, ServerTls};
 use fairlead_proxy::tls::client_config;
-use http::Request;
+use http::{Request, Response};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use program::Program;
@@ -334,37 +335,55 @@ impl Load {
 
     /// One connection of HTTP/1.1 for all.
     async fn kept(self) -> usize {
-        let (mut sender, connection) = http1::handshake(self.stream().await)
-            .await
-            .expect("HTTP/1.1");
+        let made = http1::handshake(self.stream().await).await;
+        let (sender, connection) = made.expect("HTTP/1.1");
         tokio::spawn(connection);
+        self.again(Sender::Http1(sender)).await
+    }
+
+    /// One of HTTP/2.
+    async fn shared(self) -> usize {
+        let made = http2::handshake(TokioExecutor::new(), self.stream().await).await;
+        let (sender, connection) = made.expect("HTTP/2");
+        tokio::spawn(connection);
+        self.again(Sender::Http2(sender)).await
+    }
+
+    /// One request after another over a connection that stays.
+    async fn again(self, mut sender: Sender) -> usize {
         let mut count = 0;
         while !self.is_over.load(SeqCst) {
-            sender.ready().await.expect("the connection stays");
-            let answer = sender.send_request(Self::request()).await;
-            let (head, _) = support::read(answer.expect("an answer")).await;
+            let answer = sender.send(Self::request()).await;
+            let (head, _) = support::read(answer.expect("the connection stays")).await;
             assert_eq!(head.status, 200);
             count += 1;
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         count
     }
+}
 
-    /// One of HTTP/2.
-    async fn shared(self) -> usize {
-        let made = http2::handshake(TokioExecutor::new(), self.stream().await).await;
-        let (mut sender, connection) = made.expect("HTTP/2");
-        tokio::spawn(connection);
-        let mut count = 0;
-        while !self.is_over.load(SeqCst) {
-            sender.ready().await.expect("the connection stays");
-            let answer = sender.send_request(Self::request()).await;
-            let (head, _) = support::read(answer.expect("an answer")).await;
-            assert_eq!(head.status, 200);
-            count += 1;
-            tokio::time::sleep(Duration::from_millis(2)).await;
+/// A connection of either version.
+enum Sender {
+    Http1(http1::SendRequest<Full<bytes::Bytes>>),
+    Http2(http2::SendRequest<Full<bytes::Bytes>>),
+}
+
+impl Sender {
+    async fn send(
+        &mut self,
+        request: Request<Full<bytes::Bytes>>,
+    ) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(own) => {
+                own.ready().await?;
+                own.send_request(request).await
+            }
+            Self::Http2(own) => {
+                own.ready().await?;
+                own.send_request(request).await
+            }
         }
-        count
     }
 }
 

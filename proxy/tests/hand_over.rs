@@ -194,27 +194,15 @@ async fn one_that_dies_before_it_is_ready_leaves_the_old_one_serving() {
     second["address"] = socket(taken.local_addr().expect("its address"));
     listeners.push(second);
     let next = Program::taking_over(&place, "2", "hand-stuck", &stuck).await;
-    let until = std::time::Instant::now() + Duration::from_secs(10);
-    while !next.log().contains("failed to listen") {
-        assert!(std::time::Instant::now() < until, "{}", next.log());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    next.says("failed to listen").await;
     assert!(answered(listen).await > 0);
     drop(next);
     assert!(answered(listen).await > 0);
-    let until = std::time::Instant::now() + Duration::from_secs(10);
-    while !running.log().contains("went away") {
-        assert!(std::time::Instant::now() < until, "{}", running.log());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    running.says("went away").await;
     assert!(!running.log().contains("draining"), "{}", running.log());
     // Another one that hangs keeps out nobody.
     let hangs = Program::taking_over(&place, "1", "hand-hangs", &stuck).await;
-    let until = std::time::Instant::now() + Duration::from_secs(10);
-    while !hangs.log().contains("failed to listen") {
-        assert!(std::time::Instant::now() < until, "{}", hangs.log());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    hangs.says("failed to listen").await;
     let mut running = running;
     let _next = Program::taking_over(&place, "1", "hand-next", &own).await;
     running.ended().await;
@@ -343,11 +331,7 @@ async fn a_service_manager_hears_when_it_listens_and_when_it_ends() {
     stuck["static_resources"]["listeners"][0]["address"] =
         socket(taken.local_addr().expect("its address"));
     let stuck = Program::managed(&told, &place, "managed-stuck", &stuck).await;
-    let until = std::time::Instant::now() + Duration::from_secs(10);
-    while !stuck.log().contains("failed to listen") {
-        assert!(std::time::Instant::now() < until, "{}", stuck.log());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    stuck.says("failed to listen").await;
     assert!(manager.try_recv(&mut [0; 256]).is_err());
     drop(stuck);
 

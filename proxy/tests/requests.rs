@@ -52,6 +52,18 @@ async fn a_request_reaches_its_endpoint_and_its_answer_the_caller() {
     );
 }
 
+/// To the same place by HTTPS.
+fn secured() -> Redirect {
+    Redirect {
+        status: StatusCode::MOVED_PERMANENTLY,
+        scheme: Some("https".to_owned()),
+        host: None,
+        port: None,
+        path: None,
+        strip_query: false,
+    }
+}
+
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let endpoint = Endpoint::start(|request, number| async move {
@@ -112,14 +124,6 @@ async fn a_route_changes_path_host_and_headers() {
         },
         ..(*route("api", matches, Action::Forward(Box::new(forward)))).clone()
     };
-    let redirect = Redirect {
-        status: StatusCode::MOVED_PERMANENTLY,
-        scheme: Some("https".to_owned()),
-        host: None,
-        port: None,
-        path: None,
-        strip_query: false,
-    };
     let old = RouteMatch {
         path: PathMatch::Exact("/old".to_owned()),
         ..RouteMatch::default()
@@ -134,7 +138,7 @@ async fn a_route_changes_path_host_and_headers() {
     };
     let routes = vec![
         Arc::new(own),
-        route("old", old, Action::Redirect(redirect)),
+        route("old", old, Action::Redirect(secured())),
         route("pot", pot, direct),
     ];
     let proxy = proxy(http(routes), up(&[endpoint.address])).await;
@@ -162,15 +166,8 @@ async fn a_route_changes_path_host_and_headers() {
 async fn who_still_sends_what_nobody_wants_gets_the_answer() {
     static PIECE: [u8; 64 << 10] = [b'a'; 64 << 10];
     const PIECES: usize = 64;
-    let moved = Redirect {
-        status: StatusCode::MOVED_PERMANENTLY,
-        scheme: Some("https".to_owned()),
-        host: None,
-        port: None,
-        path: None,
-        strip_query: false,
-    };
-    let moved = route("moved", RouteMatch::default(), Action::Redirect(moved));
+    let moved = Action::Redirect(secured());
+    let moved = route("moved", RouteMatch::default(), moved);
     let proxy = proxy(http(vec![moved]), up(&[])).await;
     let length = format!("content-length: {}", PIECES * PIECE.len());
     for (head, status) in [

@@ -1,13 +1,11 @@
 //! Benchmarks, each on what it needs: the operator on a control plane without nodes.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::command::{capture, command, show_live};
+use crate::command::{built, capture, show_live, target};
 use crate::install::kubectl;
-use crate::paths::{cache, root};
+use crate::paths::root;
 use crate::progress::step;
 use crate::{bootstrap, cluster, image, page};
 
@@ -49,24 +47,8 @@ fn measure(options: &Options, binary: &std::path::Path) -> Result<()> {
         &kubeconfig,
         ["create", "namespace", "fairlead-system"],
     ))?;
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => PathBuf::from(folder),
-        None => cache()?.join("target"),
-    };
-    let mut build = command(
-        "cargo",
-        [
-            "build",
-            "--quiet",
-            "--package",
-            "fairlead-e2e",
-            "--bin",
-            "bench-operator",
-        ],
-    );
-    build.current_dir(root()).env("CARGO_TARGET_DIR", &target);
-    step("build the benchmark", || show_live(&mut build))?;
-    let mut bench = std::process::Command::new(target.join("debug/bench-operator"));
+    let bench = built("the benchmark", "fairlead-e2e", "bench-operator")?;
+    let mut bench = std::process::Command::new(bench);
     bench
         .env("KUBECONFIG", &kubeconfig)
         .env("FAIRLEAD_BIN", binary)
@@ -75,7 +57,7 @@ fn measure(options: &Options, binary: &std::path::Path) -> Result<()> {
         bench.env("BENCH_MAKING_ONLY", "1");
         return step("measure the operator", || show_live(&mut bench));
     }
-    let report = target.join("bench-operator.md");
+    let report = target()?.join("bench-operator.md");
     bench.env("BENCH_REPORT", &report);
     step("measure the operator", || show_live(&mut bench))?;
     let section = std::fs::read_to_string(&report)

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::paths::{cache, root};
+use crate::progress::step;
 
 /// How many lines of a program's output an error quotes.
 pub(crate) const TAIL: usize = 20;
@@ -56,11 +57,26 @@ pub(crate) fn command<S: AsRef<OsStr>>(
 /// Cargo in this repository, with the cache's target directory where none is named.
 pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
     let mut cargo = Command::new("cargo");
-    cargo.args(arguments).current_dir(root());
-    if std::env::var_os("CARGO_TARGET_DIR").is_none() {
-        cargo.env("CARGO_TARGET_DIR", cache()?.join("target"));
-    }
+    cargo
+        .args(arguments)
+        .current_dir(root())
+        .env("CARGO_TARGET_DIR", target()?);
     Ok(cargo)
+}
+
+/// Where cargo builds: the folder that is named, or the cache's, which fresh checkouts share.
+pub(crate) fn target() -> Result<PathBuf> {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => Ok(PathBuf::from(folder)),
+        None => Ok(cache()?.join("target")),
+    }
+}
+
+/// Builds a program of a package as it is while one works on it, and returns its file.
+pub(crate) fn built(what: &str, package: &str, program: &str) -> Result<PathBuf> {
+    let mut build = cargo(&["build", "--quiet", "--package", package, "--bin", program])?;
+    step(&format!("build {what}"), || show_live(&mut build))?;
+    Ok(target()?.join("debug").join(program))
 }
 
 /// The last `count` lines of a text.

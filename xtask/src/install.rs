@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::command::{capture, command, show_live};
-use crate::paths::{cache, root};
+use crate::command::{built, capture, command};
+use crate::paths::root;
 use crate::progress::step;
 use crate::{cluster, tools};
 
@@ -112,25 +112,10 @@ pub(crate) fn kubectl<'a>(
 
 /// Builds the command line and returns its file.
 pub(crate) fn command_line() -> Result<PathBuf> {
-    built("the command line", "kubectl-fairlead")
+    built("the command line", "kubectl-fairlead", "kubectl-fairlead")
 }
 
 /// Builds the proxy as it is while one works on it, with the machine's libraries, and returns its file.
 pub(crate) fn proxy() -> Result<PathBuf> {
-    built("the proxy", "fairlead-proxy")
-}
-
-/// Builds the program of a package of the same name.
-fn built(what: &str, package: &str) -> Result<PathBuf> {
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => PathBuf::from(folder),
-        None => cache()?.join("target"),
-    };
-    let mut build = command("cargo", ["build", "--quiet", "--package", package]);
-    build
-        .args(["--bin", package])
-        .current_dir(root())
-        .env("CARGO_TARGET_DIR", &target);
-    step(&format!("build {what}"), || show_live(&mut build))?;
-    Ok(target.join("debug").join(package))
+    built("the proxy", "fairlead-proxy", "fairlead-proxy")
 }

@@ -201,6 +201,15 @@ impl Program {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
+    /// Waits until it has said something.
+    pub async fn says(&self, text: &str) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while !self.log().contains(text) {
+            assert!(Instant::now() < until, "{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// What the admin interface answers; nothing while there is none.
     pub async fn get(&self, path: &str) -> Option<(StatusCode, String)> {
         let stream = TcpStream::connect(self.admin).await.ok()?;
