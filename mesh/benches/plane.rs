@@ -45,6 +45,10 @@ const DNS: &str = "fairlead-mesh.fairlead-system.svc";
 const EACH: usize = 20;
 /// How many changes are measured.
 const CHANGES: usize = 40;
+/// How many services that come.
+const NEW: usize = 10;
+/// What a proxy is told of a service that comes, before it asks for more: its clusters and its listener.
+const PARTS: u64 = 3;
 
 fn number(name: &str, usual: usize) -> usize {
     let given = std::env::var(name).ok();
@@ -90,22 +94,28 @@ fn facts() -> Facts {
         facts.pods.insert(key(format!("pod-{pod}")), Arc::new(own));
     }
     for service in 0..services() {
-        let name = key(format!("service-{service}"));
-        let [_, _, high, low] = u32::try_from(service).unwrap_or(0).to_be_bytes();
-        let own = Service {
-            addresses: [Ipv4Addr::new(10, 96, high, low).into()].into(),
-            ports: vec![Port {
-                number: 80,
-                name: "http".into(),
-                spoken: Spoken::Http,
-            }],
-            selector: BTreeMap::from([("app".to_owned(), format!("service-{service}"))]),
-        };
-        facts.services.insert(name.clone(), Arc::new(own));
-        let slices = facts.slices.entry(name).or_default();
-        slices.insert("all".into(), Arc::new(slice(service, None)));
+        come(&mut facts, service, None);
     }
     facts
+}
+
+/// A service with its endpoints, of which one may be away; or the endpoints alone, where it is there.
+fn come(facts: &mut Facts, service: usize, away: Option<usize>) {
+    let name = key(format!("service-{service}"));
+    let [_, _, high, low] = u32::try_from(service).unwrap_or(0).to_be_bytes();
+    let own = || Service {
+        addresses: [Ipv4Addr::new(10, 96, high, low).into()].into(),
+        ports: vec![Port {
+            number: 80,
+            name: "http".into(),
+            spoken: Spoken::Http,
+        }],
+        selector: BTreeMap::from([("app".to_owned(), format!("service-{service}"))]),
+    };
+    let services = facts.services.entry(name.clone());
+    services.or_insert_with(|| Arc::new(own()));
+    let slices = facts.slices.entry(name).or_default();
+    slices.insert("all".into(), Arc::new(slice(service, away)));
 }
 
 fn key(name: String) -> Key {
@@ -158,7 +168,8 @@ fn authority() -> Authority {
     Authority::of(&Slots::first(material, now)).expect("an authority")
 }
 
-/// The replica: says where it is and what a proxy needs, then changes the endpoints of a service for each line that it reads.
+/// The replica: says where it is and what a proxy needs, then changes the endpoints of a service, which may be a new one, for each
+/// line that it reads.
 async fn replica() {
     let authority = Arc::new(authority());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
@@ -213,11 +224,7 @@ async fn replica() {
         for line in std::io::stdin().lines().map_while(Result::ok) {
             let (service, away) = line.split_once(' ').expect("a service and a place");
             let service: usize = service.parse().expect("a number");
-            let slices = Arc::make_mut(&mut facts)
-                .slices
-                .entry(key(format!("service-{service}")));
-            let next = slice(service, away.parse().ok());
-            slices.or_default().insert("all".into(), Arc::new(next));
+            come(Arc::make_mut(&mut facts), service, away.parse().ok());
             let begun = Instant::now();
             let next = compiled(&facts);
             let passed = begun.elapsed();
@@ -433,19 +440,16 @@ fn client(said: &serde_json::Value) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// Waits until so many resources of endpoints were told.
-async fn until(heard: &Heard, endpoints: u64, patience: Duration) {
+/// Waits until so many resources were told, as `count` has them.
+async fn until(heard: &Heard, count: &AtomicU64, wanted: u64, patience: Duration) {
     let waiting = async {
-        while heard.endpoints.load(Ordering::Relaxed) < endpoints {
+        while count.load(Ordering::Relaxed) < wanted {
             let _ = tokio::time::timeout(Duration::from_millis(50), heard.news.notified()).await;
         }
     };
     let told = tokio::time::timeout(patience, waiting).await;
-    let seen = heard.endpoints.load(Ordering::Relaxed);
-    assert!(
-        told.is_ok(),
-        "{seen} of {endpoints} were told in {patience:?}"
-    );
+    let seen = count.load(Ordering::Relaxed);
+    assert!(told.is_ok(), "{seen} of {wanted} were told in {patience:?}");
 }
 
 /// Waits until nobody was told anything for two seconds: endpoints are not what is told last.
@@ -501,6 +505,26 @@ fn figure(name: &str, value: f64) {
     say(&format!("figure {name} {value:.2}"));
 }
 
+/// How soon all proxies know of a service that comes, and what that takes.
+async fn new_services(replica: &mut Replica, heard: &Heard) {
+    rest(heard).await;
+    let bytes = heard.bytes.load(Ordering::Relaxed);
+    let mut wanted = heard.resources.load(Ordering::Relaxed);
+    let mut took = Vec::new();
+    for new in 0..NEW {
+        let begun = Instant::now();
+        writeln!(replica.asked, "{} -", services() + new).expect("it reads");
+        replica.line();
+        wanted += PARTS * proxies() as u64;
+        until(heard, &heard.resources, wanted, Duration::from_secs(60)).await;
+        took.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    let bytes = heard.bytes.load(Ordering::Relaxed) - bytes;
+    figure("xds_service_ack_p50_ms", quantile(&took, 0.5));
+    let told = NEW as f64 * proxies() as f64;
+    figure("xds_bytes_per_service", bytes as f64 / told);
+}
+
 async fn measure() {
     let mut replica = Replica::start();
     let said = serde_json::from_str(&replica.line());
@@ -515,7 +539,7 @@ async fn measure() {
     }
     let count = proxies() as u64;
     let mut wanted = count * services() as u64;
-    until(&heard, wanted, Duration::from_secs(300)).await;
+    until(&heard, &heard.endpoints, wanted, Duration::from_secs(300)).await;
     figure("xds_first_seconds", begun.elapsed().as_secs_f64());
     rest(&heard).await;
     let (time, rested) = (replica.time(), Instant::now());
@@ -535,7 +559,7 @@ async fn measure() {
         let compiled: f64 = replica.line().parse().expect("a number");
         compiling.push(compiled / 1000.0);
         wanted += count;
-        until(&heard, wanted, Duration::from_secs(60)).await;
+        until(&heard, &heard.endpoints, wanted, Duration::from_secs(60)).await;
         took.push(begun.elapsed().as_secs_f64() * 1000.0);
     }
     let busy = (replica.time() - busy).as_secs_f64() * 1000.0;
@@ -548,6 +572,7 @@ async fn measure() {
     figure("xds_resources_per_change", told as f64 / changes);
     let bytes = heard.bytes.load(Ordering::Relaxed) - bytes;
     figure("xds_bytes_per_change", bytes as f64 / changes);
+    new_services(&mut replica, &heard).await;
     figure("mesh_rss_mb", replica.memory());
     drop(replica);
     figure("signatures_per_s", signatures());

@@ -29,8 +29,12 @@ pub struct Listener {
     pub address: Address,
     /// Whether a socket at an IPv6 address takes IPv4, too.
     pub takes_ipv4: bool,
+    /// Whether it has a socket of its own; one without takes the connections to its address that others hand over.
+    pub binds: bool,
     /// Whether a connection's wanted address is read from the kernel, and chosen by.
     pub original_destination: bool,
+    /// Whether connections are handed over to the listener without a socket that is at the address they wanted, where there is one.
+    pub hands_over: bool,
     /// Whether a connection begins with a PROXY header.
     pub proxy_protocol: bool,
     /// How many first bytes tell TLS and HTTP from other traffic, and how long they may take; nothing: not looked at.

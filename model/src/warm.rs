@@ -80,7 +80,9 @@ mod tests {
             name: "in".to_owned(),
             address: Address::Socket(([127, 0, 0, 1], 1).into()),
             takes_ipv4: false,
+            binds: true,
             original_destination: false,
+            hands_over: false,
             proxy_protocol: false,
             detect: None,
             chains: vec![Chain {

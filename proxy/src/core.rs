@@ -135,8 +135,9 @@ impl Shared {
         let is_so = !listeners.is_empty()
             && !snapshot.awaits_listeners
             && listeners
-                .keys()
-                .all(|name| all.get(name).is_some_and(|count| *count >= self.cores));
+                .values()
+                .filter(|own| own.binds)
+                .all(|own| all.get(&own.name).is_some_and(|count| *count >= self.cores));
         self.was_listening.store(is_so, Relaxed);
         is_so
     }

@@ -15,7 +15,7 @@ use support::live::Live;
 use support::{Endpoint, free};
 
 /// An example with its ports, and with an admin interface.
-fn text(name: &str, ports: [(u16, SocketAddr); 3]) -> String {
+fn text<const N: usize>(name: &str, ports: [(u16, SocketAddr); N]) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/proxy/features");
     let mut text = std::fs::read_to_string(folder.join(name)).expect("the example is there");
     for (from, to) in ports {
@@ -78,6 +78,54 @@ async fn what_is_refused_while_it_runs_changes_nothing() {
         assert_eq!(program.json("/config_dump").await, before);
         live.went_well().await;
     }
+}
+
+#[test]
+fn a_listener_without_a_socket_has_no_business_of_one_with_it() {
+    let text = text("captured.yaml", []);
+    let log = "access_log: [{ name: log, typed_config: { \"@type\": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog } }]";
+    let header = "listener_filters: [{ name: header, typed_config: { \"@type\": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol } }]";
+    for (more, error) in [
+        (
+            "use_original_dst: true",
+            "use_original_dst: true for a listener, which has `bind_to_port: false`",
+        ),
+        (
+            log,
+            "access_log: a log of a listener, which has `bind_to_port: false`",
+        ),
+        (
+            header,
+            "listener_filters: a PROXY header is asked of a listener, which has `bind_to_port: false`",
+        ),
+    ] {
+        let broken = text.replacen(
+            "bind_to_port: false",
+            &format!("bind_to_port: false\n      {more}"),
+            1,
+        );
+        let said = fairlead_xds::bootstrap(&broken, &|_| Ok(Vec::new()));
+        let said = said
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
+        let error = format!(
+            "static_resources.listeners[1].{error}; say it of the listener that hands over"
+        );
+        assert_eq!(said, error);
+    }
+    let said = fairlead_xds::bootstrap(
+        &text.replacen("bind_to_port: false", "bind_to_port: 0", 1),
+        &|_| Ok(Vec::new()),
+    );
+    let said = said
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default();
+    assert!(
+        said.starts_with("static_resources.listeners[1].bind_to_port: 0 is no boolean"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

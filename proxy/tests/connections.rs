@@ -545,6 +545,95 @@ async fn connections_of_chains_that_stay_go_on_whatever_comes_beside_them() {
     }
 }
 
+/// Asks, as if a connection to this address had been captured.
+async fn captured(proxy: &Proxy, to: &str) -> TcpStream {
+    let stream = TcpStream::connect(proxy.address).await;
+    let mut stream = stream.expect("a connection");
+    let (ip, port) = to.rsplit_once(':').expect("an address");
+    let header = format!("PROXY TCP4 127.0.0.1 {ip} 4000 {port}\r\n");
+    stream.write_all(header.as_bytes()).await.expect("to send");
+    asks(&mut stream).await;
+    stream
+}
+
+async fn asks(stream: &mut TcpStream) {
+    let request = b"GET /a HTTP/1.1\r\nhost: shop.example\r\n\r\n";
+    stream.write_all(request).await.expect("it is open");
+}
+
+#[tokio::test]
+async fn connections_are_handed_over_by_where_they_were_to_go() {
+    let answering = |body: &str| {
+        let own = Action::Respond {
+            status: StatusCode::OK,
+            body: body.to_owned(),
+        };
+        let http = support::http(vec![support::route("all", Default::default(), own)]);
+        Handler::Http(Arc::new(http))
+    };
+    let handed = |name: &str, address: &str| Listener {
+        name: name.to_owned(),
+        binds: false,
+        ..listener(address.parse().expect("an address"), answering(name), None)
+    };
+    let told = |address, others: &[Listener]| {
+        let own = Listener {
+            hands_over: true,
+            // Nothing is captured here: a PROXY header says whom a caller wants to reach.
+            proxy_protocol: true,
+            ..listener(address, answering("itself"), None)
+        };
+        let mut snapshot = snapshot(own, Vec::new());
+        for own in others {
+            let own = own.clone();
+            snapshot.listeners.insert(own.name.clone(), Arc::new(own));
+        }
+        snapshot
+    };
+    let (cart, till, all) = (
+        handed("cart", "10.0.0.1:80"),
+        handed("till", "10.0.0.2:80"),
+        handed("all", "0.0.0.0:81"),
+    );
+    let before = [cart.clone(), all];
+    let proxy = Proxy::start(|address| told(address, &before)).await;
+    let says = async |to: &str| drain(&mut captured(&proxy, to).await).await;
+    // By its address, or by its port alone; and who wants to go elsewhere stays.
+    for (to, expected) in [
+        ("10.0.0.1:80", "cart"),
+        ("10.0.0.2:80", "itself"),
+        ("10.0.0.2:81", "all"),
+        ("10.0.0.1:82", "itself"),
+    ] {
+        let answer = says(to).await;
+        assert!(answer.ends_with(expected), "{to}: {answer}");
+    }
+    // One that comes takes what comes then, and closes no connection of another or of before; one that goes ends its own.
+    let mut kept = [
+        captured(&proxy, "10.0.0.1:80").await,
+        captured(&proxy, "10.0.0.2:80").await,
+        captured(&proxy, "10.0.0.2:81").await,
+    ];
+    for stream in &mut kept {
+        drain(stream).await;
+    }
+    let next = told(proxy.address, &[cart, till]);
+    proxy.snapshots.send_replace(Arc::new(next));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let answer = says("10.0.0.2:80").await;
+    assert!(answer.ends_with("till"), "{answer}");
+    let answer = says("10.0.0.2:81").await;
+    assert!(answer.ends_with("itself"), "{answer}");
+    let [cart, itself, gone] = &mut kept;
+    for (stream, expected) in [(cart, "cart"), (itself, "itself")] {
+        asks(stream).await;
+        let answer = drain(stream).await;
+        assert!(answer.ends_with(expected), "{answer}");
+    }
+    let end = tokio::time::timeout(Duration::from_secs(5), gone.read(&mut [0])).await;
+    assert_eq!(end.expect("it ends").expect("in order"), 0);
+}
+
 #[tokio::test]
 async fn a_drain_lets_requests_end() {
     let endpoint = Endpoint::start(|_, _| async {

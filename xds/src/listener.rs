@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_model::cluster::Address;
 use fairlead_model::format::Format;
 use fairlead_model::listener::{
     Chain, ChainMatch, Detect, Handler, Listener, Tcp, Transport, Tunnel,
@@ -42,6 +43,7 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
     let place = fields.need("address")?;
     let address = endpoint::address(&place)?;
     let name = fields.text("name")?;
+    let hands_over = fields.flag("use_original_dst")?;
     let mut listener = Listener {
         name: if name.is_empty() {
             address.to_string()
@@ -50,7 +52,11 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
         },
         address,
         takes_ipv4: endpoint::takes_ipv4(&place),
-        original_destination: fields.flag("use_original_dst")?,
+        binds: fields
+            .get("bind_to_port")
+            .map_or(Ok(true), |own| own.flag())?,
+        original_destination: hands_over,
+        hands_over,
         proxy_protocol: false,
         detect: None,
         chains: Vec::new(),
@@ -100,6 +106,9 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
     for own in &left_out {
         inspected::check(own, &listener)?;
     }
+    if !listener.binds {
+        check_virtual(&fields, &listener)?;
+    }
     fields.ignore(&[
         "stat_prefix",
         "continue_on_listener_filters_timeout",
@@ -109,6 +118,29 @@ pub(crate) fn read(field: &Field<'_>, files: ReadFile<'_>) -> Result<Listener> {
     ]);
     fields.finish()?;
     Ok(listener)
+}
+
+/// Refuses of a listener without a socket what only the one with the socket can do.
+fn check_virtual(fields: &Fields<'_>, listener: &Listener) -> Result<()> {
+    let refused = |name, what: &str| {
+        let reason = format!(
+            "{what}, which has `bind_to_port: false`; say it of the listener that hands over"
+        );
+        Err(fields.error_at(name, reason))
+    };
+    if !matches!(listener.address, Address::Socket(_)) {
+        return refused("address", "an IP address is expected of a listener");
+    }
+    if listener.hands_over {
+        return refused("use_original_dst", "true for a listener");
+    }
+    if listener.proxy_protocol {
+        return refused("listener_filters", "a PROXY header is asked of a listener");
+    }
+    if !listener.logs.is_empty() {
+        return refused("access_log", "a log of a listener");
+    }
+    Ok(())
 }
 
 fn chain(

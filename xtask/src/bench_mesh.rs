@@ -8,7 +8,7 @@ use crate::page;
 use crate::progress::step;
 
 /// What each figure is.
-const FIGURES: [(&str, &str); 10] = [
+const FIGURES: [(&str, &str); 12] = [
     (
         "xds_first_seconds",
         "until all proxies were told everything, from when the first connected",
@@ -35,6 +35,11 @@ const FIGURES: [(&str, &str); 10] = [
         "resources that a proxy is sent when one endpoint changes",
     ),
     ("xds_bytes_per_change", "bytes of it, before TLS"),
+    (
+        "xds_service_ack_p50_ms",
+        "a service comes, until the last proxy acknowledged its clusters and its listener",
+    ),
+    ("xds_bytes_per_service", "bytes of them, before TLS"),
     (
         "mesh_rss_mb",
         "resident memory of the replica, all proxies connected",

@@ -93,7 +93,9 @@ pub(super) fn listener(guards: &Guards) -> Result<Arc<Resources>, CompileError> 
     let listener = Listener {
         name: NAME.to_owned(),
         address: Address::Socket(([0, 0, 0, 0], INBOUND_PORT).into()),
+        binds: true,
         original_destination: true,
+        hands_over: false,
         detect: Some(Detect::default()),
         chains,
         default_chain: Some(guarded(rest)),

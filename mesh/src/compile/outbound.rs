@@ -1,7 +1,9 @@
-//! Connections from a pod: by the address that they were made to, to the endpoints of a service.
+//! Connections from a pod: by the address that they were made to, to the endpoints of a service. The listener that they come to
+//! hands them over to one of the service's port, which nobody else's change touches; what callers choose among the endpoints of
+//! themselves are chains of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +94,7 @@ pub(super) struct Reached {
 #[derive(Debug)]
 pub(super) struct Made {
     resources: Vec<Single>,
-    /// The connections that are made to it.
+    /// The connections that are made to endpoints themselves.
     chains: Vec<Chain>,
 }
 
@@ -163,17 +165,39 @@ fn reached<'a>(facts: &'a Facts, caller: Option<Caller<'_>>) -> Vec<(&'a Key, Re
     all
 }
 
-fn listener(chains: Vec<Chain>, is_closed: bool) -> Listener {
-    let rest = chain(PASSTHROUGH, ChainMatch::default(), tcp(PASSTHROUGH, None));
+/// Where connections of a pod come to.
+fn listener(mut chains: Vec<Chain>, is_closed: bool) -> Listener {
+    let rest = |matches| chain(PASSTHROUGH, matches, tcp(PASSTHROUGH, None));
+    if is_closed {
+        // A listener has to have a chain; nobody goes there.
+        chains.push(rest(ChainMatch {
+            destinations: vec![IpAddr::from(Ipv4Addr::BROADCAST).into()],
+            ..ChainMatch::default()
+        }));
+    }
     Listener {
         name: NAME.to_owned(),
-        address: Address::Socket(([127, 0, 0, 1], OUTBOUND_PORT).into()),
+        binds: true,
+        hands_over: true,
+        default_chain: (!is_closed).then(|| rest(ChainMatch::default())),
+        ..handed(NAME, ([127, 0, 0, 1], OUTBOUND_PORT).into(), chains)
+    }
+}
+
+/// One that connections to an address are handed over to.
+fn handed(name: &str, address: SocketAddr, chains: Vec<Chain>) -> Listener {
+    let needs = |own: &Chain| own.matches != ChainMatch::default();
+    Listener {
+        name: name.to_owned(),
+        address: Address::Socket(address),
         takes_ipv4: false,
-        original_destination: true,
+        binds: false,
+        original_destination: false,
+        hands_over: false,
         proxy_protocol: false,
-        detect: Some(Detect::default()),
+        detect: chains.iter().any(needs).then(Detect::default),
         chains,
-        default_chain: (!is_closed).then_some(rest),
+        default_chain: None,
         buffer_bytes: BUFFER,
         logs: Vec::new(),
     }
@@ -200,11 +224,27 @@ impl Reached {
             }
             chains.extend(self.chains(way, ways.len() > 1, &cluster.name));
         }
-        if !self.is_chosen {
-            let all = write::endpoints(&self.name, &self.found.endpoints);
-            put(Kind::Endpoints, &self.name, &all)?;
+        if self.is_chosen {
+            return Ok(Made { resources, chains });
         }
+        let all = write::endpoints(&self.name, &self.found.endpoints);
+        put(Kind::Endpoints, &self.name, &all)?;
+        for address in self.addresses() {
+            let name = match self.addresses().count() {
+                1 => format!("{NAME}/{}", self.name),
+                _ => format!("{NAME}/{}@{}", self.name, address.ip()),
+            };
+            let listener = handed(&name, address, chains.clone());
+            put(Kind::Listener, &name, &write::listener(&listener))?;
+        }
+        let chains = Vec::new();
         Ok(Made { resources, chains })
+    }
+
+    /// Where connections to it are made to.
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let places = self.places.iter();
+        places.flat_map(|(port, all)| all.iter().map(|own| (*own, *port).into()))
     }
 
     fn cluster(&self, way: &Way) -> Cluster {
@@ -254,8 +294,12 @@ impl Reached {
             };
             for (suffix, transport) in kinds {
                 let matches = ChainMatch {
-                    port: Some(*port),
-                    destinations: addresses.iter().copied().map(IpNet::from).collect(),
+                    port: self.is_chosen.then_some(*port),
+                    destinations: match self.is_chosen {
+                        true => addresses.iter().copied().map(IpNet::from).collect(),
+                        // Its listener has the address.
+                        false => Vec::new(),
+                    },
                     transport: *transport,
                     protocols: way.detected.into_iter().map(str::to_owned).collect(),
                     ..ChainMatch::default()

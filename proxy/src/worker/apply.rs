@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_model::Snapshot;
 use fairlead_model::chains::ChainIndex;
+use fairlead_model::cluster::Address;
 use fairlead_model::edge::CertificateMode;
 use fairlead_model::filter::{Filter, HttpFilter};
 use fairlead_model::listener::{Chain, ChainMatch, Handler, Http, Listener, Routes};
@@ -15,7 +17,7 @@ use fairlead_model::tls::{Secret, SecretSource, TlsCommon, Trust};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Chains, Served};
+use super::connection::{Chains, Served, Virtual};
 use super::later::{FEW, Later, Secured};
 use super::listen;
 use crate::core::{Core, TableCell};
@@ -24,10 +26,15 @@ use crate::metrics::HttpFigures;
 use crate::tls;
 use crate::upstream::Upstream;
 
+/// Where listeners without a socket count together.
+const VIRTUAL: &str = "virtual";
+
 /// What a worker made of a snapshot.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
     listeners: BTreeMap<String, Running>,
+    /// Those of them without a socket, as the others know them.
+    virtual_: Rc<Virtual>,
 }
 
 /// A listener that runs.
@@ -35,8 +42,8 @@ pub(super) struct Applied {
 struct Running {
     settings: Arc<Listener>,
     chains: Rc<RefCell<Rc<Chains>>>,
-    stop: CancellationToken,
-    listening: JoinHandle<()>,
+    /// What listens, where it has a socket.
+    socket: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
 impl Applied {
@@ -57,33 +64,54 @@ impl Applied {
                 .get(name)
                 .is_some_and(|listener| is_there(listener, &running.settings));
             if !stays {
-                running.stop.cancel();
-                running.chains.borrow().end(None);
+                running.stop();
             }
             stays
         });
-        for (name, listener) in &snapshot.listeners {
-            match self.listeners.get_mut(name) {
-                Some(running) => {
-                    if running.settings != *listener || secrets_changed {
-                        running.change(core, snapshot, listener);
-                    }
+        // One that others hand over to is there before them.
+        let (bound, handed): (Vec<_>, Vec<_>) =
+            snapshot.listeners.iter().partition(|(_, own)| own.binds);
+        for (name, listener) in handed {
+            self.listener(core, snapshot, name, listener, secrets_changed);
+        }
+        let handed = self.listeners.values().filter_map(Running::handed);
+        self.virtual_.replace(handed.collect());
+        for (name, listener) in bound {
+            self.listener(core, snapshot, name, listener, secrets_changed);
+        }
+    }
+
+    /// Begins a listener, or changes it.
+    fn listener(
+        &mut self,
+        core: &Rc<Core>,
+        snapshot: &Snapshot,
+        name: &str,
+        listener: &Arc<Listener>,
+        secrets_changed: bool,
+    ) {
+        match self.listeners.get_mut(name) {
+            Some(running) => {
+                let is_same =
+                    Arc::ptr_eq(&running.settings, listener) || running.settings == *listener;
+                if !is_same || secrets_changed {
+                    running.change(core, snapshot, listener, &self.virtual_);
                 }
-                None => {
-                    let chains = make_chains(core, snapshot, listener, None);
-                    let chains = Rc::new(RefCell::new(chains));
+            }
+            None => {
+                let chains = make_chains(core, snapshot, listener, None, &self.virtual_);
+                let chains = Rc::new(RefCell::new(chains));
+                let socket = listener.binds.then(|| {
                     let stop = CancellationToken::new();
                     let listening = listen::start(core, listener, Rc::clone(&chains), stop.clone());
-                    self.listeners.insert(
-                        name.clone(),
-                        Running {
-                            settings: Arc::clone(listener),
-                            chains,
-                            stop,
-                            listening,
-                        },
-                    );
-                }
+                    (stop, listening)
+                });
+                let running = Running {
+                    settings: Arc::clone(listener),
+                    chains,
+                    socket,
+                };
+                self.listeners.insert(name.to_owned(), running);
             }
         }
     }
@@ -91,12 +119,12 @@ impl Applied {
     /// Takes no more connections, and asks those there are to end.
     pub(super) async fn stop_listening(&mut self) {
         for running in self.listeners.values() {
-            running.stop.cancel();
-            running.chains.borrow().end(None);
+            running.stop();
         }
-        for running in self.listeners.values_mut() {
+        let sockets = self.listeners.values_mut();
+        for (_, listening) in sockets.filter_map(|own| own.socket.as_mut()) {
             // It does not panic, and nobody else ends it.
-            let _ = (&mut running.listening).await;
+            let _ = listening.await;
         }
     }
 
@@ -115,10 +143,34 @@ impl Applied {
 }
 
 impl Running {
+    /// Takes no more connections, and asks those there are to end.
+    fn stop(&self) {
+        if let Some((stop, _)) = &self.socket {
+            stop.cancel();
+        }
+        self.chains.borrow().end(None);
+    }
+
+    /// Its address and chains, where others hand over to it.
+    fn handed(&self) -> Option<(SocketAddr, Rc<Chains>)> {
+        match self.settings.address {
+            Address::Socket(address) if !self.settings.binds => {
+                Some((address, Rc::clone(&self.chains.borrow())))
+            }
+            _ => None,
+        }
+    }
+
     /// Takes new settings, or the same with new secrets.
-    fn change(&mut self, core: &Rc<Core>, snapshot: &Snapshot, listener: &Arc<Listener>) {
+    fn change(
+        &mut self,
+        core: &Rc<Core>,
+        snapshot: &Snapshot,
+        listener: &Arc<Listener>,
+        others: &Rc<Virtual>,
+    ) {
         let old = Rc::clone(&self.chains.borrow());
-        let chains = make_chains(core, snapshot, listener, Some(&old));
+        let chains = make_chains(core, snapshot, listener, Some(&old), others);
         old.end(Some(&chains));
         self.chains.replace(chains);
         self.settings = Arc::clone(listener);
@@ -127,7 +179,7 @@ impl Running {
 
 /// Whether two listeners have the same socket.
 fn is_there(one: &Listener, other: &Listener) -> bool {
-    let place = |own: &Listener| (own.takes_ipv4, own.udp().is_some());
+    let place = |own: &Listener| (own.takes_ipv4, own.binds, own.udp().is_some());
     one.address == other.address && place(one) == place(other)
 }
 
@@ -156,7 +208,9 @@ fn is_alike(one: &Listener, other: &Listener) -> bool {
         name,
         address,
         takes_ipv4,
+        binds,
         original_destination,
+        hands_over,
         proxy_protocol,
         detect,
         chains: _,
@@ -167,7 +221,9 @@ fn is_alike(one: &Listener, other: &Listener) -> bool {
     *name == other.name
         && *address == other.address
         && *takes_ipv4 == other.takes_ipv4
+        && *binds == other.binds
         && *original_destination == other.original_destination
+        && *hands_over == other.hands_over
         && *proxy_protocol == other.proxy_protocol
         && *detect == other.detect
         && *buffer_bytes == other.buffer_bytes
@@ -292,6 +348,7 @@ fn make_chains(
     snapshot: &Snapshot,
     listener: &Arc<Listener>,
     old: Option<&Chains>,
+    others: &Rc<Virtual>,
 ) -> Rc<Chains> {
     let is_large = listener.chains.len() > FEW;
     let before = match old {
@@ -363,7 +420,12 @@ fn make_chains(
         later: Later::default(),
         drains: drains.collect(),
         served,
-        figures: core.shared.figures.listener(&listener.name),
+        figures: core.shared.figures.listener(match listener.binds {
+            true => &listener.name,
+            // There may be thousands.
+            false => VIRTUAL,
+        }),
+        others: listener.hands_over.then(|| Rc::clone(others)),
         watching: Watching::new(core, &listener.logs, None),
     })
 }

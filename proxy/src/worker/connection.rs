@@ -1,7 +1,8 @@
 //! A caller's connection, from its first byte to its end.
 
-use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,32 @@ pub(super) struct Chains {
     pub(super) figures: Arc<ListenerFigures>,
     /// What the listener's logs ask to be known of each connection.
     pub(super) watching: Option<Rc<Watching>>,
+    /// To whom connections are handed over, where they are.
+    pub(super) others: Option<Rc<Virtual>>,
+}
+
+/// The listeners without a socket, by their addresses.
+#[derive(Debug, Default)]
+pub(super) struct Virtual(RefCell<HashMap<SocketAddr, Rc<Chains>>>);
+
+impl Virtual {
+    /// These, and no others.
+    pub(super) fn replace(&self, all: HashMap<SocketAddr, Rc<Chains>>) {
+        self.0.replace(all);
+    }
+
+    /// The one at an address, or else at its port of all addresses.
+    fn at(&self, address: SocketAddr) -> Option<Rc<Chains>> {
+        let all = self.0.borrow();
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let found = all.get(&address);
+        found
+            .or_else(|| all.get(&(any, address.port()).into()))
+            .cloned()
+    }
 }
 
 /// A chain, ready for connections.
@@ -157,7 +184,7 @@ pub(super) fn serve(
 /// Reads what comes first, and lets the caller in where everything lets it in.
 async fn begin(
     core: Rc<Core>,
-    chains: Rc<Chains>,
+    mut chains: Rc<Chains>,
     line: Option<Rc<Line>>,
     stream: Stream,
     source: Option<SocketAddr>,
@@ -173,7 +200,7 @@ async fn begin(
         }
         connection
     };
-    let arrived = arrive(&chains, stream, &mut connection).await;
+    let arrived = arrive(&mut chains, stream, &mut connection).await;
     let Some((stream, place, spoken)) = arrived else {
         known(connection, None);
         return None;
@@ -253,43 +280,18 @@ async fn begin(
     }
 }
 
-/// Reads what comes before the protocol itself, and finds the chain.
+/// Reads what comes before the protocol itself, and finds the chain, which may be that of another listener.
 async fn arrive(
-    chains: &Chains,
-    mut stream: Stream,
+    chains: &mut Rc<Chains>,
+    stream: Stream,
     connection: &mut Connection,
 ) -> Option<(Stream, usize, Option<Spoken>)> {
+    let mut stream = wanted(chains, stream, connection).await?;
+    let other = chains.others.as_ref().zip(connection.destination);
+    if let Some(other) = other.and_then(|(others, address)| others.at(address)) {
+        *chains = other;
+    }
     let listener = &chains.listener;
-    connection.destination = stream
-        .tcp()
-        .and_then(|tcp| tcp.local_addr().ok())
-        .map(canonical);
-    if listener.original_destination {
-        let wanted = stream.tcp().and_then(original_destination);
-        if wanted.is_some() && wanted == connection.destination {
-            // Nobody redirected it: it was sent to the listener itself, and would come back for ever.
-            chains.figures.loops_refused.increment();
-            return None;
-        }
-        connection.destination = wanted.or(connection.destination);
-        connection.original = wanted;
-    }
-    if listener.proxy_protocol {
-        match tokio::time::timeout(FIRST_BYTES, proxy_header::read(&mut stream)).await {
-            Ok(Ok((ends, rest))) => {
-                if let Some((source, destination)) = ends {
-                    connection.source = Some(source);
-                    connection.destination = Some(destination);
-                    connection.original = Some(destination);
-                }
-                stream = stream.after(rest);
-            }
-            _ => {
-                chains.figures.proxy_protocol_error.increment();
-                return None;
-            }
-        }
-    }
     let source = connection.source.map(|source| source.ip());
     let spoken = match chains.index.looks(listener, connection.destination, source) {
         false => None,
@@ -329,6 +331,46 @@ async fn arrive(
         return None;
     };
     Some((stream, place, spoken))
+}
+
+/// Finds out where a connection was to go, and from whom it is.
+async fn wanted(
+    chains: &Chains,
+    mut stream: Stream,
+    connection: &mut Connection,
+) -> Option<Stream> {
+    let listener = &chains.listener;
+    connection.destination = stream
+        .tcp()
+        .and_then(|tcp| tcp.local_addr().ok())
+        .map(canonical);
+    if listener.original_destination {
+        let wanted = stream.tcp().and_then(original_destination);
+        if wanted.is_some() && wanted == connection.destination {
+            // Nobody redirected it: it was sent to the listener itself, and would come back for ever.
+            chains.figures.loops_refused.increment();
+            return None;
+        }
+        connection.destination = wanted.or(connection.destination);
+        connection.original = wanted;
+    }
+    if listener.proxy_protocol {
+        match tokio::time::timeout(FIRST_BYTES, proxy_header::read(&mut stream)).await {
+            Ok(Ok((ends, rest))) => {
+                if let Some((source, destination)) = ends {
+                    connection.source = Some(source);
+                    connection.destination = Some(destination);
+                    connection.original = Some(destination);
+                }
+                stream = stream.after(rest);
+            }
+            _ => {
+                chains.figures.proxy_protocol_error.increment();
+                return None;
+            }
+        }
+    }
+    Some(stream)
 }
 
 /// Makes the TLS handshake where the chain has one, and lets in whom all rules let in; says whether ALPN settled HTTP/2.

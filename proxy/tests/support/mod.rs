@@ -299,7 +299,9 @@ pub fn listener(address: SocketAddr, handler: Handler, tls: Option<ServerTls>) -
         name: "in".to_owned(),
         address: Address::Socket(address),
         takes_ipv4: false,
+        binds: true,
         original_destination: false,
+        hands_over: false,
         proxy_protocol: false,
         detect: None,
         chains: vec![Chain {

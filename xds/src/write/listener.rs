@@ -80,7 +80,7 @@ fn connections(listener: &Listener) -> Value {
     if listener.proxy_protocol {
         filters.push(filter("proxy_protocol", PROXY_HEADER));
     }
-    if listener.original_destination {
+    if listener.original_destination && !listener.hands_over {
         filters.push(filter("original_dst", ORIGINAL));
     }
     let mut message = Message::default()
@@ -88,6 +88,7 @@ fn connections(listener: &Listener) -> Value {
         .with("address", place(listener))
         .with("filter_chains", json!(chains))
         .with("access_log", access_log::logs(&listener.logs))
+        .with("use_original_dst", json!(listener.hands_over))
         .with("traffic_direction", json!(direction))
         .with(
             "default_filter_chain",
@@ -113,7 +114,11 @@ fn connections(listener: &Listener) -> Value {
             .with("listener_filters_timeout", duration(detect.timeout))
             .with("continue_on_listener_filters_timeout", json!(true));
     }
-    message.with("listener_filters", json!(filters)).done()
+    let mut value = message.with("listener_filters", json!(filters)).done();
+    if !listener.binds {
+        value["bind_to_port"] = json!(false);
+    }
+    value
 }
 
 fn filter(name: &str, kind: &str) -> Value {

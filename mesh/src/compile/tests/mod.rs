@@ -5,16 +5,17 @@ mod programs;
 mod workloads;
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use fairlead_model::Moment;
 use fairlead_model::balance::Policy;
 use fairlead_model::chains::ChainIndex;
-use fairlead_model::cluster::Discovery;
+use fairlead_model::cluster::{Address, Discovery};
 use fairlead_model::filter::{Asked, Authorization, Filter};
 use fairlead_model::hedge::HedgeAfter;
-use fairlead_model::listener::{Arrived, Chain, Handler, Transport};
+use fairlead_model::listener::{Arrived, Chain, Handler, Listener, Transport};
 use fairlead_model::route::{Action, RequestHead};
 use fairlead_model::tls::Peer;
 use fairlead_xds::Session;
@@ -170,22 +171,31 @@ fn a_service_is_spoken_to_in_the_ways_of_its_ports() {
     assert_eq!(tls.server_name.as_deref(), Some(names::SNI_HTTP1));
 }
 
+/// The listener that takes what a pod sends to an address.
+fn taken_by(snapshot: &fairlead_model::Snapshot, to: SocketAddr) -> &Listener {
+    let outbound = &snapshot.listeners["outbound"];
+    assert!(outbound.binds && outbound.hands_over);
+    let mut others = snapshot.listeners.values().filter(|own| !own.binds);
+    let other = others.find(|own| own.address == Address::Socket(to));
+    other.unwrap_or(outbound)
+}
+
 #[test]
 fn connections_are_told_apart_by_where_they_go_and_what_they_speak() {
     let snapshot = told(&view(&facts()));
-    let listener = &snapshot.listeners["outbound"];
-    let chains = ChainIndex::of(listener);
     let chain = |to: &str, transport: Transport, protocols: &[&str]| {
+        let to: SocketAddr = to.parse().expect("an address");
+        let listener = taken_by(&snapshot, to);
         let arrived = Arrived {
-            destination: to.parse().ok(),
+            destination: Some(to),
             source: None,
             server_name: None,
             transport,
             protocols,
         };
-        let found = chains.find(listener, &arrived)?;
-        let mut all = listener.chains.iter().chain(&listener.default_chain);
-        all.nth(found).map(|chain| chain.name.clone())
+        let found = ChainIndex::of(listener).find(listener, &arrived)?;
+        let chain = listener.all_chains().nth(found);
+        chain.map(|chain| chain.name.clone())
     };
     use Transport::{Plain, Tls};
     for (to, transport, protocols, expected) in [
@@ -227,6 +237,27 @@ fn a_pod_that_leaves_changes_its_endpoints_alone() {
     assert!(changed(Kind::Endpoints, "cart.shop:80"));
     assert!(!changed(Kind::Cluster, "cart.shop:80/http1"));
     assert!(!changed(Kind::Listener, "outbound"));
+    assert!(!changed(Kind::Listener, "outbound/cart.shop:80"));
+}
+
+#[test]
+fn a_service_that_comes_changes_no_listener_of_another() {
+    let before = facts();
+    let mut after = before.clone();
+    let other = service([10, 0, 0, 2], &[(80, Spoken::Detected)]);
+    after.services.insert(key("shop", "till"), other);
+    let listeners = |facts: &Facts| {
+        let view = view(facts);
+        let all = told(&view).listeners.into_keys();
+        let told = all.map(|name| {
+            let own = view.get(Kind::Listener, &name).cloned();
+            (name, own.expect("it is told"))
+        });
+        told.collect::<BTreeMap<_, _>>()
+    };
+    let (before, mut after) = (listeners(&before), listeners(&after));
+    assert!(after.remove("outbound/till.shop:80").is_some());
+    assert_eq!(after, before);
 }
 
 #[test]

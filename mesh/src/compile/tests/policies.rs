@@ -102,14 +102,7 @@ fn what_goes_wrong_goes_wrong_for_those_who_are_named_alone() {
     };
     let faults = |from: serde_json::Value| {
         let snapshot = told(&view(&with(&[said(from)])));
-        let listener = &snapshot.listeners["outbound"];
-        let filters = listener
-            .chains
-            .iter()
-            .flat_map(|chain| match &chain.handler {
-                Handler::Http(http) => http.filters.clone(),
-                _ => Vec::new(),
-            });
+        let filters = snapshot.http().flat_map(|http| http.filters.clone());
         let faults = filters.filter_map(|own| match own.filter {
             Filter::Injection(own) => Some(own),
             _ => None,

@@ -187,13 +187,17 @@ pub(super) fn listener_of() -> impl Strategy<Value = Listener> {
         (name(), address(), any::<bool>(), any::<bool>()),
         (of(detect), vec(chain(), 1..3), of(chain()), 1u32..),
         (observed::logs(), any::<bool>(), any::<bool>()),
+        (any::<bool>(), any::<bool>()),
     )
         .prop_map(
             |(
                 (name, address, original_destination, proxy_protocol),
                 (detect, mut chains, mut default_chain, buffer_bytes),
                 (logs, is_outbound, takes_ipv4),
+                (binds, hands_over),
             )| {
+                let binds = binds || !matches!(address, Address::Socket(_));
+                let hands_over = hands_over && binds;
                 let takes_ipv4 = takes_ipv4 && matches!(address, Address::Socket(_));
                 for chain in chains.iter_mut().chain(&mut default_chain) {
                     if let Handler::Http(http) = &mut chain.handler
@@ -206,13 +210,15 @@ pub(super) fn listener_of() -> impl Strategy<Value = Listener> {
                     name,
                     address,
                     takes_ipv4,
-                    original_destination,
-                    proxy_protocol,
+                    binds,
+                    original_destination: original_destination || hands_over,
+                    hands_over,
+                    proxy_protocol: proxy_protocol && binds,
                     detect,
                     chains,
                     default_chain,
                     buffer_bytes,
-                    logs,
+                    logs: if binds { logs } else { Vec::new() },
                 }
             },
         )
@@ -224,7 +230,9 @@ pub(super) fn plain(handler: Handler) -> Listener {
         name: "a".to_owned(),
         address: Address::Socket(([127, 0, 0, 1], 80).into()),
         takes_ipv4: false,
+        binds: true,
         original_destination: false,
+        hands_over: false,
         proxy_protocol: false,
         detect: None,
         chains: vec![Chain {
