@@ -382,22 +382,19 @@ async fn a_strict_service_takes_callers_of_the_mesh_alone() -> Result<()> {
     let pod = address(&ready(&cluster, "strict", "back").await?)?;
     let back = service_address(&cluster, "strict", "back").await?;
     let outside = service_address(&cluster, "strict", "front").await?;
-    // When a service is for the mesh alone, and late for the caller in it
-    for (name, mut spec) in [
-        ("own", json!({"inbound": "Strict"})),
-        (
-            "late",
-            json!({"from": {"namespaces": ["strict"]}, "timeouts": {"request": "7s"}}),
-        ),
-    ] {
+    let policies = cluster.api(MESH, "MeshPolicy", Some("strict")).await?;
+    let say = async |name: &str, mut spec: Value| {
         spec["targetRefs"] = json!([{"kind": "Service", "name": "back"}]);
         let metadata = json!({"name": name, "namespace": "strict"});
         let policy =
             json!({"apiVersion": MESH, "kind": "MeshPolicy", "metadata": metadata, "spec": spec});
         cluster.apply_one(&policy).await?;
-        let policies = cluster.api(MESH, "MeshPolicy", Some("strict")).await?;
-        cluster.ready(&policies, name).await?;
-    }
+        cluster.ready(&policies, name).await
+    };
+    // When a service is for the mesh alone, and late for the caller in it
+    let late = json!({"from": {"namespaces": ["strict"]}, "timeouts": {"request": "7s"}});
+    say("own", json!({"inbound": "Strict"})).await?;
+    say("late", late).await?;
     // Then who has no identity is refused, past the Service too
     for host in [back, pod.to_string()] {
         cluster
@@ -423,6 +420,19 @@ async fn a_strict_service_takes_callers_of_the_mesh_alone() -> Result<()> {
     ] {
         ensure!(told.contains(text), "{told}");
     }
+    // And when nobody is to come in who is not named, the mesh's own are refused too, and kubelet is not
+    say("own", json!({"inbound": "Deny"})).await?;
+    cluster
+        .eventually("a caller of the mesh is refused", async || {
+            let before = figure(pod, "envoy_http_rbac_denied", "").await?;
+            get(&outside, 8080, "/").await?;
+            let now = figure(pod, "envoy_http_rbac_denied", "").await?;
+            Ok((now > before).then_some(()))
+        })
+        .await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let own = ready(&cluster, "strict", "back").await?;
+    ensure!(address(&own)? == pod, "the pod was made anew");
     cluster.remove_namespace("strict").await
 }
 
