@@ -178,6 +178,7 @@ fn listener(mut chains: Vec<Chain>, is_closed: bool) -> Listener {
     Listener {
         name: NAME.to_owned(),
         binds: true,
+        original_destination: true,
         hands_over: true,
         default_chain: (!is_closed).then(|| rest(ChainMatch::default())),
         ..handed(NAME, ([127, 0, 0, 1], OUTBOUND_PORT).into(), chains)

@@ -34,7 +34,7 @@ const VIRTUAL: &str = "virtual";
 pub(super) struct Applied {
     listeners: BTreeMap<String, Running>,
     /// Those of them without a socket, as the others know them.
-    virtual_: Rc<Virtual>,
+    handed: Rc<Virtual>,
 }
 
 /// A listener that runs.
@@ -75,7 +75,7 @@ impl Applied {
             self.listener(core, snapshot, name, listener, secrets_changed);
         }
         let handed = self.listeners.values().filter_map(Running::handed);
-        self.virtual_.replace(handed.collect());
+        self.handed.replace(handed.collect());
         for (name, listener) in bound {
             self.listener(core, snapshot, name, listener, secrets_changed);
         }
@@ -95,11 +95,11 @@ impl Applied {
                 let is_same =
                     Arc::ptr_eq(&running.settings, listener) || running.settings == *listener;
                 if !is_same || secrets_changed {
-                    running.change(core, snapshot, listener, &self.virtual_);
+                    running.change(core, snapshot, listener, &self.handed);
                 }
             }
             None => {
-                let chains = make_chains(core, snapshot, listener, None, &self.virtual_);
+                let chains = make_chains(core, snapshot, listener, None, &self.handed);
                 let chains = Rc::new(RefCell::new(chains));
                 let socket = listener.binds.then(|| {
                     let stop = CancellationToken::new();
