@@ -23,6 +23,8 @@ use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+/// Listeners of a proxy beside those of the ports of services: what comes in, what goes out, and probes.
+const LISTENERS: usize = 3;
 
 /// Services of the namespace shop.
 fn services(names: &[&str]) -> Facts {
@@ -121,7 +123,7 @@ async fn a_proxy_gets_its_certificate_and_then_its_configuration() {
     let mut proxy = Follower::start("whole", &control, "shop/cart");
     let whole = proxy
         .until("all came", |own| {
-            !own.awaits_listeners && own.listeners.len() == 3
+            !own.awaits_listeners && own.listeners.len() == LISTENERS + 1
         })
         .await;
     assert!(whole.clusters.contains_key("cart.shop:80/http1"));
@@ -137,7 +139,7 @@ async fn a_proxy_gets_its_certificate_and_then_its_configuration() {
     // The control plane goes; what was told stays, and what is new comes with the next one.
     control.stop.cancel();
     until("the proxy is gone", || control.proxies.all().is_empty()).await;
-    assert_eq!(proxy.snapshots.borrow().listeners.len(), 3);
+    assert_eq!(proxy.snapshots.borrow().listeners.len(), LISTENERS + 1);
     control.tell(&services(&["cart", "till"]));
     control.serve_again().await;
     let what = "what is new";
@@ -183,7 +185,8 @@ async fn who_is_slow_to_take_what_it_is_told_holds_up_nobody() {
     }
     let mut proxy = Follower::start("beside", &control, "shop/cart");
     let all = names.len() * 2;
-    let is_told = |own: &Snapshot| own.listeners.len() == 3 && own.clusters.len() > all;
+    let listeners = LISTENERS + names.len();
+    let is_told = |own: &Snapshot| own.listeners.len() == listeners && own.clusters.len() > all;
     proxy.until("all came", is_told).await;
     assert_eq!(control.proxies.all().len(), slow.len() + 1);
     // What waits for the slow ones comes whole once they take it.
