@@ -25,11 +25,16 @@ const ANSWER: &str =
 const PLAIN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 async fn head(stream: &mut TcpStream) -> String {
+    whole_head(stream).await.expect("a head")
+}
+
+/// A head, where it comes whole.
+async fn whole_head(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.expect("a byte"));
+        head.push(stream.read_u8().await?);
     }
-    String::from_utf8_lossy(&head).into_owned()
+    Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
 /// An endpoint that notes each head, upgrades, and returns what it gets.
@@ -45,10 +50,14 @@ async fn slow_endpoint(wait: Duration) -> (SocketAddr, Arc<Mutex<Vec<String>>>) 
     let noted = Arc::clone(&heads);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let own = head(&mut stream).await;
-            let is_upgrade = own.contains("upgrade: websocket");
-            noted.lock().expect("the heads").push(own);
+            let noted = Arc::clone(&noted);
             tokio::spawn(async move {
+                // Whoever has an answer from elsewhere meanwhile asks nothing.
+                let Ok(own) = whole_head(&mut stream).await else {
+                    return;
+                };
+                let is_upgrade = own.contains("upgrade: websocket");
+                noted.lock().expect("the heads").push(own);
                 if !is_upgrade {
                     let _ = stream.write_all(PLAIN.as_bytes()).await;
                     return;
