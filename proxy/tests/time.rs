@@ -14,8 +14,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const SHORT: Duration = Duration::from_millis(200);
-/// What ends in time ends before, on a busy machine too; an endpoint that says nothing says so for longer.
-const LONG: Duration = Duration::from_secs(20);
 
 /// HTTP whose routes have these limits, and the listener these.
 fn limited(timeouts: Timeouts, change: impl FnOnce(&mut Http)) -> Http {
@@ -58,7 +56,7 @@ async fn asked(proxy: &Proxy) -> (String, Duration) {
         .await
         .expect("to send");
     let mut all = Vec::new();
-    let _ = tokio::time::timeout(LONG * 2, stream.read_to_end(&mut all)).await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut all)).await;
     (String::from_utf8_lossy(&all).into_owned(), begun.elapsed())
 }
 
@@ -72,7 +70,7 @@ async fn an_endpoint_that_says_nothing_is_not_waited_for() {
         (head.status.as_u16(), body.as_str()),
         (504, "stream_idle_timeout")
     );
-    assert!(begun.elapsed() < LONG);
+    assert!(begun.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test]
@@ -82,7 +80,7 @@ async fn an_answer_that_stops_is_broken_off_and_one_that_goes_on_is_not() {
     let own = proxy(limited(Timeouts::default(), silent), up(&[address])).await;
     let (answer, took) = asked(&own).await;
     assert!(answer.ends_with("\r\n\r\nab"), "{answer}");
-    assert!(took < LONG, "{took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
 
     let address = pieces(&[HEAD, "a", "b", "c", "d", "e"], SHORT / 2).await;
     let own = proxy(limited(Timeouts::default(), silent), up(&[address])).await;
@@ -106,6 +104,11 @@ async fn a_route_may_allow_more() {
 
 /// Sends a body of five bytes, so much time apart, and reads the answer.
 async fn upload(proxy: &Proxy, pause: Duration) -> String {
+    drain(&mut sent(proxy, pause).await).await
+}
+
+/// Sends it.
+async fn sent(proxy: &Proxy, pause: Duration) -> TcpStream {
     let mut stream = TcpStream::connect(proxy.address).await.expect("a proxy");
     stream
         .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n")
@@ -115,7 +118,7 @@ async fn upload(proxy: &Proxy, pause: Duration) -> String {
         tokio::time::sleep(pause).await;
         let _ = stream.write_all(b"x").await;
     }
-    drain(&mut stream).await
+    stream
 }
 
 async fn sink() -> Endpoint {
@@ -174,7 +177,7 @@ async fn a_stream_has_its_time_however_much_moves() {
         answer.starts_with("HTTP/1.1 200") && !answer.contains("cdef"),
         "{answer}"
     );
-    assert!(took < LONG, "{took:?}");
+    assert!(took < SHORT * 5, "{took:?}");
 }
 
 /// An endpoint that reads a body, and then says nothing for a long time.
@@ -206,10 +209,13 @@ async fn the_time_of_a_route_begins_with_the_end_of_the_request() {
 
         let endpoint = mute().await;
         let own = proxy(limited(timeouts.clone(), |_| {}), over(&endpoint)).await;
+        let mut stream = sent(&own, SHORT / 2).await;
         let begun = Instant::now();
-        let answer = upload(&own, SHORT / 2).await;
+        stream.peek(&mut [0]).await.expect("an answer");
+        let took = begun.elapsed();
+        let answer = drain(&mut stream).await;
         assert!(answer.ends_with("http_response_timeout"), "{answer}");
-        assert!(begun.elapsed() < LONG, "{:?}", begun.elapsed());
+        assert!(took < SHORT * 2, "{took:?}");
     }
 }
 
@@ -253,5 +259,5 @@ async fn what_a_grpc_caller_asks_for_begins_with_its_head() {
     let answer = answer.await.expect("an answer");
     assert_eq!(answer.headers()["grpc-status"], "4");
     let took = begun.elapsed();
-    assert!((SHORT..LONG).contains(&took), "{took:?}");
+    assert!((SHORT..SHORT * 5).contains(&took), "{took:?}");
 }
