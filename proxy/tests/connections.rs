@@ -513,9 +513,8 @@ async fn connections_of_chains_that_stay_go_on_whatever_comes_beside_them() {
     let proxy = Proxy::start(|address| told(address, vec![own()])).await;
     let connect = async || TcpStream::connect(proxy.address).await.expect("it listens");
     let mut streams = [connect().await, connect().await];
-    let request = b"GET /a HTTP/1.1\r\nhost: shop.example\r\n\r\n";
     let answered = async |stream: &mut TcpStream| {
-        stream.write_all(request).await.expect("it is open");
+        asks(stream).await;
         let answer = drain(stream).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(!answer.contains("connection: close"), "{answer}");
