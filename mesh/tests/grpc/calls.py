@@ -54,16 +54,16 @@ def call(target, how):
 
 
 def calls(channel, method, count, seconds=10):
-    """Calls so often; says who answered, and how calls ended."""
+    """Calls so often; says who answered, how calls ended, and what was said of those that failed."""
     to = channel.unary_unary(method)
-    found = {"answers": collections.Counter(), "codes": collections.Counter(), "said": ""}
+    found = {name: collections.Counter() for name in ("answers", "codes", "said")}
     for _ in range(count):
         try:
             answer = to(b"", timeout=seconds, metadata=[("call", str(uuid.uuid4()))])
             found["answers"][answer.decode()] += 1
         except grpc.RpcError as error:
             found["codes"][error.code().name] += 1
-            found["said"] = error.details()
+            found["said"][error.details()] += 1
     return found
 
 

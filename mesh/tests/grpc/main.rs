@@ -212,7 +212,7 @@ async fn calls_take_as_long_and_are_tried_as_often_as_policies_say() {
     ground.control.tell(&facts);
     let mut client = ground.client("web", "xds:///cart.shop:80");
     let ended = until(&mut client, &once("Flaky"), |own| {
-        own.said.contains("first")
+        own.said.contains_key("not the first time")
     });
     assert_eq!(ended.codes.get("UNAVAILABLE"), Some(&1));
     let policy = json!({
@@ -261,8 +261,11 @@ async fn what_goes_wrong_on_purpose_does_so_for_those_who_are_named_and_ends() {
     ground.control.tell(&ruled(facts.clone(), fault(later, 30)));
     let mut web = ground.client("web", "xds:///cart.shop:80");
     let mut other = ground.client("cart", "xds:///cart.shop:80");
+    // Until it is connected.
+    until(&mut web, &once("Get"), |own| answered(own, "one") == 1);
     let ended = web.call("Get", calls());
     let found = ended.codes.get("UNAVAILABLE").copied().unwrap_or_default();
+    assert_eq!(ended.said.get("Fault injected"), Some(&found), "{ended:?}");
     assert!(is_about(found, calls(), 0.3), "{ended:?}");
     let ended = other.call("Get", calls());
     assert_eq!(answered(&ended, "one"), calls(), "{ended:?}");

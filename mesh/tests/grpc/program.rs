@@ -117,8 +117,8 @@ pub struct Ended {
     pub answers: BTreeMap<String, u32>,
     /// How many were not, by the status.
     pub codes: BTreeMap<String, u32>,
-    /// What the last of those said.
-    pub said: String,
+    /// How many were not, by what was said of it.
+    pub said: BTreeMap<String, u32>,
 }
 
 /// Who calls.
