@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,9 +20,9 @@ const ALL: u16 = 0x0003_u16.to_be();
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// HTTP in plain text: from, and to.
-    pub plain: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
+    pub plain: BTreeSet<(IpAddr, IpAddr)>,
     /// Records of TLS: from, and to.
-    pub secured: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
+    pub secured: BTreeSet<(IpAddr, IpAddr)>,
 }
 
 /// A look at all interfaces of the node, until it is dropped.
@@ -88,19 +88,30 @@ fn open(cluster: &str) -> Result<Socket> {
     Ok(socket)
 }
 
-/// Looks into a frame of Ethernet with IPv4 and TCP in it.
+/// The network's protocol of TCP.
+const TCP: u8 = 6;
+
+/// Looks into a frame of Ethernet with TCP in it, over IPv4 or IPv6 without extensions.
 fn look(frame: &[u8], seen: &Mutex<Seen>) -> Option<()> {
     let packet = frame.get(14..)?;
-    let is_ipv4_tcp = frame[12..14] == [8, 0] && packet.first()? >> 4 == 4 && *packet.get(9)? == 6;
-    if !is_ipv4_tcp {
-        return None;
-    }
-    let address = |from: usize| -> Option<Ipv4Addr> {
-        let bytes: [u8; 4] = packet.get(from..from + 4)?.try_into().ok()?;
-        Some(bytes.into())
+    let (pair, tcp): ((IpAddr, IpAddr), _) = match frame[12..14] {
+        [0x08, 0x00] if *packet.get(9)? == TCP => {
+            let address = |from: usize| {
+                let bytes: [u8; 4] = packet.get(from..from + 4)?.try_into().ok()?;
+                Some(Ipv4Addr::from(bytes).into())
+            };
+            let pair = (address(12)?, address(16)?);
+            (pair, packet.get(usize::from(packet[0] & 15) * 4..)?)
+        }
+        [0x86, 0xdd] if *packet.get(6)? == TCP => {
+            let address = |from: usize| {
+                let bytes: [u8; 16] = packet.get(from..from + 16)?.try_into().ok()?;
+                Some(Ipv6Addr::from(bytes).into())
+            };
+            ((address(8)?, address(24)?), packet.get(40..)?)
+        }
+        _ => return None,
     };
-    let pair = (address(12)?, address(16)?);
-    let tcp = packet.get(usize::from(packet[0] & 15) * 4..)?;
     let payload = tcp.get(usize::from(tcp.get(12)? >> 4) * 4..)?;
     let is_plain =
         payload.starts_with(b"PRI * HTTP/2") || payload.windows(8).any(|part| part == b"HTTP/1.1");

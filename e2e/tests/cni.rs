@@ -1,7 +1,7 @@
 //! Capture by the CNI plug-in: pods of a namespace that allows no capability come into the mesh, one whose node has no plug-in yet
 //! waits and says so, and nothing is left on the node in the end. All of it changes the installation, so it is one test.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -264,7 +264,8 @@ async fn told(cluster: &Cluster, pod: &DynamicObject) -> Result<()> {
 async fn secured(cluster: &Cluster, front: Ipv4Addr, back: Ipv4Addr) -> Result<()> {
     let wire = Wire::tap()?;
     let outside = service_address(cluster, WALLED, "front").await?;
-    let pairs = [(front, back), (back, front)];
+    let [front_at, back_at] = [front, back].map(IpAddr::from);
+    let pairs = [(front_at, back_at), (back_at, front_at)];
     cluster
         .eventually("front asks back over mutual TLS", async || {
             get(&outside, 8080, "/").await?;

@@ -55,7 +55,7 @@ struct OperatorArguments {
     )]
     proxy_image: String,
     /// Where /healthz, /readyz and /metrics are served.
-    #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "[::]:8080")]
     admin: SocketAddr,
     /// How many passes run at once.
     #[arg(long, env = "FAIRLEAD_CONCURRENCY", default_value_t = 16)]
@@ -68,10 +68,10 @@ struct OperatorArguments {
 #[derive(clap::Args)]
 struct WebhookArguments {
     /// Where admission requests are answered.
-    #[arg(long, env = "FAIRLEAD_WEBHOOK", default_value = "0.0.0.0:8443")]
+    #[arg(long, env = "FAIRLEAD_WEBHOOK", default_value = "[::]:8443")]
     listen: SocketAddr,
     /// Where /healthz, /readyz and /metrics are served.
-    #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "[::]:8080")]
     admin: SocketAddr,
     /// The folder with tls.crt and tls.key.
     #[arg(long, env = "FAIRLEAD_TLS", default_value = "/var/run/fairlead/tls")]
@@ -151,12 +151,12 @@ struct MeshArguments {
     #[arg(long, env = "FAIRLEAD_TRUST_DOMAIN", default_value = "cluster.local")]
     trust_domain: String,
     /// Where proxies are answered.
-    #[arg(long, env = "FAIRLEAD_MESH", default_value = "0.0.0.0:15012")]
+    #[arg(long, env = "FAIRLEAD_MESH", default_value = "[::]:15012")]
     listen: SocketAddr,
     #[command(flatten)]
     captured: Captured,
     /// Where /healthz, /readyz and /metrics are served.
-    #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "FAIRLEAD_ADMIN", default_value = "[::]:8080")]
     admin: SocketAddr,
 }
 

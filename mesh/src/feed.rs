@@ -3,7 +3,7 @@
 //! Objects are kept with no more than traffic depends on. Facts are gathered anew when something changed, at most every
 //! [`GATHER`]: a rollout changes hundreds of objects in a second, and proxies are told once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -190,8 +190,10 @@ impl Feed {
             trust_domain: trust_domain.into(),
             ..Facts::default()
         };
+        let mut families = HashMap::new();
         for own in self.services.state() {
             if let Some(service) = service(&own) {
+                families.insert(key(&*own), family(&own));
                 facts.services.insert(key(&*own), Arc::new(service));
             }
         }
@@ -203,6 +205,10 @@ impl Feed {
                 own.namespace().unwrap_or_default().into(),
                 name.as_str().into(),
             );
+            let wanted = families.get(&of).copied().flatten();
+            if wanted.is_some_and(|family| own.address_type != family) {
+                continue;
+            }
             let slices = facts.slices.entry(of).or_default();
             slices.insert(own.name_any().into(), Arc::new(slice(&own)));
         }
@@ -375,6 +381,17 @@ fn service(own: &Service) -> Option<facts::Service> {
     })
 }
 
+/// The family of a service's first address, by which its endpoints are reached however callers come: each of its pods would be
+/// there twice otherwise. Nothing where callers look endpoints up themselves, as they have that of either family.
+fn family(own: &Service) -> Option<&'static str> {
+    let all = own.spec.as_ref()?.cluster_ips.as_ref()?;
+    let first: IpAddr = all.first()?.parse().ok()?;
+    Some(match first {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    })
+}
+
 fn slice(own: &EndpointSlice) -> Slice {
     let ports = own.ports.iter().flatten().filter_map(|port| {
         let number = u16::try_from(port.port?).ok()?;
@@ -438,6 +455,17 @@ mod tests {
             read(json!({"type": "ExternalName", "externalName": "shop.example"})),
             None
         );
+    }
+
+    #[test]
+    fn endpoints_are_of_the_family_of_the_first_address() {
+        let of = |addresses: serde_json::Value| {
+            let own = json!({"metadata": {"name": "cart"}, "spec": {"clusterIPs": addresses}});
+            family(&serde_json::from_value(own).expect("a service"))
+        };
+        assert_eq!(of(json!(["10.0.0.1", "fd00::1"])), Some("IPv4"));
+        assert_eq!(of(json!(["fd00::1", "10.0.0.1"])), Some("IPv6"));
+        assert_eq!(of(json!(["None"])), None);
     }
 
     #[test]

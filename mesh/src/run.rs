@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use fairlead_operator::exposition::join;
 use fairlead_operator::metrics::Metrics as ClientMetrics;
-use fairlead_operator::{admin, client};
+use fairlead_operator::{admin, client, listen};
 use fairlead_plan::mesh::{CONTROL, MeshCapture, spiffe};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -79,9 +78,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
             source: Box::new(source),
         })?;
     let failed = |address: SocketAddr| move |source| RunError::Serve { address, source };
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(failed(config.listen))?;
+    let listener = listen(config.listen).await.map_err(failed(config.listen))?;
     let authority = watch::Sender::new(None);
     let facts = watch::Sender::new(None);
     let compiled = watch::Sender::new(None);

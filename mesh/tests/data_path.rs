@@ -10,7 +10,7 @@ use fairlead_mesh::facts::{Facts, Spoken};
 use fairlead_mesh::figures::{Called, Sum};
 use serde_json::json;
 use support::Control;
-use support::place::{Place, bridge, cluster, echo, figure, guarded, shop};
+use support::place::{Place, authorized, bridge, cluster, dual, echo, figure, guarded, shop};
 
 /// How long it takes at the most until figures are known.
 const FRESH: Duration = Duration::from_secs(10);
@@ -155,6 +155,62 @@ async fn one_pod_reaches_another_over_mutual_tls_that_neither_knows_of() {
     .await
     .expect("it ran");
     assert!(figure(&far, refused) > 0);
+    for shared in [near, far] {
+        shared.draining.send_replace(true);
+    }
+    drop(place);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_speak_ipv6_as_they_speak_ipv4() {
+    let control = Control::start(Duration::from_secs(3600)).await;
+    control.tell(&dual(facts()));
+    let place = Place::new();
+    let path = place.folder.join("control");
+    bridge(&path, &control);
+    place.application(8080, shop);
+    place.application(7071, echo);
+    let start = |place: &Place, number: usize, name: &str| {
+        let address = json!({"pipe": {"path": path}});
+        let bootstrap = control.bootstrap(("shop", name), &place.folder, address);
+        place.proxy(number, bootstrap.to_string())
+    };
+    let (near, far) = (start(&place, 0, "web"), start(&place, 1, "cart"));
+    let request = "GET / HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n\r\n";
+    let place = tokio::task::spawn_blocking(move || {
+        for address in ["[fd96::1]:80", "10.96.0.1:80", "[fd79::2]:8080"] {
+            let answer = place.answer(address, request, "shop");
+            assert!(answer.starts_with("HTTP/1.1 200"), "{address}: {answer}");
+        }
+        let answer = place.answer("[fd79::2]:7071", "what nobody knows", "nobody");
+        assert_eq!(answer, "what nobody knows");
+        place
+    })
+    .await
+    .expect("it ran");
+    for cluster in ["cart.shop:80/http1", "each.shop:7000/tcp"] {
+        let name = format!("cluster.{cluster}.ssl.handshake");
+        assert!(figure(&near, &name) > 0, "{name}");
+    }
+    // Networks are of either family.
+    let only = |network: &str| {
+        let spec = json!({
+            "targetRefs": [{"kind": "Service", "name": "cart"}],
+            "rules": [{"from": {"networks": [network]}}],
+        });
+        authorized(dual(facts()), &[("own", spec)])
+    };
+    let place = tokio::task::spawn_blocking(move || {
+        for (network, status) in [("10.79.0.0/16", "403"), ("fd79::/64", "200")] {
+            control.tell(&only(network));
+            let answer = place.answer("[fd79::2]:8080", request, status);
+            let wanted = format!("HTTP/1.1 {status}");
+            assert!(answer.starts_with(&wanted), "{network}: {answer}");
+        }
+        place
+    })
+    .await
+    .expect("it ran");
     for shared in [near, far] {
         shared.draining.send_replace(true);
     }

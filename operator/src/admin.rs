@@ -6,8 +6,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::listen::listen;
 
 /// Says whether the process is ready.
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -24,7 +25,7 @@ pub async fn serve(
     ready: Ready,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = listen(address).await?;
     let text = (
         "content-type",
         "application/openmetrics-text; version=1.0.0; charset=utf-8",

@@ -55,6 +55,7 @@ pub async fn serve(
         };
         match (accepted, tls()) {
             (Ok((stream, caller)), Some(tls)) => {
+                let caller = SocketAddr::new(caller.ip().to_canonical(), caller.port());
                 let (answers, refused) = (Arc::clone(&answers), Arc::clone(&refused));
                 let ending = ending.clone();
                 connections.spawn(async move {

@@ -16,6 +16,7 @@ pub mod feed;
 mod harness;
 pub mod https;
 pub mod lease;
+mod listen;
 pub mod metrics;
 mod queue;
 mod run;
@@ -24,4 +25,5 @@ mod unreadable;
 mod world;
 
 pub use config::Config;
+pub use listen::listen;
 pub use run::{RunError, run, run_with};

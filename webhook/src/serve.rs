@@ -7,7 +7,7 @@ use std::time::Instant;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
 use axum::{Json, Router};
-use fairlead_operator::https;
+use fairlead_operator::{https, listen};
 use fairlead_plan::Cache;
 use fairlead_plan::mesh::Injection;
 use kube::core::DynamicObject;
@@ -38,7 +38,7 @@ pub(crate) async fn serve(
     shared: Shared,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = listen(address).await?;
     let door = Arc::new(door);
     tokio::select! {
         () = answer_all(listener, Arc::clone(&door), shared, stop.clone()) => {}

@@ -3,9 +3,10 @@
 
 mod audits;
 mod clocks;
+mod families;
 mod roots;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -72,9 +73,10 @@ async fn a_labelled_namespace_has_identities_and_mutual_tls() -> Result<()> {
         .await?;
     // Then the node sees what came from outside, and nothing of what the two said to each other but TLS
     let seen = wire.seen();
-    let pairs = [(front, back), (back, front)];
+    let [front_at, back_at] = [front, back].map(IpAddr::from);
+    let pairs = [(front_at, back_at), (back_at, front_at)];
     ensure!(
-        seen.plain.iter().any(|(_, to)| *to == front),
+        seen.plain.iter().any(|(_, to)| *to == front_at),
         "nothing is seen: {seen:?}"
     );
     ensure!(

@@ -1,5 +1,6 @@
 //! Connections to a pod: from proxies of the mesh over mutual TLS, and in plain text from everybody else.
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ pub(super) fn listener(guards: &Guards) -> Result<Arc<Resources>, CompileError> 
     );
     let listener = Listener {
         name: NAME.to_owned(),
-        address: Address::Socket(([0, 0, 0, 0], INBOUND_PORT).into()),
+        address: Address::Socket((Ipv6Addr::UNSPECIFIED, INBOUND_PORT).into()),
         binds: true,
         original_destination: true,
         hands_over: false,
@@ -100,7 +101,7 @@ pub(super) fn listener(guards: &Guards) -> Result<Arc<Resources>, CompileError> 
         chains,
         default_chain: Some(guarded(rest)),
         buffer_bytes: BUFFER,
-        takes_ipv4: false,
+        takes_ipv4: true,
         proxy_protocol: false,
         logs: Vec::new(),
     };

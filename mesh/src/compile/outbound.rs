@@ -3,7 +3,7 @@
 //! themselves are chains of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -177,11 +177,12 @@ fn listener(mut chains: Vec<Chain>, is_closed: bool) -> Listener {
     }
     Listener {
         name: NAME.to_owned(),
+        takes_ipv4: true,
         binds: true,
         original_destination: true,
         hands_over: true,
         default_chain: (!is_closed).then(|| rest(ChainMatch::default())),
-        ..handed(NAME, ([127, 0, 0, 1], OUTBOUND_PORT).into(), chains)
+        ..handed(NAME, (Ipv6Addr::UNSPECIFIED, OUTBOUND_PORT).into(), chains)
     }
 }
 

@@ -119,9 +119,9 @@ impl Envoy {
 
     /// A number; 0 where there is none of that name.
     pub async fn figure(&self, name: &str) -> u64 {
-        let all = self
-            .figures(&format!("^{}$", name.replace('.', "%5C.")))
-            .await;
+        let name = name.replace('.', "%5C.");
+        let name = name.replace('[', "%5C%5B").replace(']', "%5C%5D");
+        let all = self.figures(&format!("^{name}$")).await;
         all.values().sum()
     }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::process::Envoy;
 use crate::stock;
 use crate::support::Control;
-use crate::support::place::{Place, bridge, cluster, echo, figure, guarded, ruled, shop};
+use crate::support::place::{Place, bridge, cluster, dual, echo, figure, guarded, ruled, shop};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n\r\n";
 
@@ -67,6 +67,17 @@ async fn ask<T: Send + 'static>(
     asked.await.expect("it ran")
 }
 
+/// Asks a service by its address of IPv6, and an endpoint that callers chose themselves.
+fn ask_over_ipv6(place: &Place) {
+    for (to, text, wanted) in [
+        ("[fd96::1]:80", GET, "shop"),
+        ("[fd79::2]:7071", "nor this", "nor this"),
+    ] {
+        let answer = place.answer(to, text, wanted);
+        assert!(answer.contains(wanted), "{to}: {answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_envoy_reaches_our_proxy_over_mutual_tls() {
     if stock::is_left_out() {
@@ -114,6 +125,9 @@ async fn an_envoy_reaches_our_proxy_over_mutual_tls() {
         0
     );
     assert!(figure(&far, "cluster.application/http1.upstream_cx_http1_total") > 0);
+
+    control.tell(&dual(facts()));
+    ask(Arc::clone(&place), ask_over_ipv6).await;
 
     // What policies say holds for it, too.
     let targets = |name: &str| json!([{"kind": "Service", "name": name}]);
@@ -165,13 +179,19 @@ async fn our_proxy_reaches_an_envoy_that_lets_in_whom_it_may() {
         assert_eq!(answer, "what nobody knows");
     })
     .await;
-    for name in ["cart.shop:80/http1", "echo.shop:7000/tcp"] {
+    control.tell(&dual(facts()));
+    ask(Arc::clone(&place), ask_over_ipv6).await;
+    for name in [
+        "cart.shop:80/http1",
+        "echo.shop:7000/tcp",
+        "each.shop:7000/tcp",
+    ] {
         assert!(
             figure(&near, &format!("cluster.{name}.ssl.handshake")) > 0,
             "{name}"
         );
     }
-    assert!(envoy.figure("listener.0.0.0.0_15006.ssl.handshake").await > 0);
+    assert!(envoy.figure("listener.[__]_15006.ssl.handshake").await > 0);
 
     control.tell(&guarded(facts()));
     ask(Arc::clone(&place), |place| {

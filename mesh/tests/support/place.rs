@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -64,24 +64,27 @@ impl Place {
             "-n", near, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", far,
         ];
         run("ip", &link);
-        for (name, own, other) in [
-            (near, "10.79.0.1", "10.79.0.2"),
-            (far, "10.79.0.2", "10.79.0.1"),
+        for (name, [own, own6], [other, other6]) in [
+            (
+                near,
+                ["10.79.0.1/24", "fd79::1/64"],
+                ["10.79.0.2", "fd79::2"],
+            ),
+            (
+                far,
+                ["10.79.0.2/24", "fd79::2/64"],
+                ["10.79.0.1", "fd79::1"],
+            ),
         ] {
-            run(
-                "ip",
-                &[
-                    "-n",
-                    name,
-                    "address",
-                    "add",
-                    &format!("{own}/24"),
-                    "dev",
-                    "eth0",
-                ],
-            );
-            run("ip", &["-n", name, "link", "set", "eth0", "up"]);
-            run("ip", &["-n", name, "route", "add", "default", "via", other]);
+            let ip = |arguments: &str| {
+                let arguments: Vec<_> = arguments.split(' ').collect();
+                run("ip", &[&["-n", name], arguments.as_slice()].concat());
+            };
+            ip(&format!("address add {own} dev eth0"));
+            ip(&format!("address add {own6} dev eth0 nodad"));
+            ip("link set eth0 up");
+            ip(&format!("route add default via {other}"));
+            ip(&format!("-6 route add default via {other6}"));
         }
         Self { names, folder }
     }
@@ -94,7 +97,7 @@ impl Place {
     ) {
         let (up, is_up) = std::sync::mpsc::channel();
         self.inside(1, USER, move || {
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a port");
+            let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("a port");
             up.send(()).expect("it is waited for");
             for connection in listener.incoming() {
                 // A connection that breaks is the caller's matter.
@@ -313,6 +316,30 @@ pub fn cluster(all: &[(&str, u8, u16, u16, Spoken, bool)]) -> Facts {
         probes: Vec::new(),
     };
     facts.pods.insert(pod, Arc::new(pod_of_cart));
+    facts
+}
+
+/// With an address of IPv6 for each service that has one, which ends as the other does; pods of those that have none are at theirs.
+pub fn dual(mut facts: Facts) -> Facts {
+    let of = |network, last: u8| Ipv6Addr::new(network, 0, 0, 0, 0, 0, 0, last.into()).into();
+    for (key, service) in &mut facts.services {
+        let service = Arc::make_mut(service);
+        if let Some(IpAddr::V4(own)) = service.addresses.first() {
+            let [.., last] = own.octets();
+            service.addresses.insert(of(0xfd96, last));
+            continue;
+        }
+        for slice in facts
+            .slices
+            .get_mut(key)
+            .into_iter()
+            .flat_map(BTreeMap::values_mut)
+        {
+            for endpoint in &mut Arc::make_mut(slice).endpoints {
+                endpoint.address = of(0xfd79, 2);
+            }
+        }
+    }
     facts
 }
 

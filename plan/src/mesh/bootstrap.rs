@@ -130,7 +130,7 @@ fn probes() -> Value {
     let route = |path: &&str| json!({"match": {"path": path}, "route": {"cluster": "admin"}});
     json!({
         "name": "probes",
-        "address": {"socket_address": {"address": "0.0.0.0", "port_value": PROBE_PORT}},
+        "address": {"socket_address": {"address": "::", "port_value": PROBE_PORT, "ipv4_compat": true}},
         "filter_chains": [{"filters": [{"name": "http", "typed_config": {
             "@type": HTTP,
             "stat_prefix": "probes",

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use fairlead_model::cluster::Address;
 use fairlead_model::listener::Listener;
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
@@ -191,7 +192,14 @@ fn bind(listener: &Listener) -> io::Result<Bound> {
         true => (Type::DGRAM, Protocol::UDP),
         false => (Type::STREAM, Protocol::TCP),
     };
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    let made = Socket::new(Domain::for_address(address), kind, Some(protocol));
+    let (address, socket) = match made {
+        Err(error) if is_without_ipv6(listener, address, &error) => {
+            let any = (Ipv4Addr::UNSPECIFIED, address.port()).into();
+            (any, Socket::new(Domain::IPV4, kind, Some(protocol))?)
+        }
+        made => (address, made?),
+    };
     if !is_udp {
         socket.set_reuse_address(true)?;
     }
@@ -206,6 +214,12 @@ fn bind(listener: &Listener) -> io::Result<Bound> {
     }
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into()).map(Bound::Tcp)
+}
+
+/// Whether a listener of both families is to take IPv4 alone, as the machine has no other.
+fn is_without_ipv6(listener: &Listener, address: SocketAddr, error: &io::Error) -> bool {
+    let is_any = address.is_ipv6() && address.ip().is_unspecified();
+    is_any && listener.takes_ipv4 && Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT)
 }
 
 async fn accept(core: &Rc<Core>, bound: &Bound, chains: &RefCell<Rc<Chains>>) {

@@ -40,7 +40,10 @@ pub(crate) fn api_server(layout: &Layout) -> Vec<String> {
         "--bind-address=0.0.0.0",
         "--secure-port=6443",
         &format!("--advertise-address={}", layout.node_address()),
-        &format!("--service-cluster-ip-range={}", layout.service_range()),
+        &format!(
+            "--service-cluster-ip-range={}",
+            layout.service_ranges().join(",")
+        ),
         &format!("--cert-dir={}", layout.text("pki")),
         &format!("--tls-cert-file={}", pki("apiserver.crt")),
         &format!("--tls-private-key-file={}", pki("apiserver.key")),
@@ -136,6 +139,8 @@ pub(crate) fn kube_proxy(layout: &Layout) -> Vec<String> {
 
 /// The kubelet.
 pub(crate) fn kubelet(layout: &Layout) -> Vec<String> {
+    let mut node = vec![layout.node_address()];
+    node.extend(layout.link6().map(|(_, node)| node));
     words(&[
         "kubelet",
         &format!("--kubeconfig={}", layout.text("kubelet.kubeconfig")),
@@ -143,7 +148,7 @@ pub(crate) fn kubelet(layout: &Layout) -> Vec<String> {
         &format!("--root-dir={}", layout.text("kubelet")),
         &format!("--cert-dir={}", layout.text("kubelet/pki")),
         &format!("--hostname-override={}", layout.name),
-        &format!("--node-ip={}", layout.node_address()),
+        &format!("--node-ip={}", node.join(",")),
     ])
 }
 
@@ -266,6 +271,8 @@ state = "{state}"
 
 /// No address translation: the machine has a route to pods, so their own addresses reach it and come back.
 fn cni_file(layout: &Layout) -> serde_json::Value {
+    let ranges = layout.pod_ranges().into_iter();
+    let routes = ["0.0.0.0/0", "::/0"].into_iter().take(ranges.len());
     json!({
         "cniVersion": "1.0.0",
         "name": layout.network(),
@@ -279,8 +286,8 @@ fn cni_file(layout: &Layout) -> serde_json::Value {
                 "ipam": {
                     "type": "host-local",
                     "dataDir": layout.text("cni/addresses"),
-                    "ranges": [[{"subnet": layout.pod_range()}]],
-                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "ranges": ranges.map(|own| json!([{"subnet": own}])).collect::<Vec<_>>(),
+                    "routes": routes.map(|own| json!({"dst": own})).collect::<Vec<_>>(),
                 },
             },
             {"type": "portmap", "capabilities": {"portMappings": true}},
@@ -334,7 +341,7 @@ fn kube_proxy_file(layout: &Layout) -> serde_json::Value {
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": layout.text("kube-proxy.kubeconfig"), "qps": 200, "burst": 400},
         "hostnameOverride": layout.name,
-        "clusterCIDR": layout.pod_range(),
+        "clusterCIDR": layout.pod_ranges().join(","),
         "mode": "nftables",
         "nftables": {"minSyncPeriod": "100ms", "syncPeriod": "30s"},
         "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},

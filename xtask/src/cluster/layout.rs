@@ -35,6 +35,11 @@ fn locks() -> PathBuf {
     PathBuf::from("/run/lock/fairlead-clusters")
 }
 
+/// Whether the machine knows IPv6.
+fn has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
+}
+
 /// Refuses a name that could not be part of file, namespace and node names.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let letters = name
@@ -146,6 +151,30 @@ impl Layout {
         format!("10.{}.0.0/16", 96 + self.index)
     }
 
+    /// The machine's and the node's address of IPv6 on their link; nothing where the machine has no IPv6.
+    pub(crate) fn link6(&self) -> Option<(String, String)> {
+        let of = |last| format!("fd00:30:{:x}::{last}", self.index);
+        has_ipv6().then(|| (of(1), of(2)))
+    }
+
+    /// Addresses of pods, of either family that there is, IPv4 first.
+    pub(crate) fn pod_ranges(&self) -> Vec<String> {
+        let v6 = || format!("fd00:160:{:x}::/64", self.index);
+        [self.pod_range()]
+            .into_iter()
+            .chain(has_ipv6().then(v6))
+            .collect()
+    }
+
+    /// The same of Services.
+    pub(crate) fn service_ranges(&self) -> Vec<String> {
+        let v6 = || format!("fd00:96:{:x}::/112", self.index);
+        [self.service_range()]
+            .into_iter()
+            .chain(has_ipv6().then(v6))
+            .collect()
+    }
+
     /// The `kubernetes` Service's address, by definition the first of the range.
     pub(crate) fn api_service_address(&self) -> String {
         format!("10.{}.0.1", 96 + self.index)
@@ -211,15 +240,14 @@ mod tests {
         let ranges: BTreeSet<String> = (0..MOST)
             .map(layout)
             .flat_map(|l| {
-                [
-                    l.pod_range(),
-                    l.service_range(),
-                    l.node_address(),
-                    l.links().0,
-                ]
+                let mut all = [l.pod_ranges(), l.service_ranges()].concat();
+                all.extend([l.node_address(), l.links().0]);
+                all.extend(l.link6().map(|(_, node)| node));
+                all
             })
             .collect();
-        assert_eq!(ranges.len(), 4 * usize::from(MOST));
+        let families = if has_ipv6() { 7 } else { 4 };
+        assert_eq!(ranges.len(), families * usize::from(MOST));
     }
 
     #[test]

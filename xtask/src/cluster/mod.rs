@@ -193,10 +193,10 @@ fn status(name: &str) -> Result<()> {
     println!("cluster      {name}");
     println!("kubeconfig   {}", layout.kubeconfig().display());
     println!("API server   {}", layout.api_url());
-    println!("pods         {}", layout.pod_range());
+    println!("pods         {}", layout.pod_ranges().join(" "));
     println!(
         "services     {} (DNS {})",
-        layout.service_range(),
+        layout.service_ranges().join(" "),
         layout.dns_address()
     );
     for (program, process) in process::started(&layout) {

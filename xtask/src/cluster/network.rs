@@ -28,6 +28,18 @@ pub(crate) fn create(layout: &Layout) -> Result<()> {
     within(&["address", "add", &format!("{node}/24"), "dev", &inner])?;
     within(&["link", "set", &inner, "up"])?;
     within(&["route", "add", "default", "via", &host])?;
+    let mut forward = "echo 1 > /proc/sys/net/ipv4/ip_forward".to_owned();
+    if let Some((host, node)) = layout.link6() {
+        let (own, other) = (format!("{host}/64"), format!("{node}/64"));
+        ip(&["address", "add", &own, "dev", &outer, "nodad"])?;
+        within(&["address", "add", &other, "dev", &inner, "nodad"])?;
+        let ranges = [layout.pod_ranges(), layout.service_ranges()].concat();
+        for range in ranges.iter().filter(|range| range.contains(':')) {
+            ip(&["-6", "route", "add", range, "via", &node, "dev", &outer])?;
+        }
+        within(&["-6", "route", "add", "default", "via", &host])?;
+        forward.push_str(" && echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
+    }
     // nsenter without a mount namespace of its own: /proc/sys/net shows the namespace of whoever opens it.
     capture(&mut command(
         "nsenter",
@@ -36,7 +48,7 @@ pub(crate) fn create(layout: &Layout) -> Result<()> {
             "--",
             "sh",
             "-c",
-            "echo 1 > /proc/sys/net/ipv4/ip_forward",
+            &forward,
         ],
     ))?;
     Ok(())
