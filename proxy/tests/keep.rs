@@ -25,15 +25,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 const EXTENSIONS: &str = "type.googleapis.com/envoy.extensions";
 
-/// A folder, removed when dropped.
+/// A folder that nobody made yet, removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("fairlead-kept-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a folder");
-        Self(path)
+        let name = format!("fairlead-kept-{name}-{}", std::process::id());
+        Self(std::env::temp_dir().join(name))
     }
 
     fn file(&self) -> PathBuf {
@@ -279,6 +277,7 @@ async fn the_state_of_the_world_was_told_and_is_used_without() {
 #[tokio::test]
 async fn a_broken_file_is_as_good_as_none() {
     let folder = Folder::new("broken");
+    std::fs::create_dir(&folder.0).expect("a folder");
     std::fs::write(folder.file(), "{\"node\": \"cart-1\", \"told\"").expect("a file");
     let (control, admin, at, listen) = (Control::default(), free(), free(), free());
     let _serving = control.serve(at, None).await;

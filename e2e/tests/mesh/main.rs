@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use fairlead_e2e::mesh::{
     INJECT, address, figure, namespace, pair, ready, run, service_address, template,
 };
+use fairlead_e2e::process::process_of;
 use fairlead_e2e::wire::Wire;
 use fairlead_e2e::{Cluster, SYSTEM, fairlead, get};
 use kube::Api;
@@ -341,12 +342,24 @@ async fn traffic_goes_on_without_the_control_plane() -> Result<()> {
     let cluster = Cluster::connect().await?;
     pair(&cluster, "steady").await?;
     ready(&cluster, "steady", "back").await?;
-    ready(&cluster, "steady", "front").await?;
+    let front = ready(&cluster, "steady", "front").await?;
     let outside = service_address(&cluster, "steady", "front").await?;
     cluster
         .eventually("front answers", async || {
             let (status, _) = get(&outside, 8080, "/healthz").await?;
             Ok((status == 200).then_some(()))
+        })
+        .await?;
+    // Given that proxies keep what they were told, for a start without it
+    let uid = front.metadata.uid.context("front has a UID")?;
+    let told = format!(
+        "/proc/{}/root/var/run/fairlead/proxy/kept/told.json",
+        process_of(&uid, "fairlead-proxy")?
+    );
+    cluster
+        .eventually("what front's proxy was told is kept", async || {
+            let kept = std::fs::read_to_string(&told).unwrap_or_default();
+            Ok(kept.contains("back.steady:8080").then_some(()))
         })
         .await?;
     // When each replica of the control plane is killed

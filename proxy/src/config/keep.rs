@@ -2,8 +2,9 @@
 //!
 //! No key is kept, and no certificate. A file is replaced whole or not at all, and one that cannot be used is as good as none.
 
+use std::fs::DirBuilder;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use fairlead_xds::Kept;
@@ -84,7 +85,14 @@ impl Keep {
             })
     }
 
+    /// Replaces the file, in a folder that is made where it is not there, for this user alone.
     fn replace(&self, text: &[u8]) -> io::Result<()> {
+        if let Some(folder) = self.path.parent() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
+        }
         let next = self.path.with_extension("next");
         let mut file = std::fs::OpenOptions::new()
             .write(true)
@@ -118,8 +126,8 @@ mod tests {
         assert!(matches!(other, Err(KeepError::Other { .. })), "{other:?}");
         keep.replace(b"{\"node\": \"car").expect("it is written");
         assert!(matches!(keep.read(), Err(KeepError::Read { .. })));
-        let none = Keep::new(&folder.join("none"), "cart-1").replace(b"");
-        assert!(none.is_err());
+        let file = Keep::new(&folder.join(NAME), "cart-1").replace(b"");
+        assert!(file.is_err(), "a file is no folder");
         std::fs::remove_dir_all(&folder).expect("it is there");
     }
 }
