@@ -77,7 +77,7 @@ impl Follower {
         let (own, folder) = bootstrap(name, control);
         std::fs::write(folder.0.join("cart.token"), token).expect("a file");
         Self {
-            snapshots: follow(&own),
+            snapshots: follow(&own, config::Folders::default()),
             _folder: folder,
         }
     }
@@ -90,12 +90,15 @@ impl Follower {
     }
 }
 
-fn follow(bootstrap: &serde_json::Value) -> watch::Receiver<Arc<Snapshot>> {
+fn follow(
+    bootstrap: &serde_json::Value,
+    folders: config::Folders,
+) -> watch::Receiver<Arc<Snapshot>> {
     let origin = config::Origin::Text(bootstrap.to_string());
     let first = config::read(&origin).unwrap_or_else(|error| panic!("{error}"));
     let (sender, snapshots) = watch::channel(Arc::default());
     let sources = watch::Sender::new(config::Sources::of(first.clone()));
-    tokio::spawn(config::watch(origin, first, None, sender, sources));
+    tokio::spawn(config::watch(origin, first, folders, sender, sources));
     snapshots
 }
 
@@ -146,6 +149,63 @@ async fn a_proxy_gets_its_certificate_and_then_its_configuration() {
     proxy
         .until(what, |own| own.clusters.contains_key("till.shop:80/http1"))
         .await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_starts_without_the_control_plane_is_who_it_was_and_knows_what_it_knew() {
+    let control = Control::start(Duration::from_secs(3600)).await;
+    control.tell(&services(&["cart"]));
+    let (own, folder) = bootstrap("again", &control);
+    let folders = config::Folders {
+        told: Some(folder.0.join("told")),
+        identity: Some(folder.0.join("identity")),
+    };
+    let start = || Follower {
+        snapshots: follow(&own, folders.clone()),
+        _folder: Folder(folder.0.join("none")),
+    };
+    let is_whole = |own: &Snapshot| {
+        let is_told = !own.awaits_listeners && own.listeners.len() == LISTENERS + 1;
+        is_told && own.secrets.contains_key(names::TRUST) && chain(own).is_some()
+    };
+    let before = start().until("all came", is_whole).await;
+    let told = folder.0.join("told/told.json");
+    until("what was told is kept", || {
+        let told = std::fs::read_to_string(&told).unwrap_or_default();
+        told.contains("outbound/cart.shop:80")
+    })
+    .await;
+    let told = std::fs::read_to_string(&told).expect("it is kept");
+    assert!(!told.contains("tls_certificate\":"), "{told}");
+
+    // Nobody signs, and nobody tells anything.
+    control.stop.cancel();
+    until("the proxy is gone", || control.proxies.all().is_empty()).await;
+    let after = start().until("all is there", is_whole).await;
+    assert!(
+        chain(&after) == chain(&before),
+        "another certificate is used"
+    );
+
+    // What cannot be used is as good as none, and told of.
+    let identity = folder.0.join("identity/identity.json");
+    let kept = std::fs::read_to_string(&identity).expect("it is kept");
+    let mode = std::fs::metadata(&identity)
+        .expect("it is there")
+        .permissions();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+        0o600
+    );
+    std::fs::write(&identity, kept.replace("BEGIN PRIVATE", "BEGIN PUBLIC")).expect("a file");
+    let mut broken = start();
+    let what = "what was told is there";
+    let without = broken.until(what, |own| own.listeners.len() == LISTENERS + 1);
+    let without = without.await;
+    assert!(
+        chain(&without) != chain(&before),
+        "a key that is none is used"
+    );
 }
 
 /// `DeltaDiscoveryRequest`, as far as it is said here.
@@ -230,7 +290,7 @@ async fn without_a_certificate_there_is_no_configuration() {
     bootstrap["bootstrap_extensions"] = json!([]);
     bootstrap["dynamic_resources"]["ads_config"]["grpc_services"][0]["envoy_grpc"]["cluster_name"] =
         json!("authority");
-    let snapshots = follow(&bootstrap);
+    let snapshots = follow(&bootstrap, config::Folders::default());
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!snapshots.borrow().listeners.contains_key("inbound"));
     assert!(control.proxies.all().is_empty());

@@ -16,7 +16,7 @@ use fairlead_xds::Bootstrap;
 use fairlead_xds::identity::Identity;
 use tokio::sync::watch;
 
-use crate::config::{self, Origin, Sources};
+use crate::config::{self, Folders, Origin, Sources};
 
 /// The link to the folder that counts.
 const CURRENT: &str = "..data";
@@ -58,7 +58,7 @@ pub async fn keep(
     let (snapshots, told) = watch::channel(Arc::new(first.snapshot.clone()));
     let sources = watch::Sender::new(Sources::of(first.clone()));
     tokio::select! {
-        () = config::watch(origin, first, None, snapshots, sources) => Ok(()),
+        () = config::watch(origin, first, Folders::default(), snapshots, sources) => Ok(()),
         written = follow(&identity, told, folder, once) => written,
     }
 }

@@ -16,7 +16,7 @@ use fairlead_proxy::admin::{self, Admin};
 use fairlead_proxy::capture::{self, Capture, Nft, Ports, VerifyError};
 use fairlead_proxy::cni::daemon_set::DaemonSet;
 use fairlead_proxy::cni::install::Installer;
-use fairlead_proxy::config::{Origin, Sources};
+use fairlead_proxy::config::{Folders, Origin, Sources};
 use fairlead_proxy::{
     Shared, certificate, cni, config, faults, hand_over, metrics, overload, service_manager, tls,
     trace, upkeep, worker,
@@ -93,6 +93,10 @@ struct Run {
     /// Where what a control plane tells is kept, and used at a start until it tells more; no key is kept
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
+    /// Where the certificate that says who the proxy is is kept with its key, for a start while nobody signs; a folder in memory
+    /// is the place for it
+    #[arg(long, value_name = "FOLDER")]
+    keep_identity: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -411,9 +415,13 @@ fn start(run: &Run) -> Result<()> {
         tokio::spawn(upkeep::look_up(Arc::clone(&shared)));
         tokio::spawn(faults::watch(given.clone()));
         tokio::spawn(upkeep::run(Arc::clone(&shared), given, live));
-        let (first, keep) = (bootstrap.clone(), run.keep.clone());
+        let first = bootstrap.clone();
+        let folders = Folders {
+            told: run.keep.clone(),
+            identity: run.keep_identity.clone(),
+        };
         tokio::spawn(async move {
-            config::watch(origin, first, keep.as_deref(), snapshots, sources).await;
+            config::watch(origin, first, folders, snapshots, sources).await;
         });
         tokio::select! {
             outcome = serve(bootstrap.admin.as_ref(), state) => outcome,

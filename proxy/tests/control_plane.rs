@@ -61,7 +61,13 @@ impl Follower {
         let first = config::read(&origin).unwrap_or_else(|error| panic!("{error}"));
         let (sender, snapshots) = watch::channel(Arc::default());
         let sources = watch::Sender::new(config::Sources::of(first.clone()));
-        tokio::spawn(config::watch(origin, first, None, sender, sources));
+        tokio::spawn(config::watch(
+            origin,
+            first,
+            config::Folders::default(),
+            sender,
+            sources,
+        ));
         Self { snapshots, folder }
     }
 

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use fairlead_e2e::mesh::{
     INJECT, address, figure, namespace, pair, ready, run, service_address, template,
 };
-use fairlead_e2e::process::process_of;
+use fairlead_e2e::process::{process_of, signal};
 use fairlead_e2e::wire::Wire;
 use fairlead_e2e::{Cluster, SYSTEM, fairlead, get};
 use kube::Api;
@@ -337,11 +337,32 @@ async fn only_who_is_named_comes_in() -> Result<()> {
     cluster.remove_namespace("guarded").await
 }
 
+/// Processes that hang until this is dropped.
+struct Hanging(Vec<u32>);
+
+impl Hanging {
+    fn these(processes: Vec<u32>) -> Result<Self> {
+        let own = Self(processes);
+        for process in &own.0 {
+            signal("-STOP", *process)?;
+        }
+        Ok(own)
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        for process in &self.0 {
+            let _ = signal("-CONT", *process);
+        }
+    }
+}
+
 #[tokio::test]
 async fn traffic_goes_on_without_the_control_plane() -> Result<()> {
     let cluster = Cluster::connect().await?;
     pair(&cluster, "steady").await?;
-    ready(&cluster, "steady", "back").await?;
+    let back = ready(&cluster, "steady", "back").await?;
     let front = ready(&cluster, "steady", "front").await?;
     let outside = service_address(&cluster, "steady", "front").await?;
     cluster
@@ -350,23 +371,33 @@ async fn traffic_goes_on_without_the_control_plane() -> Result<()> {
             Ok((status == 200).then_some(()))
         })
         .await?;
-    // Given that proxies keep what they were told, for a start without it
-    let uid = front.metadata.uid.context("front has a UID")?;
-    let told = format!(
-        "/proc/{}/root/var/run/fairlead/proxy/kept/told.json",
-        process_of(&uid, "fairlead-proxy")?
-    );
-    cluster
-        .eventually("what front's proxy was told is kept", async || {
-            let kept = std::fs::read_to_string(&told).unwrap_or_default();
-            Ok(kept.contains("back.steady:8080").then_some(()))
-        })
-        .await?;
-    // When each replica of the control plane is killed
+    // When the control plane hangs, and both proxies are killed meanwhile
     let _goes = CONTROL_PLANE.write().await;
     let pods = cluster.api("v1", "Pod", Some(SYSTEM)).await?;
     let list = ListParams::default().labels("app.kubernetes.io/component=mesh");
-    for pod in pods.list(&list).await?.items {
+    let replicas = pods.list(&list).await?.items;
+    let process = |pod: &DynamicObject, word: &str| {
+        let uid = pod.metadata.uid.as_deref().context("the pod has a UID")?;
+        process_of(uid, word)
+    };
+    let hanging = replicas.iter().map(|own| process(own, "fairlead"));
+    let hanging = Hanging::these(hanging.collect::<Result<_>>()?)?;
+    for pod in [&front, &back] {
+        signal("-KILL", process(pod, "fairlead-proxy")?)?;
+    }
+    // Then kubelet starts them again, and they are who they were
+    cluster
+        .eventually("front asks back over mutual TLS again", async || {
+            get(&outside, 8080, "/").await?;
+            let pod = address(&front)?;
+            let made = figure(pod, "envoy_cluster_ssl_handshake", "back.steady:8080").await?;
+            let asked = figure(pod, "envoy_cluster_upstream_rq_xx", "back.steady:8080").await?;
+            Ok((made > 0.0 && asked > 0.0).then_some(()))
+        })
+        .await?;
+    drop(hanging);
+    // When each replica of the control plane is killed
+    for pod in replicas {
         let name = pod.metadata.name.unwrap_or_default();
         pods.delete(&name, &DeleteParams::default().grace_period(0))
             .await?;

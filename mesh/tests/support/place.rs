@@ -206,7 +206,13 @@ fn serve(shared: Arc<Shared>, bootstrap: String) {
         tokio::join!(
             pushing,
             upkeep::run(shared, given, live),
-            config::watch(origin, first, None, snapshots, sources),
+            config::watch(
+                origin,
+                first,
+                config::Folders::default(),
+                snapshots,
+                sources
+            ),
         )
     });
 }

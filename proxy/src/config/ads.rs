@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use fairlead_model::Snapshot;
 use fairlead_xds::discovery::{DELTA, STATE};
-use fairlead_xds::identity::Identity;
 use fairlead_xds::raw::Raw;
 use fairlead_xds::{Dynamic, Outside, Session, SessionError};
 use http::uri::PathAndQuery;
@@ -82,7 +81,7 @@ impl<'a> Client<'a> {
     }
 
     /// Asks the control plane for as long as the process runs.
-    pub(super) async fn follow(mut self, identity: Option<Identity>) {
+    pub(super) async fn follow(mut self, identity: Option<super::Own>) {
         self.restore();
         let mut certified = std::pin::pin!(certified(identity, self.given.clone()));
         self.given = loop {

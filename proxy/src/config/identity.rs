@@ -1,6 +1,8 @@
-//! The certificate that says who the proxy is: signed by an authority, for a key that never leaves the process, and renewed when
-//! half of its life is over. While nobody signs, the one there is stays.
+//! The certificate that says who the proxy is: signed by an authority, for a key that never leaves the process but for the folder
+//! where it may be kept for the next one, and renewed when half of its life is over. While nobody signs, the one there is stays.
 
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +16,7 @@ use prost::Message as _;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::metadata::AsciiMetadataValue;
@@ -22,7 +25,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::connect::{ConnectError, PAUSE, connect, deepest};
 use super::file::check_alone;
+use super::keep::replace;
 
+/// The name of the file in its folder.
+const NAME: &str = "identity.json";
 /// How long the authority may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A certificate is not renewed sooner than this.
@@ -62,22 +68,83 @@ struct Signed {
     end: SystemTime,
 }
 
+/// Who the proxy is, and where its certificate is kept for the next start, where it is.
+#[derive(Debug, Clone)]
+pub(super) struct Own {
+    identity: Identity,
+    file: Option<PathBuf>,
+}
+
+impl Own {
+    pub(super) fn new(identity: Identity, folder: Option<&Path>) -> Self {
+        let file = folder.map(|folder| folder.join(NAME));
+        Self { identity, file }
+    }
+
+    /// The name of the secret that its certificate is.
+    pub(super) fn secret(&self) -> &str {
+        &self.identity.secret
+    }
+
+    /// The certificate that was kept, where there is one that is still good.
+    fn kept(&self) -> Option<Signed> {
+        let path = self.file.as_ref()?;
+        let read = || {
+            let text = match std::fs::read(path) {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error.to_string()),
+            };
+            let kept: Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+            let text = |name: &str| kept[name].as_str().unwrap_or_default().to_owned();
+            let signed = checked(&self.identity, text("chain"), text("key"))?;
+            match signed.end > SystemTime::now() {
+                true => Ok(Some(signed)),
+                false => Err("its life is over".to_owned()),
+            }
+        };
+        read().unwrap_or_else(|cause| {
+            tracing::warn!(path = %path.display(), cause, "the certificate that was kept is not used");
+            None
+        })
+    }
+
+    /// Keeps a certificate in the place of the one before: the leaf and what vouches for it, and the key, in PEM.
+    fn keep(&self, signed: &Signed) {
+        let Some(path) = &self.file else { return };
+        let text = |own: &[u8]| String::from_utf8_lossy(own).into_owned();
+        let certificate = &signed.certificate;
+        let kept = json!({"chain": text(&certificate.chain), "key": text(&certificate.key)});
+        if let Err(error) = replace(path, kept.to_string().as_bytes()) {
+            tracing::warn!(path = %path.display(), %error, "the certificate is not kept");
+        }
+    }
+}
+
 /// Adds the certificate to what the file says, from the first on that is signed.
 pub(super) async fn follow(
-    identity: Identity,
+    own: Own,
     mut given: watch::Receiver<Arc<Snapshot>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
 ) {
-    let mut current: Option<Signed> = None;
+    let identity = &own.identity;
+    let mut current = own.kept();
     let (mut attempt, mut pause) = (0, PAUSE.0);
     let mut next = Instant::now();
+    if let Some(signed) = &current {
+        tracing::info!(id = %identity.id, "the certificate that was kept is used");
+        if !is_old(signed, identity, &given.borrow()) {
+            next += renewal(signed);
+        }
+        publish(identity, current.as_ref(), &mut given, &snapshots);
+    }
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
             Ok(()) = given.changed() => {
-                publish(&identity, current.as_ref(), &mut given, &snapshots);
+                publish(identity, current.as_ref(), &mut given, &snapshots);
                 let signed = current.as_ref();
-                if let Some(signed) = signed.filter(|own| is_old(own, &identity, &given.borrow())) {
+                if let Some(signed) = signed.filter(|own| is_old(own, identity, &given.borrow())) {
                     let most = SPREAD.min(left(signed) / 4);
                     next = next.min(Instant::now() + most.mul_f64(fastrand::f64()));
                     tracing::info!(id = %identity.id, "another root signs now; its certificate is asked for");
@@ -86,7 +153,7 @@ pub(super) async fn follow(
             }
         }
         let snapshot = Arc::clone(&given.borrow());
-        let signing = tokio::time::timeout(PATIENCE, sign(&identity, &snapshot, attempt));
+        let signing = tokio::time::timeout(PATIENCE, sign(identity, &snapshot, attempt));
         match signing.await.unwrap_or(Err(IdentityError::Late)) {
             Ok(signed) => {
                 let until = renewal(&signed);
@@ -95,8 +162,9 @@ pub(super) async fn follow(
                     renewed_in_seconds = until.as_secs(),
                     "the authority signed a certificate"
                 );
+                own.keep(&signed);
                 current = Some(signed);
-                publish(&identity, current.as_ref(), &mut given, &snapshots);
+                publish(identity, current.as_ref(), &mut given, &snapshots);
                 (next, pause) = (Instant::now() + until, PAUSE.0);
             }
             Err(error) => {
@@ -181,15 +249,20 @@ async fn sign(
     let answer = SignResponse::decode(answer.into_inner());
     let wrong = |cause: String| IdentityError::Answer { cause };
     let chain = answer.map_err(|error| wrong(error.to_string()))?.chain;
-    let end = end(&chain, identity).map_err(wrong)?;
+    checked(identity, chain, key.serialize_pem()).map_err(wrong)
+}
+
+/// A certificate that is the proxy's own, and has its key.
+fn checked(identity: &Identity, chain: String, key: String) -> Result<Signed, String> {
+    let end = end(&chain, identity)?;
     let certificate = Certificate {
         chain: chain.into_bytes(),
-        key: key.serialize_pem().into_bytes(),
+        key: key.into_bytes(),
     };
     let mut alone = Snapshot::default();
     let secret = Secret::Certificate(Arc::new(certificate.clone()));
     alone.secrets.insert(identity.secret.clone(), secret);
-    check_alone(&alone).map_err(|error| wrong(error.to_string()))?;
+    check_alone(&alone).map_err(|error| error.to_string())?;
     Ok(Signed { certificate, end })
 }
 

@@ -1,6 +1,6 @@
 //! Keeps what a control plane told in a folder, so that a proxy that starts while its control plane is away carries traffic as before.
 //!
-//! No key is kept, and no certificate. A file is replaced whole or not at all, and one that cannot be used is as good as none.
+//! No key is kept here, and no certificate. A file is replaced whole or not at all, and one that cannot be used is as good as none.
 
 use std::fs::DirBuilder;
 use std::io::{self, Write};
@@ -78,32 +78,31 @@ impl Keep {
         if text.len() > LARGEST {
             return Err(KeepError::Large { length: text.len() });
         }
-        self.replace(text.as_bytes())
-            .map_err(|source| KeepError::Write {
-                path: self.path.clone(),
-                source,
-            })
+        replace(&self.path, text.as_bytes()).map_err(|source| KeepError::Write {
+            path: self.path.clone(),
+            source,
+        })
     }
+}
 
-    /// Replaces the file, in a folder that is made where it is not there, for this user alone.
-    fn replace(&self, text: &[u8]) -> io::Result<()> {
-        if let Some(folder) = self.path.parent() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)?;
-        }
-        let next = self.path.with_extension("next");
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&next)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        std::fs::rename(&next, &self.path)
+/// Replaces a file, in a folder that is made where it is not there, both for this user alone.
+pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
     }
+    let next = path.with_extension("next");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&next)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    std::fs::rename(&next, path)
 }
 
 #[cfg(test)]
@@ -116,17 +115,20 @@ mod tests {
         std::fs::create_dir_all(&folder).expect("a folder");
         let keep = Keep::new(&folder, "cart-1");
         assert!(matches!(keep.read(), Ok(None)));
-        keep.replace(br#"{"node": "cart-1", "told": {"clusters": []}}"#)
-            .expect("it is written");
+        replace(
+            &keep.path,
+            br#"{"node": "cart-1", "told": {"clusters": []}}"#,
+        )
+        .expect("it is written");
         assert_eq!(
             keep.read().expect("it is read"),
             Some(json!({"clusters": []}))
         );
         let other = Keep::new(&folder, "cart-2").read();
         assert!(matches!(other, Err(KeepError::Other { .. })), "{other:?}");
-        keep.replace(b"{\"node\": \"car").expect("it is written");
+        replace(&keep.path, b"{\"node\": \"car").expect("it is written");
         assert!(matches!(keep.read(), Err(KeepError::Read { .. })));
-        let file = Keep::new(&folder.join(NAME), "cart-1").replace(b"");
+        let file = replace(&folder.join(NAME).join(NAME), b"");
         assert!(file.is_err(), "a file is no folder");
         std::fs::remove_dir_all(&folder).expect("it is there");
     }

@@ -7,30 +7,33 @@ mod identity;
 mod keep;
 mod sources;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use fairlead_model::Snapshot;
 use fairlead_xds::Bootstrap;
-use fairlead_xds::identity::Identity;
 use tokio::sync::watch;
 
 pub use file::{FileError, Origin, read};
+use identity::Own;
 use keep::Keep;
 pub use sources::{Sources, Told};
 
 /// Follows the file, those it names, and the control plane when it names one; never ends. What is wrong is logged or refused,
-/// and the last good configuration stays. `sources` says where what is in use came from. What the control plane tells is kept in
-/// the folder `keep`, where one is given, and used at a start until it tells more.
+/// and the last good configuration stays. `sources` says where what is in use came from. `folders` are where it is kept for the
+/// next start.
 pub async fn watch(
     origin: Origin,
     first: Bootstrap,
-    keep: Option<&Path>,
+    folders: Folders,
     snapshots: watch::Sender<Arc<Snapshot>>,
     sources: watch::Sender<Sources>,
 ) {
     let (dynamic, identity) = (first.dynamic.clone(), first.identity.clone());
+    let keep = folders.told.as_deref();
     let keep = keep.map(|folder| Keep::new(folder, &first.id));
+    let own = folders.identity.as_deref();
+    let identity = identity.map(|identity| Own::new(identity, own));
     let (file, given) = watch::channel(Arc::new(first.snapshot.clone()));
     tokio::join!(file::watch(origin, first, file, &sources), async {
         match dynamic {
@@ -43,15 +46,24 @@ pub async fn watch(
     });
 }
 
+/// Where what is needed for a start while nobody can be asked is kept; nothing is where no folder is given.
+#[derive(Debug, Clone, Default)]
+pub struct Folders {
+    /// What a control plane told, without keys.
+    pub told: Option<PathBuf>,
+    /// The certificate that says who the proxy is, with its key.
+    pub identity: Option<PathBuf>,
+}
+
 /// What the file says, with the proxy's certificate from the first on that is signed: nobody can be reached without it.
 async fn certified(
-    identity: Option<Identity>,
+    identity: Option<Own>,
     given: watch::Receiver<Arc<Snapshot>>,
 ) -> watch::Receiver<Arc<Snapshot>> {
     let Some(identity) = identity else {
         return given;
     };
-    let secret = identity.secret.clone();
+    let secret = identity.secret().to_owned();
     let (sender, mut certified) = watch::channel(Arc::default());
     tokio::spawn(identity::follow(identity, given, sender));
     let is_there = |own: &Arc<Snapshot>| own.secrets.contains_key(&secret);

@@ -1,4 +1,5 @@
-//! What a control plane told, kept for a start without one: resources in their JSON form, without keys.
+//! What a control plane told, kept for a start without one: resources in their JSON form, without certificates and keys. Whom to
+//! trust is no secret, though it is told as one.
 
 use fairlead_model::cluster::Cluster;
 use fairlead_model::listener::Listener;
@@ -9,8 +10,14 @@ use serde_json::{Value, json};
 use super::{Outside, Session, Stamp};
 use crate::{Kind, resource, write};
 
-/// The kinds that are kept: secrets are not.
-const KEPT: [Kind; 4] = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes];
+/// The kinds, in the order in which they are taken.
+const KEPT: [Kind; 5] = [
+    Kind::Secret,
+    Kind::Cluster,
+    Kind::Endpoints,
+    Kind::Listener,
+    Kind::Routes,
+];
 
 /// What was told up to a moment.
 #[derive(Debug, Clone)]
@@ -33,7 +40,10 @@ impl Kept {
                     let own = told.endpoints.iter();
                     own.map(|(name, own)| write::endpoints(name, own)).collect()
                 }
-                Kind::Secret => Vec::new(),
+                Kind::Secret => {
+                    let own = told.secrets.iter();
+                    own.map(|(name, own)| write::secret(name, own)).collect()
+                }
             };
             all[kind.plural()] = json!(list);
         }
@@ -46,7 +56,8 @@ impl Session {
     #[must_use]
     pub fn kept(&self) -> Kept {
         let mut told = self.known.told.clone();
-        told.secrets.clear();
+        told.secrets
+            .retain(|_, own| matches!(own, Secret::Trust(_)));
         Kept(told)
     }
 

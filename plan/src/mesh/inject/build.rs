@@ -29,9 +29,11 @@ pub(super) const PROXY: &str = "fairlead-proxy";
 pub const CAPTURE_STEP: &str = "fairlead-capture";
 pub(super) const IDENTITY_VOLUME: &str = "fairlead-identity";
 pub(super) const RUN_VOLUME: &str = "fairlead-run";
-/// Where it is mounted.
+pub(super) const KEY_VOLUME: &str = "fairlead-key";
+/// Where they are mounted, in the proxy alone.
 const IDENTITY_FOLDER: &str = "/var/run/fairlead/identity";
 const RUN_FOLDER: &str = "/var/run/fairlead/proxy";
+const KEY_FOLDER: &str = "/var/run/fairlead/key";
 /// How long a token lasts, in seconds; kubelet writes a new one at four fifths.
 const TOKEN_LIFE: i64 = 3600;
 /// How long a proxy may take to start, in seconds, before kubelet starts it anew.
@@ -140,6 +142,7 @@ pub(super) fn proxy(
             "run".to_owned(),
             format!("--cores={}", valid.cores.unwrap_or(1)),
             format!("--keep={RUN_FOLDER}/kept"),
+            format!("--keep-identity={KEY_FOLDER}"),
             format!("--config-yaml={text}"),
         ]),
         env: Some(environment),
@@ -164,6 +167,7 @@ pub(super) fn proxy(
         volume_mounts: Some(vec![
             mount(IDENTITY_VOLUME, IDENTITY_FOLDER, true),
             mount(RUN_VOLUME, RUN_FOLDER, false),
+            mount(KEY_VOLUME, KEY_FOLDER, false),
         ]),
         ..container(PROXY, injection)
     }
@@ -247,7 +251,7 @@ fn mount(name: &str, path: &str, is_read_only: bool) -> VolumeMount {
 
 /// The token by which the proxy proves whose it is, with whom to trust; and a folder for its admin interface and for what it
 /// was told.
-pub(super) fn volumes() -> [Volume; 2] {
+pub(super) fn volumes() -> [Volume; 3] {
     let token = VolumeProjection {
         service_account_token: Some(ServiceAccountTokenProjection {
             audience: Some(AUDIENCE.to_owned()),
@@ -282,6 +286,16 @@ pub(super) fn volumes() -> [Volume; 2] {
             name: RUN_VOLUME.to_owned(),
             empty_dir: Some(EmptyDirVolumeSource {
                 size_limit: Some(Quantity("64Mi".to_owned())),
+                ..EmptyDirVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
+        Volume {
+            name: KEY_VOLUME.to_owned(),
+            // The key is on no disk.
+            empty_dir: Some(EmptyDirVolumeSource {
+                medium: Some("Memory".to_owned()),
+                size_limit: Some(Quantity("1Mi".to_owned())),
                 ..EmptyDirVolumeSource::default()
             }),
             ..Volume::default()

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub use self::build::CAPTURE_STEP;
-use self::build::{IDENTITY_VOLUME, PROXY, RUN_VOLUME, USER};
+use self::build::{IDENTITY_VOLUME, KEY_VOLUME, PROXY, RUN_VOLUME, USER};
 use super::{INBOUND_PORT, OUTBOUND_PORT, PROBE_PORT};
 use crate::problem::Invalid;
 
@@ -118,8 +118,8 @@ fn list<'a>(pod: &'a mut Value, name: &str) -> &'a mut Vec<Value> {
 /// Takes out what an injection before put in.
 fn take_out(pod: &mut Value) {
     for (name, own) in [
-        ("initContainers", [PROXY, CAPTURE_STEP]),
-        ("volumes", [IDENTITY_VOLUME, RUN_VOLUME]),
+        ("initContainers", [PROXY, CAPTURE_STEP].as_slice()),
+        ("volumes", &[IDENTITY_VOLUME, RUN_VOLUME, KEY_VOLUME]),
     ] {
         let list = pod.get_mut("spec").and_then(|spec| spec.get_mut(name));
         if let Some(list) = list.and_then(Value::as_array_mut) {
