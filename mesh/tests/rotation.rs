@@ -1,4 +1,7 @@
 //! Roots that are replaced one after the other, while everybody's certificates live for seconds and requests go on.
+//!
+//! `FAIRLEAD_ROTATION_SECONDS=10` has certificates live for so long, and `FAIRLEAD_ROTATION_CALLERS=10` adds so many callers, each
+//! with 100 requests a second on a connection that it keeps.
 
 mod support;
 
@@ -19,8 +22,16 @@ use time::OffsetDateTime;
 
 /// How many seconds certificates live.
 fn life() -> u64 {
-    let given = std::env::var("FAIRLEAD_ROTATION_SECONDS").ok();
-    given.and_then(|text| text.parse().ok()).unwrap_or(4)
+    number("FAIRLEAD_ROTATION_SECONDS").unwrap_or(4)
+}
+
+/// How many callers keep their connections.
+fn callers() -> u64 {
+    number("FAIRLEAD_ROTATION_CALLERS").unwrap_or(1)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 /// Where the control plane is known to be in the cluster.
@@ -138,6 +149,23 @@ fn ask(port: (u8, u16), text: &str) -> io::Result<String> {
     Ok(answer)
 }
 
+/// Asks over a connection that stays.
+fn ask_again(connection: &mut TcpStream) -> io::Result<()> {
+    connection.write_all(b"GET / HTTP/1.1\r\nhost: cart\r\n\r\n")?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nshop") {
+        let mut part = [0; 1024];
+        match connection.read(&mut part)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => answer.extend_from_slice(&part[..read]),
+        }
+    }
+    match answer.starts_with(b"HTTP/1.1 200") {
+        true => Ok(()),
+        false => Err(io::Error::other(String::from_utf8_lossy(&answer))),
+    }
+}
+
 /// What was asked, and what failed.
 #[derive(Default)]
 struct Load {
@@ -147,6 +175,29 @@ struct Load {
 }
 
 impl Load {
+    /// Asks 100 times a second, as far as that can be, for as long as it is not stopped.
+    fn run_kept(&self) {
+        let connect = || {
+            let connection = TcpStream::connect((Ipv4Addr::new(10, 96, 0, 1), 80))?;
+            connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+            Ok(connection)
+        };
+        let mut connection: io::Result<TcpStream> = connect();
+        let mut next = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            let asked = connection.as_mut().map_err(|error| error.to_string());
+            let asked = asked.and_then(|own| ask_again(own).map_err(|error| error.to_string()));
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = asked {
+                eprintln!("a kept connection: {error}");
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                connection = connect();
+            }
+            next += Duration::from_millis(10);
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+    }
+
     /// Asks for as long as it is not stopped: requests on connections that proxies share, and bytes on such of their own.
     fn run(&self) {
         let request = "GET / HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n\r\n";
@@ -196,11 +247,17 @@ async fn roots_are_replaced_three_times_under_load_and_nobody_notices() {
             let request = "GET / HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n\r\n";
             let answer = place.answer("10.96.0.1:80", request, "shop");
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-            let asking = place.inside(0, support::place::USER, move || load.run());
+            let own = Arc::clone(&load);
+            let mut asking = vec![place.inside(0, support::place::USER, move || own.run())];
+            asking.extend((0..callers()).map(|_| {
+                let own = Arc::clone(&load);
+                place.inside(0, support::place::USER, move || own.run_kept())
+            }));
             (place, asking)
         });
         begun.await.expect("it began")
     };
+    let begun = Instant::now();
     let mut rotation = Rotation::new(control, facts, files.to_vec());
     for root in 2..=4 {
         let wanted = Wanted {
@@ -217,14 +274,23 @@ async fn roots_are_replaced_three_times_under_load_and_nobody_notices() {
     };
     rotation.until_alone(5, &wanted).await;
     load.stop.store(true, Ordering::Relaxed);
-    tokio::task::spawn_blocking(move || asking.join().expect("it ended"))
-        .await
-        .expect("it ended");
+    let passed = begun.elapsed().as_secs_f64();
+    tokio::task::spawn_blocking(move || {
+        for own in asking {
+            own.join().expect("it ended");
+        }
+    })
+    .await
+    .expect("it ended");
     let (asked, failed) = (
         load.asked.load(Ordering::Relaxed),
         load.failed.load(Ordering::Relaxed),
     );
     eprintln!("figure rotation_requests {asked}");
+    eprintln!(
+        "figure rotation_requests_per_s {:.0}",
+        asked as f64 / passed
+    );
     eprintln!("figure rotation_errors {failed}");
     assert!(asked > 100, "{asked}");
     assert_eq!(failed, 0, "of {asked}");

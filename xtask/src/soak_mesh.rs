@@ -39,7 +39,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "--",
             "--nocapture",
         ];
-        show_live(cargo(&arguments)?.env("FAIRLEAD_ROTATION_SECONDS", "10"))
+        let mut rotation = cargo(&arguments)?;
+        rotation.env("FAIRLEAD_ROTATION_SECONDS", "10");
+        show_live(rotation.env("FAIRLEAD_ROTATION_CALLERS", "10"))
     })?;
     if cluster::makes_its_own()? {
         cluster::down(CLUSTER)?;

@@ -40,6 +40,11 @@ fn has_ipv6() -> bool {
     Path::new("/proc/net/if_inet6").exists()
 }
 
+/// What is of IPv4, and what is of IPv6 where the machine knows that.
+fn of_either(v4: String, v6: String) -> Vec<String> {
+    [v4].into_iter().chain(has_ipv6().then_some(v6)).collect()
+}
+
 /// Refuses a name that could not be part of file, namespace and node names.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let letters = name
@@ -159,20 +164,15 @@ impl Layout {
 
     /// Addresses of pods, of either family that there is, IPv4 first.
     pub(crate) fn pod_ranges(&self) -> Vec<String> {
-        let v6 = || format!("fd00:160:{:x}::/64", self.index);
-        [self.pod_range()]
-            .into_iter()
-            .chain(has_ipv6().then(v6))
-            .collect()
+        of_either(self.pod_range(), format!("fd00:160:{:x}::/64", self.index))
     }
 
     /// The same of Services.
     pub(crate) fn service_ranges(&self) -> Vec<String> {
-        let v6 = || format!("fd00:96:{:x}::/112", self.index);
-        [self.service_range()]
-            .into_iter()
-            .chain(has_ipv6().then(v6))
-            .collect()
+        of_either(
+            self.service_range(),
+            format!("fd00:96:{:x}::/112", self.index),
+        )
     }
 
     /// The `kubernetes` Service's address, by definition the first of the range.
