@@ -25,6 +25,33 @@ pub struct Seen {
     pub secured: BTreeSet<(IpAddr, IpAddr)>,
 }
 
+impl Seen {
+    /// Whether each of two sent TLS to the other.
+    #[must_use]
+    pub fn is_secured(&self, one: impl Into<IpAddr>, other: impl Into<IpAddr>) -> bool {
+        let both = both_ways(one.into(), other.into());
+        both.iter().all(|pair| self.secured.contains(pair))
+    }
+
+    /// Whether either of two sent HTTP in plain text to the other.
+    #[must_use]
+    pub fn is_plain(&self, one: impl Into<IpAddr>, other: impl Into<IpAddr>) -> bool {
+        let both = both_ways(one.into(), other.into());
+        both.iter().any(|pair| self.plain.contains(pair))
+    }
+
+    /// Whether somebody sent HTTP in plain text to an address.
+    #[must_use]
+    pub fn is_plain_to(&self, address: impl Into<IpAddr>) -> bool {
+        let address = address.into();
+        self.plain.iter().any(|(_, to)| *to == address)
+    }
+}
+
+fn both_ways(one: IpAddr, other: IpAddr) -> [(IpAddr, IpAddr); 2] {
+    [(one, other), (other, one)]
+}
+
 /// A look at all interfaces of the node, until it is dropped.
 pub struct Wire {
     seen: Arc<Mutex<Seen>>,

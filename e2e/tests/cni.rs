@@ -1,7 +1,7 @@
 //! Capture by the CNI plug-in: pods of a namespace that allows no capability come into the mesh, one whose node has no plug-in yet
 //! waits and says so, and nothing is left on the node in the end. All of it changes the installation, so it is one test.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -264,19 +264,14 @@ async fn told(cluster: &Cluster, pod: &DynamicObject) -> Result<()> {
 async fn secured(cluster: &Cluster, front: Ipv4Addr, back: Ipv4Addr) -> Result<()> {
     let wire = Wire::tap()?;
     let outside = service_address(cluster, WALLED, "front").await?;
-    let [front_at, back_at] = [front, back].map(IpAddr::from);
-    let pairs = [(front_at, back_at), (back_at, front_at)];
     cluster
         .eventually("front asks back over mutual TLS", async || {
             get(&outside, 8080, "/").await?;
             let made = figure(front, "envoy_cluster_ssl_handshake", "back.unwalled:8080").await?;
-            let seen = wire.seen();
-            let is_secured = pairs.iter().all(|pair| seen.secured.contains(pair));
-            Ok((made > 0.0 && is_secured).then_some(()))
+            Ok((made > 0.0 && wire.seen().is_secured(front, back)).then_some(()))
         })
         .await?;
     let seen = wire.seen();
-    let is_plain = pairs.iter().any(|pair| seen.plain.contains(pair));
-    ensure!(!is_plain, "{seen:?}");
+    ensure!(!seen.is_plain(front, back), "{seen:?}");
     Ok(())
 }

@@ -193,7 +193,7 @@ impl Feed {
         let mut families = HashMap::new();
         for own in self.services.state() {
             if let Some(service) = service(&own) {
-                families.insert(key(&*own), family(&own));
+                families.extend(family(&own).map(|family| (key(&*own), family)));
                 facts.services.insert(key(&*own), Arc::new(service));
             }
         }
@@ -205,8 +205,8 @@ impl Feed {
                 own.namespace().unwrap_or_default().into(),
                 name.as_str().into(),
             );
-            let wanted = families.get(&of).copied().flatten();
-            if wanted.is_some_and(|family| own.address_type != family) {
+            let wanted = families.get(&of);
+            if wanted.is_some_and(|family| own.address_type != *family) {
                 continue;
             }
             let slices = facts.slices.entry(of).or_default();

@@ -82,7 +82,7 @@ async fn services_of_ipv6_are_reached_over_mutual_tls() -> Result<()> {
     // What looks at the node's network reads behind what goes over it.
     let is_seen = |asked: IpAddr| {
         let seen = wire.seen();
-        seen.secured.contains(&pair) && seen.plain.iter().any(|(_, to)| *to == asked)
+        seen.secured.contains(&pair) && seen.is_plain_to(asked)
     };
     for own in &all {
         let host = match own {

@@ -6,7 +6,7 @@ mod clocks;
 mod families;
 mod roots;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -63,13 +63,10 @@ async fn a_labelled_namespace_has_identities_and_mutual_tls() -> Result<()> {
     // When somebody outside of the mesh asks for the page
     let wire = Wire::tap()?;
     let outside = service_address(&cluster, "meshed", "front").await?;
-    let [front_at, back_at] = [front, back].map(IpAddr::from);
-    let pairs = [(front_at, back_at), (back_at, front_at)];
     // What looks at the node's network reads behind what goes over it.
     let is_seen = || {
         let seen = wire.seen();
-        let is_secured = pairs.iter().all(|pair| seen.secured.contains(pair));
-        is_secured && seen.plain.iter().any(|(_, to)| *to == front_at)
+        seen.is_secured(front, back) && seen.is_plain_to(front)
     };
     cluster
         .eventually("front is seen to ask back over mutual TLS", async || {
@@ -82,10 +79,7 @@ async fn a_labelled_namespace_has_identities_and_mutual_tls() -> Result<()> {
         .await?;
     // Then the node sees what came from outside, and nothing of what the two said to each other but TLS
     let seen = wire.seen();
-    ensure!(
-        !pairs.iter().any(|pair| seen.plain.contains(pair)),
-        "{seen:?}"
-    );
+    ensure!(!seen.is_plain(front, back), "{seen:?}");
     // And nothing but readiness and figures of the proxy is open to others
     let (status, _) = get(&front.to_string(), 15020, "/config_dump").await?;
     ensure!(status == 404, "config_dump answered {status}");
