@@ -5,6 +5,7 @@
 
 pub mod helm;
 mod http;
+pub mod load;
 pub mod mesh;
 pub mod process;
 pub mod samples;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fairlead_mesh::authority::{Authority, LEAF_LIFE, Material, Slots};
 use fairlead_mesh::compile::Compiler;
-use fairlead_mesh::facts::{Endpoint, Facts, Key, Pod, Port, Service, Slice, Spoken};
+use fairlead_mesh::facts::{Endpoint, Facts, Key, Pod, Port, Readiness, Service, Slice, Spoken};
 use fairlead_mesh::serve::{Account, Names, Plane, Replicas, Review, ReviewError, Turns, serve};
 use fairlead_plan::mesh::spiffe;
 use fairlead_xds::discovery::DELTA;
@@ -129,7 +129,10 @@ fn slice(service: usize, away: Option<usize>) -> Slice {
         let [_, high, middle, low] = u32::try_from(pod).unwrap_or(0).to_be_bytes();
         Endpoint {
             address: Ipv4Addr::new(10, 128 + high, middle, low).into(),
-            is_ready: away != Some(place),
+            readiness: match away == Some(place) {
+                true => Readiness::Not,
+                false => Readiness::Ready,
+            },
             zone: "a".into(),
             pod: Some(key(format!("pod-{pod}"))),
         }

@@ -1,7 +1,7 @@
 //! What the mesh knows of the cluster: as much of services, endpoints, pods and namespaces as traffic depends on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy, MeshTrust, TargetKind};
@@ -25,6 +25,8 @@ pub struct Facts {
     pub pods: BTreeMap<Key, Arc<Pod>>,
     /// Those of them that run, whose proxies are to be connected.
     pub running: BTreeSet<Key>,
+    /// Those that would be ready if their nodes were heard of.
+    pub unheard: BTreeSet<Key>,
     /// The policies of each namespace, those that say what can be.
     pub policies: BTreeMap<Arc<str>, Vec<Arc<MeshPolicy>>>,
     /// Who may reach services, in the same way.
@@ -43,6 +45,47 @@ impl Facts {
             let key = (Arc::clone(namespace), own.name_any().into());
             (key, &**own)
         })
+    }
+
+    /// The endpoints of a service's port.
+    pub fn endpoints<'a>(
+        &'a self,
+        service: &Key,
+        port: &'a Port,
+    ) -> impl Iterator<Item = (&'a Endpoint, SocketAddr)> {
+        let slices = self.slices.get(service).into_iter();
+        let slices = slices.flat_map(BTreeMap::values);
+        slices.flat_map(|slice| {
+            let numbers = slice.ports.iter().filter(|(name, _)| *name == port.name);
+            numbers.flat_map(|(_, number)| {
+                let all = slice.endpoints.iter();
+                all.map(|own| (own, (own.address, *number).into()))
+            })
+        })
+    }
+
+    /// Those of them that callers choose among: the ready ones; and where there are none, those that serve until they end, as
+    /// kube-proxy has it, and those that only their silent nodes keep from being ready.
+    #[must_use]
+    pub fn callable<'a>(
+        &'a self,
+        service: &Key,
+        port: &'a Port,
+    ) -> Vec<(&'a Endpoint, SocketAddr)> {
+        let ready = self.endpoints(service, port);
+        let ready: Vec<_> = ready
+            .filter(|(own, _)| own.readiness == Readiness::Ready)
+            .collect();
+        if !ready.is_empty() {
+            return ready;
+        }
+        let is_unheard = |own: &Endpoint| {
+            let pod = own.pod.as_ref();
+            pod.is_some_and(|pod| self.unheard.contains(pod))
+        };
+        let all = self.endpoints(service, port);
+        all.filter(|(own, _)| own.readiness == Readiness::Ending || is_unheard(own))
+            .collect()
     }
 
     /// The services of a namespace by name.
@@ -135,11 +178,22 @@ pub struct Endpoint {
     /// Its address.
     pub address: IpAddr,
     /// Whether it takes new requests.
-    pub is_ready: bool,
+    pub readiness: Readiness,
     /// The zone it is in; empty where nobody says.
     pub zone: Arc<str>,
     /// The pod.
     pub pod: Option<Key>,
+}
+
+/// Whether an endpoint takes new requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// It ends, and takes them for as long as it goes on.
+    Ending,
+    /// It does not, or nobody knows.
+    Not,
 }
 
 /// A pod with a proxy of the mesh.

@@ -19,7 +19,7 @@ use fairlead_plan::Kind as _;
 use fairlead_plan::mesh::{MeshPolicyKind, MeshTrustKind, spiffe};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ObjectMeta;
 use kube::runtime::reflector::{Store, reflector, store};
@@ -29,7 +29,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::facts::{self, Facts, Key, Port, Probe, Slice, Spoken};
+use crate::facts::{self, Facts, Key, Port, Probe, Readiness, Slice, Spoken};
 
 /// The label by which a slice says of which service it is.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -122,9 +122,9 @@ impl Feed {
                 let labels = std::mem::take(own.labels_mut());
                 strip(own);
                 *own.labels_mut() = labels;
-                let phase = own.status.take().and_then(|status| status.phase);
-                own.status = Some(PodStatus {
-                    phase,
+                own.status = own.status.take().map(|status| PodStatus {
+                    phase: status.phase,
+                    conditions: status.conditions,
                     ..PodStatus::default()
                 });
                 own.spec = own.spec.take().map(asked);
@@ -230,6 +230,9 @@ impl Feed {
                 if phase(&own) == Some("Running") {
                     facts.running.insert(key(&*own));
                 }
+                if is_unheard(&own) {
+                    facts.unheard.insert(key(&*own));
+                }
             }
         }
         let policies = self.policies.state().into_iter();
@@ -270,7 +273,21 @@ fn is_over(pod: &Pod) -> bool {
     matches!(phase(pod), Some("Succeeded" | "Failed"))
 }
 
-/// Leaves of a pod's spec who it is and what kubelet asks it.
+/// Whether a pod would be ready if its node were heard of. Kubelet calls a pod ready whose containers are and whose gates are open;
+/// while a node is silent, the node controller takes that word back from its pods, and leaves the others.
+fn is_unheard(pod: &Pod) -> bool {
+    let is = |kind: &str, status: &str| {
+        let conditions = pod.status.iter().flat_map(|own| own.conditions.iter());
+        let mut own = conditions.flatten().filter(|own| own.type_ == kind);
+        own.any(|own| own.status == status)
+    };
+    let gates = pod.spec.iter().flat_map(|own| own.readiness_gates.iter());
+    is("Ready", "False")
+        && is("ContainersReady", "True")
+        && gates.flatten().all(|own| is(&own.condition_type, "True"))
+}
+
+/// Leaves of a pod's spec who it is, what kubelet asks it, and what else says whether it is ready.
 fn asked(spec: PodSpec) -> PodSpec {
     let probed = |own: Container| Container {
         ports: own.ports,
@@ -281,6 +298,7 @@ fn asked(spec: PodSpec) -> PodSpec {
     };
     PodSpec {
         service_account_name: spec.service_account_name,
+        readiness_gates: spec.readiness_gates,
         containers: spec.containers.into_iter().map(probed).collect(),
         init_containers: spec
             .init_containers
@@ -399,8 +417,7 @@ fn slice(own: &EndpointSlice) -> Slice {
     });
     let namespace: Arc<str> = own.namespace().unwrap_or_default().into();
     let endpoints = own.endpoints.iter().flatten().flat_map(|endpoint| {
-        let conditions = endpoint.conditions.as_ref();
-        let is_ready = conditions.and_then(|own| own.ready).unwrap_or(true);
+        let readiness = readiness(endpoint.conditions.as_ref());
         let zone: Arc<str> = endpoint.zone.as_deref().unwrap_or_default().into();
         let pod = endpoint
             .target_ref
@@ -413,7 +430,7 @@ fn slice(own: &EndpointSlice) -> Slice {
         addresses.filter_map(move |address| {
             Some(facts::Endpoint {
                 address: address.parse().ok()?,
-                is_ready,
+                readiness,
                 zone: Arc::clone(&zone),
                 pod: pod.clone(),
             })
@@ -422,6 +439,17 @@ fn slice(own: &EndpointSlice) -> Slice {
     Slice {
         ports: ports.collect(),
         endpoints: endpoints.collect(),
+    }
+}
+
+fn readiness(said: Option<&EndpointConditions>) -> Readiness {
+    let is = |word: Option<bool>| word.unwrap_or_default();
+    match said {
+        Some(own) if own.ready == Some(false) => match is(own.terminating) && is(own.serving) {
+            true => Readiness::Ending,
+            false => Readiness::Not,
+        },
+        _ => Readiness::Ready,
     }
 }
 
@@ -477,7 +505,11 @@ mod tests {
             "endpoints": [
                 {"addresses": ["10.1.0.1"], "conditions": {"ready": true}, "zone": "a",
                  "targetRef": {"kind": "Pod", "name": "cart-x", "namespace": "shop"}},
-                {"addresses": ["10.1.0.2"], "conditions": {"ready": false}},
+                {"addresses": ["10.1.0.2"], "conditions": {"ready": false, "serving": false}},
+                {"addresses": ["10.1.0.3"],
+                 "conditions": {"ready": false, "serving": true, "terminating": true}},
+                {"addresses": ["10.1.0.4"],
+                 "conditions": {"ready": false, "serving": false, "terminating": true}},
             ],
         });
         let read = slice(&serde_json::from_value(own).expect("a slice"));
@@ -486,7 +518,38 @@ mod tests {
             read.endpoints[0].pod,
             Some(("shop".into(), "cart-x".into()))
         );
-        assert!(read.endpoints[0].is_ready && !read.endpoints[1].is_ready);
+        let all: Vec<Readiness> = read.endpoints.iter().map(|own| own.readiness).collect();
+        assert_eq!(
+            all,
+            [
+                Readiness::Ready,
+                Readiness::Not,
+                Readiness::Ending,
+                Readiness::Not
+            ]
+        );
         assert_eq!(&*read.endpoints[0].zone, "a");
+    }
+
+    #[test]
+    fn a_pod_is_unheard_where_all_but_its_node_says_that_it_is_ready() {
+        let is = |ready: &str, containers: &str, gate: Option<&str>| {
+            let mut conditions = vec![
+                json!({"type": "Ready", "status": ready}),
+                json!({"type": "ContainersReady", "status": containers}),
+            ];
+            conditions.extend(gate.map(|status| json!({"type": "shop/warm", "status": status})));
+            let own = json!({
+                "metadata": {"name": "cart-x"},
+                "spec": {"containers": [], "readinessGates": [{"conditionType": "shop/warm"}]},
+                "status": {"conditions": conditions},
+            });
+            is_unheard(&serde_json::from_value(own).expect("a pod"))
+        };
+        assert!(is("False", "True", Some("True")));
+        assert!(!is("True", "True", Some("True")));
+        assert!(!is("False", "False", Some("True")));
+        assert!(!is("False", "True", Some("False")));
+        assert!(!is("False", "True", None));
     }
 }

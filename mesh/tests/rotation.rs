@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fairlead_mesh::authority::{Authority, Timing, Wanted, decide, taken};
-use fairlead_mesh::facts::{Endpoint, Facts, Slice, Spoken};
+use fairlead_mesh::facts::{Endpoint, Facts, Readiness, Slice, Spoken};
 use fairlead_mesh::serve::{Names, Replicas};
 use serde_json::json;
 use support::place::{Place, bridge, cluster, echo, figure, shop};
@@ -40,7 +40,7 @@ fn with_itself(mut facts: Facts, control: &Control) -> Facts {
         ports: vec![("mesh".into(), control.address.port())],
         endpoints: vec![Endpoint {
             address: control.address.ip(),
-            is_ready: true,
+            readiness: Readiness::Ready,
             zone: "".into(),
             pod: None,
         }],

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use fairlead_e2e::mesh::{pair, ready, template};
+use fairlead_e2e::load;
+use fairlead_e2e::mesh::{pair, ready};
 use fairlead_e2e::process::{process_of, processes, signal};
 use fairlead_e2e::{Cluster, SYSTEM, program};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DynamicObject, ListParams, LogParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
+use kube::ResourceExt;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use serde_json::json;
 
 const NAMESPACE: &str = "soak";
 /// Requests a second.
@@ -25,27 +25,6 @@ const MARGIN: u64 = 30;
 fn seconds(name: &str, usual: u64) -> u64 {
     let given = std::env::var(name).ok();
     given.and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
-
-/// A pod that sends requests for so long, and says in the end what became of them.
-fn load(seconds: u64) -> Value {
-    let mut pod = template("load", "http://localhost:1");
-    pod["apiVersion"] = json!("v1");
-    pod["kind"] = json!("Pod");
-    pod["metadata"]["name"] = json!("load");
-    pod["metadata"]["namespace"] = json!(NAMESPACE);
-    let spec = &mut pod["spec"];
-    spec["restartPolicy"] = json!("Never");
-    let container = &mut spec["containers"][0];
-    let rate = RATE.to_string();
-    let seconds = seconds.to_string();
-    let url = "http://back:8080/healthz";
-    let arguments = ["load", "--url", url, "--rps", &rate, "--seconds", &seconds];
-    container["args"] = json!(arguments);
-    if let Some(container) = container.as_object_mut() {
-        container.remove("readinessProbe");
-    }
-    pod
 }
 
 /// Kills one part of Fairlead after another.
@@ -119,18 +98,6 @@ async fn hang(length: Duration) -> Result<()> {
     Ok(())
 }
 
-/// How many requests there were, and how many had another answer than 200, by the last words of the load.
-fn counts(said: &str) -> Option<(u64, u64)> {
-    let mut lines = said.lines().map(str::split_whitespace);
-    let sent =
-        lines.find_map(|mut words| (words.next()? == "requests").then(|| words.next())?)?;
-    let well = said.lines().map(str::split_whitespace);
-    let well = well.filter_map(|mut words| (words.next()? == "200").then(|| words.next())?);
-    let well: u64 = well.filter_map(|count| count.parse::<u64>().ok()).sum();
-    let sent: u64 = sent.parse().ok()?;
-    Some((sent, sent.saturating_sub(well)))
-}
-
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "the figures are what it is for")]
 async fn main() -> Result<()> {
@@ -143,31 +110,18 @@ async fn main() -> Result<()> {
     ready(&cluster, NAMESPACE, "back").await?;
     // The root takes a while as well.
     let all = length + away + 4 * MARGIN;
-    cluster.apply_one(&load(all)).await?;
+    let load = load::pod(NAMESPACE, "http://back:8080/healthz", RATE, all);
+    cluster.apply_one(&load).await?;
     ready(&cluster, NAMESPACE, "load").await?;
     rotate(&cluster).await?;
     let killed = kill(&cluster, Duration::from_secs(length)).await?;
     hang(Duration::from_secs(away)).await?;
-    let pods = cluster.api("v1", "Pod", Some(NAMESPACE)).await?;
     let patience = Duration::from_secs(all + 4 * MARGIN);
-    cluster
-        .within(patience, "the load ends", async || {
-            let own = pods.get("load").await?;
-            let phase = own.data["status"]["phase"].as_str().unwrap_or_default();
-            Ok(["Succeeded", "Failed"].contains(&phase).then_some(()))
-        })
-        .await?;
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-    let params = LogParams {
-        container: Some("main".to_owned()),
-        ..LogParams::default()
-    };
-    let said = pods.logs("load", &params).await?;
-    let counted = counts(&said);
-    let (sent, failed) = counted.with_context(|| format!("the load said: {said}"))?;
+    let outcome = load::outcome(&cluster, NAMESPACE, patience).await?;
+    let (sent, failed) = (outcome.sent, outcome.failed);
     println!("figure chaos_kills {killed}");
     println!("figure chaos_requests {sent}");
     println!("figure chaos_failed_requests {failed}");
-    ensure!(failed == 0 && sent > 0, "the load said: {said}");
+    ensure!(failed == 0 && sent > 0, "the load said: {}", outcome.said);
     cluster.remove_namespace(NAMESPACE).await
 }

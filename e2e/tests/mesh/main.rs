@@ -5,6 +5,7 @@ mod audits;
 mod clocks;
 mod families;
 mod roots;
+mod silence;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

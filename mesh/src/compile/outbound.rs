@@ -395,27 +395,20 @@ pub(super) fn endpoints(facts: &Facts, key: &Key, port: &Port) -> Found {
     let mut zones: BTreeMap<&str, BTreeMap<SocketAddr, Endpoint>> = BTreeMap::new();
     let mut ids = Vec::new();
     let mut meshed = BTreeSet::new();
-    let slices = facts.slices.get(key).into_iter().flat_map(BTreeMap::values);
-    for slice in slices {
-        let numbers = slice.ports.iter().filter(|(name, _)| *name == port.name);
-        for (_, number) in numbers {
-            for own in &slice.endpoints {
-                let pod = own.pod.as_ref().and_then(|pod| facts.pods.get(pod));
-                // Who is about to come is known before it is asked.
-                ids.extend(pod.map(|pod| pod.id.to_string()));
-                let address: SocketAddr = (own.address, *number).into();
-                meshed.extend(pod.map(|_| address));
-                if !own.is_ready {
-                    continue;
-                }
-                let mut endpoint = Endpoint::at(address);
-                if pod.is_some() {
-                    endpoint.socket_labels = vec![label()];
-                }
-                let zone = zones.entry(&own.zone).or_default();
-                zone.insert(address, endpoint);
-            }
+    for (own, address) in facts.endpoints(key, port) {
+        // Who is about to come is known before it is asked.
+        if let Some(pod) = own.pod.as_ref().and_then(|pod| facts.pods.get(pod)) {
+            ids.push(pod.id.to_string());
+            meshed.insert(address);
         }
+    }
+    for (own, address) in facts.callable(key, port) {
+        let mut endpoint = Endpoint::at(address);
+        if meshed.contains(&address) {
+            endpoint.socket_labels = vec![label()];
+        }
+        let zone = zones.entry(&own.zone).or_default();
+        zone.insert(address, endpoint);
     }
     ids.sort();
     ids.dedup();

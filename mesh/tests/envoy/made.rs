@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use fairlead_crds::mesh::{MeshAuthorization, MeshPolicy};
-use fairlead_mesh::facts::{Endpoint, Facts, Key, Pod, Port, Probe, Service, Slice, Spoken};
+use fairlead_mesh::facts::{
+    Endpoint, Facts, Key, Pod, Port, Probe, Readiness, Service, Slice, Spoken,
+};
 use fairlead_plan::Kind as _;
 use fairlead_plan::mesh::{MeshAuthorizationKind, MeshPolicyKind, spiffe};
 use fastrand::Rng;
@@ -180,7 +182,10 @@ impl Made {
             .then(|| (namespace.into(), format!("pod-{pod}").into()));
         Endpoint {
             address,
-            is_ready: self.often(80),
+            readiness: match self.often(80) {
+                true => Readiness::Ready,
+                false => self.one(&[Readiness::Ending, Readiness::Not]),
+            },
             zone: self.one(&["", "eu-1a", "eu-1b"]).into(),
             pod,
         }
@@ -442,24 +447,9 @@ pub fn endpoints(facts: &Facts) -> BTreeMap<String, BTreeSet<SocketAddr>> {
         if service.addresses.is_empty() {
             continue;
         }
-        let slices = || facts.slices.get(key).into_iter().flat_map(BTreeMap::values);
         for port in &service.ports {
-            let numbers = |slice: &Slice| -> Vec<u16> {
-                let ports = slice.ports.iter();
-                let own = ports.filter(|(name, _)| *name == port.name);
-                own.map(|(_, number)| *number).collect()
-            };
-            let found: BTreeSet<SocketAddr> = slices()
-                .flat_map(|slice| {
-                    let ready = slice.endpoints.iter().filter(|own| own.is_ready);
-                    ready.flat_map(|own| {
-                        let address = own.address;
-                        numbers(slice)
-                            .into_iter()
-                            .map(move |port| (address, port).into())
-                    })
-                })
-                .collect();
+            let callable = facts.callable(key, port).into_iter();
+            let found: BTreeSet<SocketAddr> = callable.map(|(_, address)| address).collect();
             let ways: &[&str] = match port.spoken {
                 Spoken::Http => &["http1", "http2"],
                 Spoken::Http2 => &["http2"],

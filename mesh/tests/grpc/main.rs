@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fairlead_mesh::facts::{Endpoint, Facts, Key, Port, Service, Slice, Spoken};
+use fairlead_mesh::facts::{Endpoint, Facts, Key, Port, Readiness, Service, Slice, Spoken};
 use jiff::Timestamp;
 use program::{Client, Ended, Server, bootstrap, is_left_out};
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ fn cart(endpoints: &[(&Server, &str)]) -> Facts {
             ports: vec![("grpc".into(), server.address.port())],
             endpoints: vec![Endpoint {
                 address: server.address.ip(),
-                is_ready: true,
+                readiness: Readiness::Ready,
                 zone: (*zone).into(),
                 pod: None,
             }],

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fairlead_mesh::authority::{Authority, Pair, Slots};
-use fairlead_mesh::facts::{Endpoint, Facts, Slice};
+use fairlead_mesh::facts::{Endpoint, Facts, Readiness, Slice};
 use fairlead_xds::raw::Raw;
 use futures::{StreamExt as _, stream};
 use http::uri::PathAndQuery;
@@ -147,7 +147,7 @@ pub fn replicas(addresses: &[SocketAddr]) -> Facts {
             ports: vec![("grpc".into(), address.port())],
             endpoints: vec![Endpoint {
                 address: address.ip(),
-                is_ready: true,
+                readiness: Readiness::Ready,
                 zone: "".into(),
                 pod: None,
             }],

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fairlead_mesh::compile::names::{INBOUND_PORT, OUTBOUND_PORT};
-use fairlead_mesh::facts::{Endpoint, Facts, Key, Pod, Port, Service, Slice, Spoken};
+use fairlead_mesh::facts::{Endpoint, Facts, Key, Pod, Port, Readiness, Service, Slice, Spoken};
 use fairlead_proxy::capture::{self, Capture, Nft};
 use fairlead_proxy::metrics::{Stat, push, stats};
 use fairlead_proxy::{Shared, config, upkeep, worker};
@@ -306,7 +306,7 @@ pub fn cluster(all: &[(&str, u8, u16, u16, Spoken, bool)]) -> Facts {
             ports: vec![("p".into(), target)],
             endpoints: vec![Endpoint {
                 address: Ipv4Addr::new(10, 79, 0, 2).into(),
-                is_ready: true,
+                readiness: Readiness::Ready,
                 zone: "".into(),
                 pod: known.then(|| pod.clone()),
             }],

@@ -12,13 +12,18 @@ enum Event {
     Endpoint {
         service: u8,
         last: u8,
-        is_ready: bool,
+        readiness: Readiness,
     },
     Service {
         service: u8,
         is_headless: bool,
     },
     Gone(u8),
+    /// The node of a pod is silent, or heard of again.
+    Unheard {
+        last: u8,
+        is_unheard: bool,
+    },
     /// A pod, of one of two accounts.
     Pod {
         last: u8,
@@ -46,12 +51,19 @@ fn event() -> impl Strategy<Value = Event> {
         said["targetRefs"] = json!([target]);
         said
     });
+    let readiness = prop_oneof![
+        Just(Readiness::Ready),
+        Just(Readiness::Ending),
+        Just(Readiness::Not)
+    ];
     prop_oneof![
-        6 => (0..3u8, 1..4u8, any::<bool>())
-            .prop_map(|(service, last, is_ready)| Event::Endpoint { service, last, is_ready }),
+        6 => (0..3u8, 1..4u8, readiness)
+            .prop_map(|(service, last, readiness)| Event::Endpoint { service, last, readiness }),
         2 => (0..3u8, any::<bool>())
             .prop_map(|(service, is_headless)| Event::Service { service, is_headless }),
         1 => (0..3u8).prop_map(Event::Gone),
+        2 => (1..4u8, any::<bool>())
+            .prop_map(|(last, is_unheard)| Event::Unheard { last, is_unheard }),
         3 => (1..4u8, any::<bool>(), any::<bool>())
             .prop_map(|(last, is_there, is_web)| Event::Pod { last, is_there, is_web }),
         2 => proptest::option::weighted(0.8, policy).prop_map(Event::Policy),
@@ -66,11 +78,11 @@ fn happen(facts: &mut Facts, event: Event) {
         Event::Endpoint {
             service,
             last,
-            is_ready,
+            readiness,
         } => {
             let own = Slice {
                 ports: vec![("p80".into(), 8080)],
-                endpoints: vec![endpoint(last, Some(pod(last)), is_ready)],
+                endpoints: vec![endpoint(last, Some(pod(last)), readiness)],
             };
             let slices = facts.slices.entry(named(service)).or_default();
             slices.insert(format!("of-{last}").into(), Arc::new(own));
@@ -89,6 +101,11 @@ fn happen(facts: &mut Facts, event: Event) {
             let own = Service { addresses, ..own };
             facts.services.insert(named(service), Arc::new(own));
         }
+        Event::Unheard {
+            last,
+            is_unheard: true,
+        } => drop(facts.unheard.insert(pod(last))),
+        Event::Unheard { last, .. } => drop(facts.unheard.remove(&pod(last))),
         Event::Gone(service) => drop(facts.services.remove(&named(service))),
         Event::Pod {
             last,

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::*;
-use crate::facts::{Endpoint, Key, Pod, Port, Probe, Service, Slice, Spoken};
+use crate::facts::{Endpoint, Key, Pod, Port, Probe, Readiness, Service, Slice, Spoken};
 
 fn key(namespace: &str, name: &str) -> Key {
     (namespace.into(), name.into())
@@ -45,10 +45,10 @@ fn service(address: [u8; 4], ports: &[(u16, Spoken)]) -> Arc<Service> {
     })
 }
 
-fn endpoint(last: u8, pod: Option<Key>, is_ready: bool) -> Endpoint {
+fn endpoint(last: u8, pod: Option<Key>, readiness: Readiness) -> Endpoint {
     Endpoint {
         address: [10, 1, 0, last].into(),
-        is_ready,
+        readiness,
         zone: "a".into(),
         pod,
     }
@@ -69,9 +69,9 @@ fn facts() -> Facts {
     let slice = Slice {
         ports: vec![("p80".into(), 8080), ("p6379".into(), 6379)],
         endpoints: vec![
-            endpoint(1, Some(pod.clone()), true),
-            endpoint(2, Some(key("shop", "cart-2")), true),
-            endpoint(3, None, false),
+            endpoint(1, Some(pod.clone()), Readiness::Ready),
+            endpoint(2, Some(key("shop", "cart-2")), Readiness::Ready),
+            endpoint(3, None, Readiness::Not),
         ],
     };
     facts
@@ -231,13 +231,44 @@ fn a_pod_that_leaves_changes_its_endpoints_alone() {
         .get_mut(&key("shop", "cart"))
         .expect("it is there");
     let slice = slices.get_mut("cart-x").expect("it is there");
-    Arc::make_mut(slice).endpoints[0].is_ready = false;
+    Arc::make_mut(slice).endpoints[0].readiness = Readiness::Not;
     let (before, after) = (view(&before), view(&after));
     let changed = |kind: Kind, name: &str| before.get(kind, name) != after.get(kind, name);
     assert!(changed(Kind::Endpoints, "cart.shop:80"));
     assert!(!changed(Kind::Cluster, "cart.shop:80/http1"));
     assert!(!changed(Kind::Listener, "outbound"));
     assert!(!changed(Kind::Listener, "outbound/cart.shop:80"));
+}
+
+#[test]
+fn where_no_pod_is_ready_those_that_still_serve_are_called() {
+    let called = |all: [Readiness; 2], is_unheard: bool| {
+        let mut facts = facts();
+        let cart = key("shop", "cart");
+        let slices = facts.slices.get_mut(&cart).expect("it is there");
+        let slice = slices.get_mut("cart-x").expect("it is there");
+        let endpoints = &mut Arc::make_mut(slice).endpoints;
+        for (own, readiness) in endpoints.iter_mut().zip(all) {
+            own.readiness = readiness;
+        }
+        if is_unheard {
+            facts.unheard.insert(key("shop", "cart-1"));
+        }
+        let told = told(&view(&facts));
+        let own = told.endpoints.get("cart.shop:80").expect("it is told");
+        let all = own.localities.iter().flat_map(|own| &own.endpoints);
+        let all = all.map(|own| own.address.to_string());
+        all.collect::<Vec<_>>()
+    };
+    let (first, second) = ("10.1.0.1:8080", "10.1.0.2:8080");
+    let (ready, ending, not) = (Readiness::Ready, Readiness::Ending, Readiness::Not);
+    assert_eq!(called([ending, ready], false), [second]);
+    assert_eq!(called([ending, not], false), [first]);
+    assert!(called([not, not], false).is_empty());
+    // The node of the first is silent.
+    assert_eq!(called([not, not], true), [first]);
+    assert_eq!(called([not, ending], true), [first, second]);
+    assert_eq!(called([not, ready], true), [second]);
 }
 
 #[test]
