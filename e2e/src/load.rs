@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::LogParams;
@@ -23,6 +23,21 @@ pub struct Outcome {
     pub failed: u64,
     /// All that the pod said of them.
     pub said: String,
+}
+
+impl Outcome {
+    /// Whether there were requests, and all went well.
+    ///
+    /// # Errors
+    /// When it is otherwise, with all that the pod said.
+    pub fn well(&self) -> Result<()> {
+        ensure!(
+            self.failed == 0 && self.sent > 0,
+            "the load said: {}",
+            self.said
+        );
+        Ok(())
+    }
 }
 
 /// A pod that asks `url` `rate` times a second for so many seconds.

@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
-use kube::api::{DynamicObject, ListParams};
+use kube::ResourceExt;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::{Cluster, get};
@@ -76,30 +77,90 @@ pub async fn pair(cluster: &Cluster, name: &str) -> Result<()> {
     run(cluster, name, "front", front).await
 }
 
+/// Gives the service back so many pods, and lets its callers ask another one where one ends in the middle.
+///
+/// # Errors
+/// When the API server refuses, or what is waited for does not come.
+pub async fn endure(
+    cluster: &Cluster,
+    namespace: &str,
+    count: usize,
+) -> Result<Vec<DynamicObject>> {
+    let policy = json!({
+        "apiVersion": "mesh.fairlead.dev/v1alpha1",
+        "kind": "MeshPolicy",
+        "metadata": {"name": "endure", "namespace": namespace},
+        "spec": {
+            "targetRefs": [{"kind": "Service", "name": "back"}],
+            "retries": {"attempts": 3, "retryOn": ["ConnectFailure", "RefusedStream", "Reset"]},
+        },
+    });
+    cluster.apply_one(&policy).await?;
+    let deployments = cluster
+        .api("apps/v1", "Deployment", Some(namespace))
+        .await?;
+    let count_of = Patch::Merge(json!({"spec": {"replicas": count}}));
+    deployments
+        .patch("back", &PatchParams::default(), &count_of)
+        .await?;
+    all_ready(cluster, namespace, "back", count).await
+}
+
 /// The pod of a name, once it is ready.
 ///
 /// # Errors
 /// When the API server refuses, or what is waited for does not come.
 pub async fn ready(cluster: &Cluster, namespace: &str, name: &str) -> Result<DynamicObject> {
-    let api = cluster.api("v1", "Pod", Some(namespace)).await?;
     let mut seen = String::new();
     let waited = cluster
         .eventually(&format!("a pod of {name} is ready"), async || {
-            let list = ListParams::default().labels(&format!("app={name}"));
-            let pods = api.list(&list).await?.items;
+            let pods = pods(cluster, namespace, name).await?;
             seen = pods
                 .iter()
                 .map(|pod| pod.data["status"].to_string())
                 .collect();
-            let is_ready = |pod: &DynamicObject| {
-                let conditions = pod.data["status"]["conditions"].as_array().cloned();
-                let mut conditions = conditions.unwrap_or_default().into_iter();
-                conditions.any(|own| own["type"] == "Ready" && own["status"] == "True")
-            };
             Ok(pods.into_iter().find(is_ready))
         })
         .await;
     waited.with_context(|| seen)
+}
+
+/// The pods of a name, once there are so many and all are ready.
+///
+/// # Errors
+/// When the API server refuses, or what is waited for does not come.
+pub async fn all_ready(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    count: usize,
+) -> Result<Vec<DynamicObject>> {
+    cluster
+        .eventually(&format!("{count} pods of {name} are ready"), async || {
+            let pods = pods(cluster, namespace, name).await?;
+            Ok((pods.len() == count && pods.iter().all(is_ready)).then_some(pods))
+        })
+        .await
+}
+
+/// The pods of a name, in the order of their own names.
+///
+/// # Errors
+/// When the API server refuses.
+pub async fn pods(cluster: &Cluster, namespace: &str, name: &str) -> Result<Vec<DynamicObject>> {
+    let api = cluster.api("v1", "Pod", Some(namespace)).await?;
+    let list = ListParams::default().labels(&format!("app={name}"));
+    let mut pods = api.list(&list).await?.items;
+    pods.sort_by_key(ResourceExt::name_any);
+    Ok(pods)
+}
+
+/// Whether a pod is ready.
+#[must_use]
+pub fn is_ready(pod: &DynamicObject) -> bool {
+    let conditions = pod.data["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|own| own["type"] == "Ready" && own["status"] == "True")
 }
 
 /// Where a pod is.

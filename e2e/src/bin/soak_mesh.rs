@@ -7,16 +7,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use fairlead_e2e::load;
-use fairlead_e2e::mesh::{pair, ready};
+use fairlead_e2e::mesh::{endure, is_ready, pair, pods, ready};
 use fairlead_e2e::process::{process_of, processes, signal};
 use fairlead_e2e::{Cluster, SYSTEM, program};
 use kube::ResourceExt;
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
 const NAMESPACE: &str = "soak";
 /// Requests a second.
 const RATE: u64 = 100;
+/// How many pods the service that is asked has.
+const PODS: usize = 3;
+/// The proxy of one of them, as the command line of its process has it.
+const PROXY: &str = "fairlead-proxy";
 /// How long a part is left alone after another was killed.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long the load goes on after the last thing went wrong, and until it begins.
@@ -29,16 +33,23 @@ fn seconds(name: &str, usual: u64) -> u64 {
 
 /// Kills one part of Fairlead after another.
 async fn kill(cluster: &Cluster, length: Duration) -> Result<u64> {
-    let pods = cluster.api("v1", "Pod", Some(SYSTEM)).await?;
+    let system = cluster.api("v1", "Pod", Some(SYSTEM)).await?;
     let (begun, mut killed) = (Instant::now(), 0);
     while begun.elapsed() < length {
-        for part in ["mesh", "webhook", "operator"] {
-            let all = pods.list(&ListParams::default()).await?.items;
-            let of = |pod: &&DynamicObject| pod.name_any().contains(part);
-            let mut own: Vec<&DynamicObject> = all.iter().filter(of).collect();
-            own.sort_by_key(|pod| pod.name_any());
+        for part in ["mesh", "webhook", "operator", PROXY] {
+            let own = if part == PROXY {
+                let all = pods(cluster, NAMESPACE, "back").await?;
+                // One at a time: nobody could do without all of them.
+                let are_there = all.len() == PODS && all.iter().all(is_ready);
+                if are_there { all } else { Vec::new() }
+            } else {
+                let mut all = system.list(&ListParams::default()).await?.items;
+                all.retain(|pod| pod.name_any().contains(part));
+                all.sort_by_key(ResourceExt::name_any);
+                all
+            };
             let place = usize::try_from(killed)? % own.len().max(1);
-            let Some(uid) = own.get(place).and_then(|pod| pod.uid()) else {
+            let Some(uid) = own.get(place).and_then(ResourceExt::uid) else {
                 continue;
             };
             // It may be about to start again after the last time.
@@ -107,7 +118,7 @@ async fn main() -> Result<()> {
     );
     let cluster = Cluster::connect().await?;
     pair(&cluster, NAMESPACE).await?;
-    ready(&cluster, NAMESPACE, "back").await?;
+    endure(&cluster, NAMESPACE, PODS).await?;
     // The root takes a while as well.
     let all = length + away + 4 * MARGIN;
     let load = load::pod(NAMESPACE, "http://back:8080/healthz", RATE, all);
@@ -118,10 +129,9 @@ async fn main() -> Result<()> {
     hang(Duration::from_secs(away)).await?;
     let patience = Duration::from_secs(all + 4 * MARGIN);
     let outcome = load::outcome(&cluster, NAMESPACE, patience).await?;
-    let (sent, failed) = (outcome.sent, outcome.failed);
     println!("figure chaos_kills {killed}");
-    println!("figure chaos_requests {sent}");
-    println!("figure chaos_failed_requests {failed}");
-    ensure!(failed == 0 && sent > 0, "the load said: {}", outcome.said);
+    println!("figure chaos_requests {}", outcome.sent);
+    println!("figure chaos_failed_requests {}", outcome.failed);
+    outcome.well()?;
     cluster.remove_namespace(NAMESPACE).await
 }

@@ -3,9 +3,9 @@
 
 mod audits;
 mod clocks;
+mod endpoints;
 mod families;
 mod roots;
-mod silence;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
