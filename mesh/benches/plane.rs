@@ -15,7 +15,9 @@ use bytes::Bytes;
 use fairlead_mesh::authority::{Authority, LEAF_LIFE, Material, Slots};
 use fairlead_mesh::compile::Compiler;
 use fairlead_mesh::facts::{Endpoint, Facts, Key, Pod, Port, Readiness, Service, Slice, Spoken};
-use fairlead_mesh::serve::{Account, Names, Plane, Replicas, Review, ReviewError, Turns, serve};
+use fairlead_mesh::serve::{
+    Account, Holder, Names, Plane, Replicas, Review, ReviewError, Turns, serve,
+};
 use fairlead_plan::mesh::spiffe;
 use fairlead_xds::discovery::DELTA;
 use fairlead_xds::raw::Raw;
@@ -30,7 +32,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use time::OffsetDateTime;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint as Target;
@@ -151,7 +153,7 @@ impl Review for Nobody {
         &self,
         _: String,
         audience: &'static str,
-    ) -> BoxFuture<'_, Result<(String, String), ReviewError>> {
+    ) -> BoxFuture<'_, Result<Holder, ReviewError>> {
         Box::pin(async move { Err(ReviewError::Refused { audience }) })
     }
 
@@ -217,6 +219,7 @@ async fn replica() {
         leaf_life: LEAF_LIFE,
         proxies: Arc::default(),
         metrics: Arc::default(),
+        misuses: mpsc::channel(1).0,
         turns: Turns::default(),
         figures: Arc::default(),
         stop: CancellationToken::new(),

@@ -27,6 +27,8 @@ pub struct Facts {
     pub running: BTreeSet<Key>,
     /// Those that would be ready if their nodes were heard of.
     pub unheard: BTreeSet<Key>,
+    /// The pods with a proxy, by their addresses.
+    pub places: BTreeMap<IpAddr, Key>,
     /// The policies of each namespace, those that say what can be.
     pub policies: BTreeMap<Arc<str>, Vec<Arc<MeshPolicy>>>,
     /// Who may reach services, in the same way.

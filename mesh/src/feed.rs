@@ -18,7 +18,7 @@ use fairlead_operator::metrics::Metrics;
 use fairlead_plan::Kind as _;
 use fairlead_plan::mesh::{MeshPolicyKind, MeshTrustKind, spiffe};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, Service};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, PodStatus, Service};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ObjectMeta;
@@ -122,11 +122,7 @@ impl Feed {
                 let labels = std::mem::take(own.labels_mut());
                 strip(own);
                 *own.labels_mut() = labels;
-                own.status = own.status.take().map(|status| PodStatus {
-                    phase: status.phase,
-                    conditions: status.conditions,
-                    ..PodStatus::default()
-                });
+                own.status = own.status.take().map(standing);
                 own.spec = own.spec.take().map(asked);
             }),
             authorizations: watch.start(None, |own: &mut MeshAuthorization| {
@@ -230,6 +226,8 @@ impl Feed {
                 if phase(&own) == Some("Running") {
                     facts.running.insert(key(&*own));
                 }
+                let places = addresses(&own).map(|address| (address, key(&*own)));
+                facts.places.extend(places);
                 if is_unheard(&own) {
                     facts.unheard.insert(key(&*own));
                 }
@@ -273,6 +271,17 @@ fn is_over(pod: &Pod) -> bool {
     matches!(phase(pod), Some("Succeeded" | "Failed"))
 }
 
+/// The addresses of a pod, which nobody else has; one that ends may have given them back.
+fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
+    let is_on_its_own = |own: &&PodStatus| {
+        let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network);
+        on_host != Some(true) && pod.metadata.deletion_timestamp.is_none() && own.pod_ips.is_some()
+    };
+    let status = pod.status.as_ref().filter(is_on_its_own);
+    let all = status.into_iter().flat_map(|own| own.pod_ips.iter());
+    all.flatten().filter_map(|own| own.ip.parse().ok())
+}
+
 /// Whether a pod would be ready if its node were heard of. Kubelet calls a pod ready whose containers are and whose gates are open;
 /// while a node is silent, the node controller takes that word back from its pods, and leaves the others.
 fn is_unheard(pod: &Pod) -> bool {
@@ -287,7 +296,23 @@ fn is_unheard(pod: &Pod) -> bool {
         && gates.flatten().all(|own| is(&own.condition_type, "True"))
 }
 
-/// Leaves of a pod's spec who it is, what kubelet asks it, and what else says whether it is ready.
+/// Leaves of a pod's status how far it is, where, and which of its conditions are so.
+fn standing(status: PodStatus) -> PodStatus {
+    let said = |own: PodCondition| PodCondition {
+        type_: own.type_,
+        status: own.status,
+        ..PodCondition::default()
+    };
+    let conditions = status.conditions;
+    PodStatus {
+        phase: status.phase,
+        pod_ips: status.pod_ips,
+        conditions: conditions.map(|all| all.into_iter().map(said).collect()),
+        ..PodStatus::default()
+    }
+}
+
+/// Leaves of a pod's spec who it is, where, what kubelet asks it, and what else says whether it is ready.
 fn asked(spec: PodSpec) -> PodSpec {
     let probed = |own: Container| Container {
         ports: own.ports,
@@ -299,6 +324,7 @@ fn asked(spec: PodSpec) -> PodSpec {
     PodSpec {
         service_account_name: spec.service_account_name,
         readiness_gates: spec.readiness_gates,
+        host_network: spec.host_network,
         containers: spec.containers.into_iter().map(probed).collect(),
         init_containers: spec
             .init_containers
@@ -551,5 +577,22 @@ mod tests {
         assert!(!is("False", "False", Some("True")));
         assert!(!is("False", "True", Some("False")));
         assert!(!is("False", "True", None));
+    }
+
+    #[test]
+    fn a_pod_has_its_addresses_until_it_ends_and_none_of_its_node() {
+        let of = |metadata: serde_json::Value, is_on_host: bool| {
+            let own = json!({
+                "metadata": metadata,
+                "spec": {"containers": [], "hostNetwork": is_on_host},
+                "status": {"podIPs": [{"ip": "10.1.0.1"}, {"ip": "fd01::1"}]},
+            });
+            let own: Pod = serde_json::from_value(own).expect("a pod");
+            addresses(&own).count()
+        };
+        assert_eq!(of(json!({"name": "cart-x"}), false), 2);
+        assert_eq!(of(json!({"name": "cart-x"}), true), 0);
+        let ends = json!({"name": "cart-x", "deletionTimestamp": "2026-01-01T00:00:00Z"});
+        assert_eq!(of(ends, false), 0);
     }
 }

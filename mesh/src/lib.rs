@@ -14,6 +14,7 @@ pub mod figures;
 mod lead;
 pub mod metrics;
 mod missed;
+mod misused;
 mod refusals;
 mod run;
 pub mod serve;

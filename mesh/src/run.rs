@@ -7,7 +7,7 @@ use fairlead_operator::exposition::join;
 use fairlead_operator::metrics::Metrics as ClientMetrics;
 use fairlead_operator::{admin, client, listen};
 use fairlead_plan::mesh::{CONTROL, MeshCapture, spiffe};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::audits::Audits;
@@ -18,10 +18,14 @@ use crate::feed::Feed;
 use crate::lead::{Leader, lead};
 use crate::metrics::Metrics;
 use crate::missed::Missed;
+use crate::misused;
 use crate::refusals::Refusals;
 use crate::serve::{Names, Plane, Proxies, Replicas, TokenReviews, Turns, serve};
 use crate::trust;
 use crate::uncaptured::Uncaptured;
+
+/// How many misused tokens may wait to be told of.
+const MOST_MISUSES: usize = 64;
 
 /// Settings of the process.
 #[derive(Clone, Debug)]
@@ -91,6 +95,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         names: names.clone(),
         namespace: config.namespace.clone(),
     };
+    let (misuses, misused) = mpsc::channel(MOST_MISUSES);
     let plane = Plane {
         authority: authority.subscribe(),
         compiled: compiled.subscribe(),
@@ -102,6 +107,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         proxies,
         figures: Arc::default(),
         metrics: Arc::clone(&metrics),
+        misuses,
         turns: Turns::default(),
         stop: stop.clone(),
     };
@@ -112,6 +118,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
         trust_domain: config.trust_domain.clone(),
     };
     let leader = leader(&config, &keeper, &facts.subscribe(), &replicas, &metrics);
+    let telling = misused::tell(client.clone(), &config.identity, misused);
     let feed = Feed::start(client.clone(), client_metrics, stop.clone());
     let spreading = trust::spread(
         client,
@@ -126,6 +133,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
             feed.follow(&config.trust_domain, facts),
             compiling,
             spreading,
+            telling,
             lead(leader),
         )
     };

@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use fairlead_mesh::facts::Facts;
 use fairlead_xds::discovery::{DELTA, STATE};
 use fairlead_xds::figures::{By, TOP, TopRequest, TopResponse};
 use fairlead_xds::identity::SIGN;
@@ -64,6 +66,47 @@ async fn who_has_no_certificate_and_no_token_is_told_nothing() {
         }
     }
     assert!(control.proxies.all().is_empty());
+}
+
+#[tokio::test]
+async fn a_token_is_worth_a_certificate_where_its_own_pod_is() {
+    let mut control = Control::start(LIFE).await;
+    let key = |name: &str| ("shop".into(), name.into());
+    let is_at = |control: &Control, pod: Option<&str>| {
+        let local = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let places = pod.map(|pod| (local, key(pod))).into_iter().collect();
+        control.tell(&Facts {
+            places,
+            ..Facts::default()
+        });
+    };
+    let asked = async |control: &Control, token: &str| {
+        let visitor = Visitor::of(control).with_token(token);
+        refused(&visitor, SIGN).await
+    };
+    // It is known for the request that it lacks.
+    let known = Code::InvalidArgument;
+    is_at(&control, Some("cart-1"));
+    assert_eq!(asked(&control, "shop/cart/cart-1").await.0, known);
+    // Where nobody is known to be, addresses may be translated.
+    is_at(&control, None);
+    assert_eq!(asked(&control, "shop/cart/cart-1").await.0, known);
+    is_at(&control, Some("till-1"));
+    let said = "the token of the pod shop/cart-1 came from 127.0.0.1, where the pod shop/till-1 is";
+    assert_eq!(
+        asked(&control, "shop/cart/cart-1").await,
+        (Code::PermissionDenied, said.to_owned())
+    );
+    let told = control.misuses.try_recv().expect("somebody is told");
+    assert_eq!(
+        (told.pod.name.as_str(), told.there),
+        ("cart-1", key("till-1"))
+    );
+    let said = "the token was given to no pod; kubelet gives pods theirs by a projected volume";
+    assert_eq!(
+        asked(&control, "shop/cart/").await,
+        (Code::PermissionDenied, said.to_owned())
+    );
 }
 
 #[tokio::test]

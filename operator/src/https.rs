@@ -27,8 +27,8 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::fro
 
 /// The TLS of the next connection; nothing while there is none.
 pub type Tls = Arc<dyn Fn() -> Option<Arc<ServerConfig>> + Send + Sync>;
-/// What answers on a connection, by whom it is with.
-pub type Answers = Arc<dyn Fn(&ServerConnection) -> Router + Send + Sync>;
+/// What answers on a connection, by where it comes from and whom it is with.
+pub type Answers = Arc<dyn Fn(SocketAddr, &ServerConnection) -> Router + Send + Sync>;
 
 /// Who is told of connections whose handshake failed: by whom, and why.
 pub type Refused = Arc<dyn Fn(SocketAddr, &io::Error) + Send + Sync>;
@@ -60,7 +60,10 @@ pub async fn serve(
                 let ending = ending.clone();
                 connections.spawn(async move {
                     match shake(stream, tls.into()).await {
-                        Ok(stream) => connection(stream, answers, ending).await,
+                        Ok(stream) => {
+                            let router = answers(caller, stream.get_ref().1);
+                            connection(stream, router, ending).await;
+                        }
                         Err(error) => refused(caller, &error),
                     }
                 });
@@ -90,8 +93,7 @@ async fn shake(stream: TcpStream, acceptor: TlsAcceptor) -> io::Result<TlsStream
     tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await?
 }
 
-async fn connection(stream: TlsStream<TcpStream>, answers: Answers, ending: CancellationToken) {
-    let router = answers(stream.get_ref().1);
+async fn connection(stream: TlsStream<TcpStream>, router: Router, ending: CancellationToken) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http2()

@@ -61,7 +61,7 @@ pub(crate) async fn answer_all(
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(shared);
     let tls: https::Tls = Arc::new(move || Some(door.current()));
-    let answers: https::Answers = Arc::new(move |_| router.clone());
+    let answers: https::Answers = Arc::new(move |_, _| router.clone());
     https::serve(listener, tls, answers, refused, stop).await;
 }
 

@@ -6,6 +6,7 @@ mod clocks;
 mod endpoints;
 mod families;
 mod roots;
+mod tokens;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

@@ -16,6 +16,7 @@ mod sign;
 mod tls;
 mod top;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,7 +35,7 @@ use fairlead_xds::raw::Raw;
 use fairlead_xds::serve::Dialect;
 use rustls::ServerConnection;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
@@ -47,7 +48,8 @@ use crate::metrics::Metrics;
 pub use discovery::Turns;
 pub use proxies::{Proxies, Proxy};
 pub use replicas::Replicas;
-pub use review::{Account, Review, ReviewError, TokenReviews};
+pub use review::{Account, Given, Holder, Review, ReviewError, TokenReviews};
+pub use sign::Misuse;
 pub use tls::Names;
 
 /// The largest token.
@@ -78,6 +80,8 @@ pub struct Plane {
     pub figures: Arc<Figures>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Who is told of tokens that came from elsewhere.
+    pub misuses: mpsc::Sender<Misuse>,
     /// In which turn proxies are told.
     pub turns: Turns,
     /// Ends every stream.
@@ -97,12 +101,12 @@ impl Plane {
             })
     }
 
-    /// The service account whose token came with a request, which has to be meant for an audience.
-    async fn account(
+    /// Whose token came with a request, which has to be meant for an audience.
+    async fn holder(
         &self,
         request: &Request<Bytes>,
         audience: &'static str,
-    ) -> Result<Account, Status> {
+    ) -> Result<Holder, Status> {
         let token = request
             .metadata()
             .get("authorization")
@@ -110,8 +114,8 @@ impl Plane {
             .and_then(|value| value.strip_prefix("Bearer "))
             .filter(|token| !token.is_empty() && token.len() <= MOST_TOKEN)
             .ok_or_else(|| Status::unauthenticated("authorization: a bearer token is required"))?;
-        let account = self.review.review(token.to_owned(), audience).await;
-        account.map_err(|error| not_reviewed(&error))
+        let holder = self.review.review(token.to_owned(), audience).await;
+        holder.map_err(|error| not_reviewed(&error))
     }
 
     /// Whether an account may see the services of a namespace, or of all of them.
@@ -146,7 +150,8 @@ pub async fn serve(listener: TcpListener, names: Names, plane: Plane) {
     };
     let (stop, own) = (plane.stop.clone(), names.id.clone());
     let keeping = tls::keep(names, plane.authority.clone(), current);
-    let answers: https::Answers = Arc::new(move |connection| router(&plane, &own, connection));
+    let answers: https::Answers =
+        Arc::new(move |from, connection| router(&plane, &own, from, connection));
     let refused: https::Refused =
         Arc::new(|caller, error| tracing::debug!(%caller, %error, "a handshake failed"));
     tokio::select! {
@@ -156,7 +161,12 @@ pub async fn serve(listener: TcpListener, names: Names, plane: Plane) {
 }
 
 /// What answers on a connection.
-fn router(plane: &Plane, own: &SpiffeId, connection: &ServerConnection) -> Router {
+fn router(
+    plane: &Plane,
+    own: &SpiffeId,
+    from: SocketAddr,
+    connection: &ServerConnection,
+) -> Router {
     let caller = tls::caller(connection);
     let router = match caller.as_ref() == Some(own) {
         true => Router::new()
@@ -172,6 +182,7 @@ fn router(plane: &Plane, own: &SpiffeId, connection: &ServerConnection) -> Route
         .route(SIGN, post(sign))
         .route(TOP, post(top))
         .layer(Extension(caller))
+        .layer(Extension(from))
         .with_state(plane.clone())
 }
 
@@ -228,6 +239,11 @@ async fn stream(
     grpc().client_streaming(call, request).await
 }
 
-async fn sign(State(plane): State<Plane>, request: http::Request<Body>) -> Answer {
-    grpc().unary(sign::Call(plane), request).await
+async fn sign(
+    State(plane): State<Plane>,
+    Extension(from): Extension<SocketAddr>,
+    request: http::Request<Body>,
+) -> Answer {
+    let from = from.ip();
+    grpc().unary(sign::Call { plane, from }, request).await
 }

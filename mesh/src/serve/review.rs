@@ -10,6 +10,8 @@ use kube::{Api, Client};
 
 /// How the names of service accounts begin.
 const ACCOUNT: &str = "system:serviceaccount:";
+/// How what a review says of a token's pod begins.
+const POD: &str = "authentication.kubernetes.io/pod-";
 
 /// Why nobody is known by a token.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,24 @@ pub enum ReviewError {
 /// A service account: its namespace, and its name.
 pub type Account = (String, String);
 
+/// Whose a token is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The service account.
+    pub account: Account,
+    /// The pod that it was given to, without which it is not valid; nothing of a token that was given to none.
+    pub pod: Option<Given>,
+}
+
+/// A pod of the holder's namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
 /// Says to whom a token belongs, and what that may do.
 pub trait Review: Send + Sync {
     /// Asks whose a token is that has to be meant for an audience.
@@ -38,7 +58,7 @@ pub trait Review: Send + Sync {
         &self,
         token: String,
         audience: &'static str,
-    ) -> BoxFuture<'_, Result<Account, ReviewError>>;
+    ) -> BoxFuture<'_, Result<Holder, ReviewError>>;
 
     /// Asks whether an account may get the services of a namespace, or of all of them.
     fn may_see<'a>(
@@ -57,7 +77,7 @@ impl Review for TokenReviews {
         &self,
         token: String,
         audience: &'static str,
-    ) -> BoxFuture<'_, Result<Account, ReviewError>> {
+    ) -> BoxFuture<'_, Result<Holder, ReviewError>> {
         let api: Api<TokenReview> = Api::all(self.0.clone());
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -71,7 +91,7 @@ impl Review for TokenReviews {
             let reviewed = reviewed.map_err(|source| ReviewError::Failed {
                 source: Box::new(source),
             })?;
-            account(reviewed, audience).ok_or(ReviewError::Refused { audience })
+            holder(reviewed, audience).ok_or(ReviewError::Refused { audience })
         })
     }
 
@@ -115,8 +135,8 @@ fn access((of, name): &Account, namespace: Option<&str>) -> SubjectAccessReview 
     }
 }
 
-/// The service account of a review that found one.
-fn account(review: TokenReview, audience: &str) -> Option<Account> {
+/// The holder of a token, of a review that found one.
+fn holder(review: TokenReview, audience: &str) -> Option<Holder> {
     let status = review.status?;
     // One that knows nothing of audiences would let any token of the cluster pass.
     let is_meant = status
@@ -125,9 +145,17 @@ fn account(review: TokenReview, audience: &str) -> Option<Account> {
     if status.authenticated != Some(true) || !is_meant {
         return None;
     }
-    let name = status.user?.username?;
+    let user = status.user?;
+    let name = user.username?;
     let (namespace, account) = name.strip_prefix(ACCOUNT)?.split_once(':')?;
-    Some((namespace.to_owned(), account.to_owned()))
+    let mut said = user.extra.unwrap_or_default();
+    let mut of_pod = |word: &str| said.remove(&format!("{POD}{word}"))?.pop();
+    Some(Holder {
+        account: (namespace.to_owned(), account.to_owned()),
+        pod: of_pod("name")
+            .zip(of_pod("uid"))
+            .map(|(name, uid)| Given { name, uid }),
+    })
 }
 
 #[cfg(test)]
@@ -153,8 +181,17 @@ mod tests {
             ..TokenReview::default()
         };
         let cart = "system:serviceaccount:shop:cart";
-        let known = account(review(true, AUDIENCE, cart), AUDIENCE);
-        assert_eq!(known, Some(("shop".to_owned(), "cart".to_owned())));
+        let known = holder(review(true, AUDIENCE, cart), AUDIENCE).expect("it is known");
+        assert_eq!(known.account, ("shop".to_owned(), "cart".to_owned()));
+        assert_eq!(known.pod, None);
+        let mut given = review(true, AUDIENCE, cart);
+        let user = given.status.as_mut().and_then(|own| own.user.as_mut());
+        let extra = [("name", "cart-1"), ("uid", "7")];
+        let extra = extra.map(|(word, own)| (format!("{POD}{word}"), vec![own.to_owned()]));
+        user.expect("there is one").extra = Some(extra.into());
+        let pod = holder(given, AUDIENCE).and_then(|own| own.pod);
+        let (name, uid) = ("cart-1".to_owned(), "7".to_owned());
+        assert_eq!(pod, Some(Given { name, uid }));
         for (authenticated, audience, name) in [
             (false, AUDIENCE, cart),
             (true, "https://kubernetes.default.svc", cart),
@@ -163,7 +200,7 @@ mod tests {
             (true, AUDIENCE, "system:node:shop:cart"),
         ] {
             assert_eq!(
-                account(review(authenticated, audience, name), AUDIENCE),
+                holder(review(authenticated, audience, name), AUDIENCE),
                 None,
                 "{name}"
             );
@@ -172,7 +209,7 @@ mod tests {
         if let Some(status) = &mut nobody.status {
             status.audiences = None;
         }
-        assert_eq!(account(nobody, AUDIENCE), None);
+        assert_eq!(holder(nobody, AUDIENCE), None);
     }
 
     #[test]

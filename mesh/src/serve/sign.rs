@@ -1,5 +1,8 @@
 //! The call that signs certificates.
 
+use std::fmt;
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use fairlead_model::identity::SpiffeId;
 use fairlead_plan::mesh::{AUDIENCE, spiffe};
@@ -11,19 +14,49 @@ use tonic::server::UnaryService;
 use tonic::{Request, Response, Status};
 
 use super::Plane;
+use super::review::Given;
 use crate::authority::SignError;
+use crate::facts::Key;
+
+/// A token that came from where another pod is than the one that it was given to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misuse {
+    /// The namespace of the pod that it was given to.
+    pub namespace: String,
+    /// That pod.
+    pub pod: Given,
+    /// Where it came from.
+    pub from: IpAddr,
+    /// The pod that is there.
+    pub there: Key,
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (namespace, name) = &self.there;
+        write!(
+            to,
+            "the token of the pod {}/{} came from {}, where the pod {namespace}/{name} is",
+            self.namespace, self.pod.name, self.from
+        )
+    }
+}
 
 /// A call.
-pub(super) struct Call(pub(super) Plane);
+pub(super) struct Call {
+    pub(super) plane: Plane,
+    /// Where it comes from.
+    pub(super) from: IpAddr,
+}
 
 impl UnaryService<Bytes> for Call {
     type Response = Bytes;
     type Future = BoxFuture<'static, Result<Response<Bytes>, Status>>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let plane = self.0.clone();
+        let (plane, from) = (self.plane.clone(), self.from);
         Box::pin(async move {
-            let id = who(&plane, &request).await;
+            let id = who(&plane, from, &request).await;
             let id = id.inspect_err(|_| plane.metrics.signed("refused"))?;
             let message = SignRequest::decode(request.into_inner());
             let message = message.map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -39,7 +72,7 @@ impl UnaryService<Bytes> for Call {
             });
             match signed {
                 Ok(chain) => {
-                    tracing::info!(%id, "signed a certificate");
+                    tracing::info!(%id, %from, "signed a certificate");
                     Ok(Response::new(SignResponse { chain }.encode_to_vec().into()))
                 }
                 Err(error @ SignError::Failed) => Err(Status::internal(error.to_string())),
@@ -53,10 +86,38 @@ impl UnaryService<Bytes> for Call {
     }
 }
 
-/// Whose token came with the request.
-async fn who(plane: &Plane, request: &Request<Bytes>) -> Result<SpiffeId, Status> {
-    let (namespace, name) = plane.account(request, AUDIENCE).await?;
+/// Whose token came with the request, from its own pod as far as anybody can tell: where addresses are translated on the way, it
+/// comes from one that is nobody's.
+async fn who(plane: &Plane, from: IpAddr, request: &Request<Bytes>) -> Result<SpiffeId, Status> {
+    let holder = plane.holder(request, AUDIENCE).await?;
+    let (namespace, name) = holder.account;
+    let Some(pod) = holder.pod else {
+        return Err(Status::permission_denied(
+            "the token was given to no pod; kubelet gives pods theirs by a projected volume",
+        ));
+    };
+    if let Some(there) = stranger(plane, (&namespace, &pod.name), from) {
+        let misuse = Misuse {
+            namespace,
+            pod,
+            from,
+            there,
+        };
+        tracing::warn!(%misuse, "refused to sign a certificate");
+        let said = Status::permission_denied(misuse.to_string());
+        // Where many wait to be told of, this is known from the log.
+        let _ = plane.misuses.try_send(misuse);
+        return Err(said);
+    }
     spiffe(&plane.trust_domain, &namespace, &name)
         .parse()
         .map_err(|_| Status::internal("the service account has no SPIFFE id"))
+}
+
+/// The pod at an address, where it is another one.
+fn stranger(plane: &Plane, (namespace, name): (&str, &str), from: IpAddr) -> Option<Key> {
+    let facts = plane.facts.borrow();
+    let there = facts.as_ref()?.places.get(&from)?;
+    let is_own = (&*there.0, &*there.1) == (namespace, name);
+    (!is_own).then(|| there.clone())
 }

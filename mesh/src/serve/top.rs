@@ -31,7 +31,7 @@ impl UnaryService<Bytes> for Top {
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let plane = self.0.clone();
         Box::pin(async move {
-            let account = plane.account(&request, FIGURES_AUDIENCE).await?;
+            let account = plane.holder(&request, FIGURES_AUDIENCE).await?.account;
             let asked = Asked::read(request.into_inner())?;
             let is_whole = asked.admit(&plane, &account).await?;
             let all = gather(&plane, asked.seconds).await;

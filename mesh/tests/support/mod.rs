@@ -15,21 +15,22 @@ use fairlead_mesh::compile::{Compiled, Compiler};
 use fairlead_mesh::facts::{Facts, Pod};
 use fairlead_mesh::figures::Figures;
 use fairlead_mesh::serve::{
-    Account, Names, Plane, Proxies, Replicas, Review, ReviewError, Turns, serve,
+    Account, Given, Holder, Misuse, Names, Plane, Proxies, Replicas, Review, ReviewError, Turns,
+    serve,
 };
 use fairlead_plan::mesh::{Bootstrap, bootstrap, spiffe};
 use futures::future::BoxFuture;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub const DOMAIN: &str = "cluster.local";
 pub const SYSTEM: &str = "fairlead-system";
 pub const MESH: &str = "spiffe://cluster.local/ns/fairlead-system/sa/fairlead-mesh";
 
-/// Tokens that are the names of their service accounts.
+/// Tokens that are the names of their service accounts, and of their pods where those have others; `shop/cart/` has none.
 pub struct Plain;
 
 impl Review for Plain {
@@ -37,10 +38,18 @@ impl Review for Plain {
         &self,
         token: String,
         audience: &'static str,
-    ) -> BoxFuture<'_, Result<Account, ReviewError>> {
-        let account = token.split_once('/');
-        let account = account.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
-        Box::pin(async move { account.ok_or(ReviewError::Refused { audience }) })
+    ) -> BoxFuture<'_, Result<Holder, ReviewError>> {
+        let mut words = token.splitn(3, '/').map(str::to_owned);
+        let account = words.next().zip(words.next());
+        let holder = account.map(|(namespace, name)| {
+            let pod = words.next().unwrap_or_else(|| name.clone());
+            let uid = pod.clone();
+            Holder {
+                pod: (!pod.is_empty()).then_some(Given { name: pod, uid }),
+                account: (namespace, name),
+            }
+        });
+        Box::pin(async move { holder.ok_or(ReviewError::Refused { audience }) })
     }
 
     /// Everybody may see its own namespace, and the installation's accounts all of them.
@@ -70,6 +79,9 @@ pub struct Control {
     pub figures: Arc<Figures>,
     pub slots: Slots,
     pub leaf_life: Duration,
+    /// Those that were told of.
+    pub misuses: mpsc::Receiver<Misuse>,
+    misused: mpsc::Sender<Misuse>,
     pub stop: CancellationToken,
     compiler: Mutex<Compiler>,
 }
@@ -85,6 +97,7 @@ impl Control {
     /// One that signs as others do.
     pub async fn with(slots: Slots, leaf_life: Duration) -> Self {
         let authority = Authority::of(&slots).expect("an authority");
+        let (misused, misuses) = mpsc::channel(8);
         let mut control = Self {
             address: ([127, 0, 0, 1], 0).into(),
             authority: watch::Sender::new(Some(Arc::new(authority))),
@@ -94,6 +107,8 @@ impl Control {
             figures: Arc::default(),
             slots,
             leaf_life,
+            misuses,
+            misused,
             stop: CancellationToken::new(),
             compiler: Mutex::default(),
         };
@@ -131,6 +146,7 @@ impl Control {
             proxies: Arc::clone(&self.proxies),
             figures: Arc::clone(&self.figures),
             metrics: Arc::default(),
+            misuses: self.misused.clone(),
             turns: Turns::default(),
             stop: self.stop.clone(),
         };
