@@ -15,8 +15,8 @@ const AUDIENCE: &str = "mesh.fairlead.dev";
 /// Who asks, and for whom.
 const OWN: &str = "spiffe://cluster.local/ns/tokens/sa/default";
 const OTHER: &str = "spiffe://cluster.local/ns/tokens/sa/admin";
-/// The user of the proxy, whose connections are its own.
-const USER: u32 = 2102;
+/// Some user, as the image's own is for the proxy alone.
+const USER: u32 = 1000;
 
 /// Who asks with which token for which name, and what it is told.
 struct Asked {

@@ -129,7 +129,7 @@ fn mesh_part<'a>(object: &'a Fairlead, operator: &'a Operator) -> Part<'a> {
         component: MESH,
         settings: &object.spec.components.mesh.component,
         usual: json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}),
-        port: ("grpc", CONTROL_PORT, CONTROL_PORT),
+        port: ("tls", CONTROL_PORT, CONTROL_PORT),
         rules: rights::mesh(),
         own_rules: rights::mesh_namespaced(),
         environment: vec![
