@@ -153,7 +153,9 @@ fn reached<'a>(facts: &'a Facts, caller: Option<Caller<'_>>) -> Vec<(&'a Key, Re
                 spoken: port.spoken,
                 mirror: mirror(facts, key, port, &said),
                 said: Arc::clone(&said),
-                places: places(service, port, &found, &mut taken),
+                places: places(service, port, &found, |own| {
+                    !is_of_another(facts, key, own.ip()) && taken.insert(*own)
+                }),
                 found,
                 is_chosen: service.addresses.is_empty(),
             };
@@ -363,23 +365,30 @@ fn ways(spoken: Spoken) -> &'static [Way] {
 }
 
 /// Where connections to a port of a service are made to: the service's addresses; and where it has none, as callers look its
-/// endpoints up themselves, those of them that have a proxy, each of which is `taken` by one service alone.
+/// endpoints up themselves, those of them that have a proxy and `may` be the service's.
 fn places(
     service: &Service,
     port: &Port,
     found: &Found,
-    taken: &mut BTreeSet<SocketAddr>,
+    mut may: impl FnMut(&SocketAddr) -> bool,
 ) -> BTreeMap<u16, BTreeSet<IpAddr>> {
     if !service.addresses.is_empty() {
         return BTreeMap::from([(port.number, service.addresses.clone())]);
     }
     let mut places: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
     for own in &found.meshed {
-        if taken.insert(*own) {
+        if may(own) {
             places.entry(own.port()).or_default().insert(own.ip());
         }
     }
     places
+}
+
+/// Whether an address is that of a pod of another namespace: whoever writes slices by hand may name it in its own service, whose
+/// policies say nothing of it.
+fn is_of_another(facts: &Facts, service: &Key, address: IpAddr) -> bool {
+    let pod = facts.places.get(&address);
+    pod.is_some_and(|pod| pod.0 != service.0)
 }
 
 /// Endpoints, and who they are as far as they have a proxy.

@@ -180,23 +180,31 @@ fn taken_by(snapshot: &fairlead_model::Snapshot, to: SocketAddr) -> &Listener {
     other.unwrap_or(outbound)
 }
 
+/// The chain of what a pod sends to an address.
+fn chosen(
+    snapshot: &fairlead_model::Snapshot,
+    to: &str,
+    transport: Transport,
+    protocols: &[&str],
+) -> Option<String> {
+    let to: SocketAddr = to.parse().expect("an address");
+    let listener = taken_by(snapshot, to);
+    let arrived = Arrived {
+        destination: Some(to),
+        source: None,
+        server_name: None,
+        transport,
+        protocols,
+    };
+    let found = ChainIndex::of(listener).find(listener, &arrived)?;
+    let chain = listener.all_chains().nth(found);
+    chain.map(|chain| chain.name.clone())
+}
+
 #[test]
 fn connections_are_told_apart_by_where_they_go_and_what_they_speak() {
     let snapshot = told(&view(&facts()));
-    let chain = |to: &str, transport: Transport, protocols: &[&str]| {
-        let to: SocketAddr = to.parse().expect("an address");
-        let listener = taken_by(&snapshot, to);
-        let arrived = Arrived {
-            destination: Some(to),
-            source: None,
-            server_name: None,
-            transport,
-            protocols,
-        };
-        let found = ChainIndex::of(listener).find(listener, &arrived)?;
-        let chain = listener.all_chains().nth(found);
-        chain.map(|chain| chain.name.clone())
-    };
+    let chain = |to, transport, protocols| chosen(&snapshot, to, transport, protocols);
     use Transport::{Plain, Tls};
     for (to, transport, protocols, expected) in [
         (
@@ -269,6 +277,36 @@ fn where_no_pod_is_ready_those_that_still_serve_are_called() {
     assert_eq!(called([not, not], true), [first]);
     assert_eq!(called([not, ending], true), [first, second]);
     assert_eq!(called([not, ready], true), [second]);
+}
+
+#[test]
+fn a_service_has_no_say_in_what_goes_to_pods_of_other_namespaces() {
+    let mut facts = facts();
+    let headless = |facts: &mut Facts, of: Key, pod: &Key| {
+        let own = service([10, 0, 0, 9], &[(80, Spoken::Http)]);
+        let mut own = Arc::unwrap_or_clone(own);
+        own.addresses.clear();
+        facts.services.insert(of.clone(), Arc::new(own));
+        let slice = Slice {
+            ports: vec![("p80".into(), 8080)],
+            endpoints: vec![endpoint(1, Some(pod.clone()), Readiness::Ready)],
+        };
+        let slices = facts.slices.entry(of).or_default();
+        slices.insert("by-hand".into(), Arc::new(slice));
+    };
+    let (own, other) = (key("shop", "cart-1"), key("bank", "pod-1"));
+    let pod = Arc::clone(&facts.pods[&own]);
+    facts.pods.insert(other.clone(), pod);
+    facts.places.insert([10, 1, 0, 1].into(), own.clone());
+    // It is the first in the order of names, and names the address of the other's pod as that of its own.
+    headless(&mut facts, key("bank", "till"), &other);
+    let chain = |facts: &Facts| {
+        let snapshot = told(&view(facts));
+        chosen(&snapshot, "10.1.0.1:8080", Transport::Plain, &["http/1.1"])
+    };
+    assert_eq!(chain(&facts).as_deref(), Some("passthrough"));
+    headless(&mut facts, key("shop", "pods"), &own);
+    assert_eq!(chain(&facts).as_deref(), Some("pods.shop:80/http1"));
 }
 
 #[test]
