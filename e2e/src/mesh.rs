@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::{Cluster, get};
+use crate::{Cluster, find_condition, get};
 
 /// The label of namespaces and pods that come into the mesh.
 pub const INJECT: &str = "mesh.fairlead.dev/inject";
@@ -158,9 +158,7 @@ pub async fn pods(cluster: &Cluster, namespace: &str, name: &str) -> Result<Vec<
 /// Whether a pod is ready.
 #[must_use]
 pub fn is_ready(pod: &DynamicObject) -> bool {
-    let conditions = pod.data["status"]["conditions"].as_array();
-    let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|own| own["type"] == "Ready" && own["status"] == "True")
+    find_condition(pod, "Ready").is_some_and(|own| own["status"] == "True")
 }
 
 /// Where a pod is.

@@ -11,7 +11,7 @@ use fairlead_e2e::mesh::{endure, is_ready, pair, pods, ready};
 use fairlead_e2e::process::{process_of, processes, signal};
 use fairlead_e2e::{Cluster, SYSTEM, program};
 use kube::ResourceExt;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 const NAMESPACE: &str = "soak";
@@ -31,23 +31,27 @@ fn seconds(name: &str, usual: u64) -> u64 {
     given.and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
+/// The pods of a part, of which one may be killed now.
+async fn killable(cluster: &Cluster, part: &str) -> Result<Vec<DynamicObject>> {
+    if part == PROXY {
+        let all = pods(cluster, NAMESPACE, "back").await?;
+        // One at a time: nobody could do without all of them.
+        let are_there = all.len() == PODS && all.iter().all(is_ready);
+        return Ok(if are_there { all } else { Vec::new() });
+    }
+    let system = cluster.api("v1", "Pod", Some(SYSTEM)).await?;
+    let mut all = system.list(&ListParams::default()).await?.items;
+    all.retain(|pod| pod.name_any().contains(part));
+    all.sort_by_key(ResourceExt::name_any);
+    Ok(all)
+}
+
 /// Kills one part of Fairlead after another.
 async fn kill(cluster: &Cluster, length: Duration) -> Result<u64> {
-    let system = cluster.api("v1", "Pod", Some(SYSTEM)).await?;
     let (begun, mut killed) = (Instant::now(), 0);
     while begun.elapsed() < length {
         for part in ["mesh", "webhook", "operator", PROXY] {
-            let own = if part == PROXY {
-                let all = pods(cluster, NAMESPACE, "back").await?;
-                // One at a time: nobody could do without all of them.
-                let are_there = all.len() == PODS && all.iter().all(is_ready);
-                if are_there { all } else { Vec::new() }
-            } else {
-                let mut all = system.list(&ListParams::default()).await?.items;
-                all.retain(|pod| pod.name_any().contains(part));
-                all.sort_by_key(ResourceExt::name_any);
-                all
-            };
+            let own = killable(cluster, part).await?;
             let place = usize::try_from(killed)? % own.len().max(1);
             let Some(uid) = own.get(place).and_then(ResourceExt::uid) else {
                 continue;
