@@ -3,6 +3,8 @@
 //! Objects are kept with no more than traffic depends on. Facts are gathered anew when something changed, at most every
 //! [`GATHER`]: a rollout changes hundreds of objects in a second, and proxies are told once.
 
+mod pod;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -18,9 +20,8 @@ use fairlead_operator::metrics::Metrics;
 use fairlead_plan::Kind as _;
 use fairlead_plan::mesh::{MeshPolicyKind, MeshTrustKind, spiffe};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, PodStatus, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ObjectMeta;
 use kube::runtime::reflector::{Store, reflector, store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -29,12 +30,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::facts::{self, Facts, Key, Port, Probe, Readiness, Slice, Spoken};
+use crate::facts::{self, Facts, Key, Port, Readiness, Slice, Spoken};
 
 /// The label by which a slice says of which service it is.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// What kubelet asks over gRPC.
-const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// How long changes are gathered.
 const GATHER: Duration = Duration::from_millis(50);
 
@@ -122,8 +121,8 @@ impl Feed {
                 let labels = std::mem::take(own.labels_mut());
                 strip(own);
                 *own.labels_mut() = labels;
-                own.status = own.status.take().map(standing);
-                own.spec = own.spec.take().map(asked);
+                own.status = own.status.take().map(pod::standing);
+                own.spec = own.spec.take().map(pod::asked);
             }),
             authorizations: watch.start(None, |own: &mut MeshAuthorization| {
                 strip(own);
@@ -208,7 +207,8 @@ impl Feed {
             let slices = facts.slices.entry(of).or_default();
             slices.insert(own.name_any().into(), Arc::new(slice(&own)));
         }
-        for own in self.pods.state().into_iter().filter(|own| !is_over(own)) {
+        let pods = self.pods.state().into_iter();
+        for own in pods.filter(|own| !pod::is_over(own)) {
             let account = own
                 .spec
                 .as_ref()
@@ -220,15 +220,15 @@ impl Feed {
                 let pod = facts::Pod {
                     id,
                     labels: own.labels().clone(),
-                    probes: own.spec.as_ref().map(probes).unwrap_or_default(),
+                    probes: own.spec.as_ref().map(pod::probes).unwrap_or_default(),
                 };
                 facts.pods.insert(key(&*own), Arc::new(pod));
-                if phase(&own) == Some("Running") {
+                if pod::phase(&own) == Some("Running") {
                     facts.running.insert(key(&*own));
                 }
-                let places = addresses(&own).map(|address| (address, key(&*own)));
+                let places = pod::addresses(&own).map(|address| (address, key(&*own)));
                 facts.places.extend(places);
-                if is_unheard(&own) {
+                if pod::is_unheard(&own) {
                     facts.unheard.insert(key(&*own));
                 }
             }
@@ -258,130 +258,6 @@ fn by_namespace<K: ResourceExt>(
         own.sort_by_key(|object| object.name_any());
     }
     found
-}
-
-/// How far a pod is.
-fn phase(pod: &Pod) -> Option<&str> {
-    let status = pod.status.as_ref();
-    status.and_then(|status| status.phase.as_deref())
-}
-
-/// Whether a pod has ended, and its proxy with it.
-fn is_over(pod: &Pod) -> bool {
-    matches!(phase(pod), Some("Succeeded" | "Failed"))
-}
-
-/// The addresses of a pod, which nobody else has; one that ends may have given them back.
-fn addresses(pod: &Pod) -> impl Iterator<Item = IpAddr> {
-    let is_on_its_own = |own: &&PodStatus| {
-        let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network);
-        on_host != Some(true) && pod.metadata.deletion_timestamp.is_none() && own.pod_ips.is_some()
-    };
-    let status = pod.status.as_ref().filter(is_on_its_own);
-    let all = status.into_iter().flat_map(|own| own.pod_ips.iter());
-    all.flatten().filter_map(|own| own.ip.parse().ok())
-}
-
-/// Whether a pod would be ready if its node were heard of. Kubelet calls a pod ready whose containers are and whose gates are open;
-/// while a node is silent, the node controller takes that word back from its pods, and leaves the others.
-fn is_unheard(pod: &Pod) -> bool {
-    let is = |kind: &str, status: &str| {
-        let conditions = pod.status.iter().flat_map(|own| own.conditions.iter());
-        let mut own = conditions.flatten().filter(|own| own.type_ == kind);
-        own.any(|own| own.status == status)
-    };
-    let gates = pod.spec.iter().flat_map(|own| own.readiness_gates.iter());
-    is("Ready", "False")
-        && is("ContainersReady", "True")
-        && gates.flatten().all(|own| is(&own.condition_type, "True"))
-}
-
-/// Leaves of a pod's status how far it is, where, and which of its conditions are so.
-fn standing(status: PodStatus) -> PodStatus {
-    let said = |own: PodCondition| PodCondition {
-        type_: own.type_,
-        status: own.status,
-        ..PodCondition::default()
-    };
-    let conditions = status.conditions;
-    PodStatus {
-        phase: status.phase,
-        pod_ips: status.pod_ips,
-        conditions: conditions.map(|all| all.into_iter().map(said).collect()),
-        ..PodStatus::default()
-    }
-}
-
-/// Leaves of a pod's spec who it is, where, what kubelet asks it, and what else says whether it is ready.
-fn asked(spec: PodSpec) -> PodSpec {
-    let probed = |own: Container| Container {
-        ports: own.ports,
-        liveness_probe: own.liveness_probe,
-        readiness_probe: own.readiness_probe,
-        startup_probe: own.startup_probe,
-        ..Container::default()
-    };
-    PodSpec {
-        service_account_name: spec.service_account_name,
-        readiness_gates: spec.readiness_gates,
-        host_network: spec.host_network,
-        containers: spec.containers.into_iter().map(probed).collect(),
-        init_containers: spec
-            .init_containers
-            .map(|all| all.into_iter().map(probed).collect()),
-        ..PodSpec::default()
-    }
-}
-
-/// What kubelet asks over HTTP.
-fn probes(spec: &PodSpec) -> Vec<Probe> {
-    let containers = spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten());
-    let mut found = Vec::new();
-    for container in containers {
-        let all = [
-            &container.liveness_probe,
-            &container.readiness_probe,
-            &container.startup_probe,
-        ];
-        for own in all.into_iter().flatten() {
-            let http = own.http_get.as_ref().and_then(|http| {
-                let path = http.path.as_deref().unwrap_or("/");
-                let path = path.split_once('?').map_or(path, |(path, _)| path);
-                Some(Probe {
-                    port: number(&http.port, container)?,
-                    method: "GET",
-                    path: path.to_owned(),
-                })
-            });
-            let grpc = own.grpc.as_ref().and_then(|grpc| {
-                Some(Probe {
-                    port: u16::try_from(grpc.port).ok()?,
-                    method: "POST",
-                    path: HEALTH.to_owned(),
-                })
-            });
-            found.extend(http.into_iter().chain(grpc));
-        }
-    }
-    found.dedup();
-    found
-}
-
-/// A port of a container, by its number or its name.
-fn number(port: &IntOrString, container: &Container) -> Option<u16> {
-    let number = match port {
-        IntOrString::Int(number) => *number,
-        IntOrString::String(name) => {
-            let mut ports = container.ports.iter().flatten();
-            ports
-                .find(|own| own.name.as_ref() == Some(name))?
-                .container_port
-        }
-    };
-    u16::try_from(number).ok()
 }
 
 fn key<K: ResourceExt>(object: &K) -> Key {
@@ -555,44 +431,5 @@ mod tests {
             ]
         );
         assert_eq!(&*read.endpoints[0].zone, "a");
-    }
-
-    #[test]
-    fn a_pod_is_unheard_where_all_but_its_node_says_that_it_is_ready() {
-        let is = |ready: &str, containers: &str, gate: Option<&str>| {
-            let mut conditions = vec![
-                json!({"type": "Ready", "status": ready}),
-                json!({"type": "ContainersReady", "status": containers}),
-            ];
-            conditions.extend(gate.map(|status| json!({"type": "shop/warm", "status": status})));
-            let own = json!({
-                "metadata": {"name": "cart-x"},
-                "spec": {"containers": [], "readinessGates": [{"conditionType": "shop/warm"}]},
-                "status": {"conditions": conditions},
-            });
-            is_unheard(&serde_json::from_value(own).expect("a pod"))
-        };
-        assert!(is("False", "True", Some("True")));
-        assert!(!is("True", "True", Some("True")));
-        assert!(!is("False", "False", Some("True")));
-        assert!(!is("False", "True", Some("False")));
-        assert!(!is("False", "True", None));
-    }
-
-    #[test]
-    fn a_pod_has_its_addresses_until_it_ends_and_none_of_its_node() {
-        let of = |metadata: serde_json::Value, is_on_host: bool| {
-            let own = json!({
-                "metadata": metadata,
-                "spec": {"containers": [], "hostNetwork": is_on_host},
-                "status": {"podIPs": [{"ip": "10.1.0.1"}, {"ip": "fd01::1"}]},
-            });
-            let own: Pod = serde_json::from_value(own).expect("a pod");
-            addresses(&own).count()
-        };
-        assert_eq!(of(json!({"name": "cart-x"}), false), 2);
-        assert_eq!(of(json!({"name": "cart-x"}), true), 0);
-        let ends = json!({"name": "cart-x", "deletionTimestamp": "2026-01-01T00:00:00Z"});
-        assert_eq!(of(ends, false), 0);
     }
 }
