@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fairlead_mesh::authority::Authority;
 use fairlead_mesh::compile::names;
 use fairlead_mesh::facts::{Facts, Key, Port, Service, Spoken};
 use fairlead_model::Snapshot;
@@ -18,6 +19,7 @@ use prost::Message as _;
 use serde_json::json;
 use support::Control;
 use support::caller::Visitor;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -166,7 +168,7 @@ async fn a_proxy_that_starts_without_the_control_plane_is_who_it_was_and_knows_w
     };
     let is_whole = |own: &Snapshot| {
         let is_told = !own.awaits_listeners && own.listeners.len() == LISTENERS + 1;
-        is_told && own.secrets.contains_key(names::TRUST) && chain(own).is_some()
+        is_told && own.secrets.contains_key(names::BELIEVED) && chain(own).is_some()
     };
     let before = start().until("all came", is_whole).await;
     let told = folder.0.join("told/told.json");
@@ -270,6 +272,32 @@ async fn a_certificate_is_renewed_before_it_ends() {
             chain(own) != first && chain(own).is_some()
         })
         .await;
+}
+
+#[tokio::test]
+async fn another_certificate_is_asked_for_when_the_control_plane_says_that_another_root_signs() {
+    // Given a proxy whose file of roots stays as it is, and which would ask again after 27 seconds
+    let mut control = Control::start(Duration::from_secs(60)).await;
+    let mut proxy = Follower::start("rotated", &control, "shop/cart");
+    let is_told = |own: &Snapshot| own.secrets.contains_key(names::BELIEVED);
+    let first = proxy.until("it is told", is_told).await;
+    // When another root signs, of which the replica that is asked does not know yet
+    let now = OffsetDateTime::now_utc();
+    control.slots = control.slots.prepared(support::root(), now);
+    control.slots = control.slots.activated(false, now);
+    control.tell(&services(&["cart"]));
+    let second = proxy
+        .until("another one", |own| chain(own) != chain(&first))
+        .await;
+    let next = control.slots.active().material.issuer.certificate.clone();
+    let is_signed = |own: &Snapshot| {
+        chain(own).is_some_and(|own| String::from_utf8_lossy(&own).contains(next.trim()))
+    };
+    assert!(!is_signed(&second));
+    // Then it asks until it is that one's
+    let authority = Authority::of(&control.slots).expect("an authority");
+    control.authority.send_replace(Some(Arc::new(authority)));
+    proxy.until("one of that root", is_signed).await;
 }
 
 #[tokio::test]

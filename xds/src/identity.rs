@@ -29,6 +29,9 @@ pub struct Identity {
     pub token: PathBuf,
     /// The name of the secret under which the certificate is found.
     pub secret: String,
+    /// The name of the secret with whom to trust, by which the proxy is told that another root signs; where there is none, it
+    /// knows by those that it believes the authority by.
+    pub trust: Option<String>,
 }
 
 /// `fairlead.mesh.v1.SignRequest`.
@@ -55,6 +58,7 @@ pub(crate) fn read(field: &Field<'_>, bootstrap: &Bootstrap) -> Result<Identity>
     let id = fields.need("spiffe_id")?;
     let token = fields.need("token_file")?.text()?;
     let secret = fields.text("secret_name")?;
+    let trust = fields.text("trust_secret_name")?;
     let identity = Identity {
         id: id
             .text()?
@@ -62,6 +66,7 @@ pub(crate) fn read(field: &Field<'_>, bootstrap: &Bootstrap) -> Result<Identity>
             .map_err(|error| id.error(format!("{error}")))?,
         token: token.into(),
         secret: if secret.is_empty() { SECRET } else { secret }.to_owned(),
+        trust: (!trust.is_empty()).then(|| trust.to_owned()),
         cluster,
     };
     fields.finish()?;

@@ -54,13 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "warnings",
         ])?,
     )?;
-    let mut tests = cargo(&[
-        "test",
-        "--workspace",
-        "--exclude",
-        "fairlead-e2e",
-        "--quiet",
-    ])?;
+    let mut tests = cargo_test(&["--workspace", "--exclude", "fairlead-e2e", "--quiet"])?;
     // The proxy is compared with it.
     tests.env("FAIRLEAD_ENVOY", proxies::install::envoy()?);
     tests.env("FAIRLEAD_GRPC", proxies::install::grpc()?);
@@ -97,7 +91,7 @@ fn on_cluster(options: &Options) -> Result<()> {
     let kubeconfig = cluster::kubeconfig(CLUSTER)?;
     install::install(CLUSTER, 2)?;
     let threads = format!("--test-threads={}", options.threads);
-    let mut tests = cargo(&["test", "--package", "fairlead-e2e", "--", &threads])?;
+    let mut tests = cargo_test(&["--package", "fairlead-e2e", "--", &threads])?;
     tests.env("KUBECONFIG", kubeconfig);
     tests.env("FAIRLEAD_CLI", install::command_line()?);
     tests.env("FAIRLEAD_PROXY", install::proxy()?);
@@ -107,6 +101,13 @@ fn on_cluster(options: &Options) -> Result<()> {
         tests.env(variable, module.ensure()?.join(program));
     }
     part("tests on the cluster", &mut tests)
+}
+
+/// Tests, whose failures are what they say of themselves: a trace would bury that under calls of the runtime.
+fn cargo_test(arguments: &[&str]) -> Result<Command> {
+    let mut tests = cargo(&[&["test"], arguments].concat())?;
+    tests.env("RUST_BACKTRACE", "0");
+    Ok(tests)
 }
 
 fn part(what: &str, command: &mut Command) -> Result<()> {

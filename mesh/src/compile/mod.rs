@@ -186,7 +186,7 @@ impl Compiled {
     /// The version of the bundle of whom to trust.
     #[must_use]
     pub fn trust(&self) -> Option<&Arc<str>> {
-        let bundle = self.shared.get(Kind::Secret, names::TRUST);
+        let bundle = self.shared.get(Kind::Secret, names::BELIEVED);
         bundle.map(Resource::version)
     }
 }
@@ -290,8 +290,8 @@ impl Compiler {
 fn shared(facts: &Facts, roots: &str) -> Result<Gathered, CompileError> {
     let mut shared = Gathered::default();
     let trust = Secret::Trust(Arc::new(believed(facts, roots)));
-    let trust = write::secret(names::TRUST, &trust);
-    shared.put(Kind::Secret, names::TRUST, &trust)?;
+    let trust = write::secret(names::BELIEVED, &trust);
+    shared.put(Kind::Secret, names::BELIEVED, &trust)?;
     inbound::clusters(&mut shared)?;
     Ok(shared)
 }
@@ -350,7 +350,7 @@ fn served(facts: &Facts) -> BTreeMap<Key, Called> {
 fn mutual() -> TlsCommon {
     TlsCommon {
         certificates: vec![SecretSource::Named(names::IDENTITY.to_owned())],
-        trust: Some(SecretSource::Named(names::TRUST.to_owned())),
+        trust: Some(SecretSource::Named(names::BELIEVED.to_owned())),
         lowest: Version::V1_3,
         ..TlsCommon::default()
     }

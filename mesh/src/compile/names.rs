@@ -1,9 +1,6 @@
 //! Names and ports that the parts of the mesh agree on.
 
-pub use fairlead_plan::mesh::{IDENTITY, INBOUND_PORT, OUTBOUND_PORT};
-
-/// The secret with whom to trust.
-pub const TRUST: &str = "trust";
+pub use fairlead_plan::mesh::{BELIEVED, IDENTITY, INBOUND_PORT, OUTBOUND_PORT};
 
 /// The cluster of what no service is at: where the caller wanted to go.
 pub const PASSTHROUGH: &str = "passthrough";

@@ -17,7 +17,7 @@ use super::proxies::{Entry, Proxy};
 use super::responses::{Responses, Sent};
 use super::{Answer, LARGEST, Plane, files, now, pod};
 use crate::compile::Compiled;
-use crate::compile::names::TRUST;
+use crate::compile::names::BELIEVED;
 use crate::facts::Key;
 
 /// How many proxies are told much at once.
@@ -162,7 +162,7 @@ impl Conversation {
     fn trust(&self) -> Option<Arc<str>> {
         let compiled = self.plane.compiled.borrow();
         let version = compiled.as_ref()?.trust()?;
-        let has = self.told.has(Kind::Secret, TRUST, version);
+        let has = self.told.has(Kind::Secret, BELIEVED, version);
         has.then(|| Arc::clone(version))
     }
 

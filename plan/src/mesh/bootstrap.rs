@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{CONTROL, IDENTITY, PROBE_PORT, spiffe};
+use super::{BELIEVED, CONTROL, IDENTITY, PROBE_PORT, spiffe};
 
 const TLS: &str =
     "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
@@ -49,6 +49,7 @@ pub fn bootstrap(own: &Bootstrap<'_>) -> Value {
                 "cluster": "authority",
                 "spiffe_id": spiffe(own.trust_domain, own.namespace, own.account),
                 "token_file": own.token,
+                "trust_secret_name": BELIEVED,
             },
         }],
         "dynamic_resources": {

@@ -41,6 +41,8 @@ pub const FIGURES_AUDIENCE: &str = "figures.mesh.fairlead.dev";
 pub const TRUST: (&str, &str) = ("fairlead-mesh-trust", "roots.pem");
 /// The secret of a proxy's own certificate.
 pub const IDENTITY: &str = "identity";
+/// The secret with whom a proxy is told to trust.
+pub const BELIEVED: &str = "trust";
 
 /// Whether a text names a service account: namespace/name.
 #[must_use]

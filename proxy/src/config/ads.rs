@@ -83,7 +83,8 @@ impl<'a> Client<'a> {
     /// Asks the control plane for as long as the process runs.
     pub(super) async fn follow(mut self, identity: Option<super::Own>) {
         self.restore();
-        let mut certified = std::pin::pin!(certified(identity, self.given.clone()));
+        let in_use = self.snapshots.subscribe();
+        let mut certified = std::pin::pin!(certified(identity, self.given.clone(), in_use));
         self.given = loop {
             tokio::select! {
                 biased;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fairlead_model::Snapshot;
-use fairlead_model::tls::{Certificate, Peer, Secret, SecretSource};
+use fairlead_model::tls::{Certificate, Peer, Secret, SecretSource, Trust};
 use fairlead_xds::identity::{Identity, SIGN, SignRequest, SignResponse};
 use fairlead_xds::raw::Raw;
 use http::uri::PathAndQuery;
@@ -121,42 +121,48 @@ impl Own {
     }
 }
 
-/// Adds the certificate to what the file says, from the first on that is signed.
+/// Adds the certificate to what the file says, from the first on that is signed; `in_use` is the whole of the configuration.
 pub(super) async fn follow(
     own: Own,
     mut given: watch::Receiver<Arc<Snapshot>>,
+    mut in_use: watch::Receiver<Arc<Snapshot>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
 ) {
     let identity = &own.identity;
     let mut current = own.kept();
     let (mut attempt, mut pause) = (0, PAUSE.0);
     let mut next = Instant::now();
+    let mut trust = believed(identity, &given.borrow(), &in_use.borrow_and_update());
     if let Some(signed) = &current {
         tracing::info!(id = %identity.id, "the certificate that was kept is used");
-        if !is_old(signed, identity, &given.borrow()) {
-            next += renewal(signed);
-        }
+        next += renewal(signed, identity, trust.as_deref());
         publish(identity, current.as_ref(), &mut given, &snapshots);
     }
     loop {
-        tokio::select! {
-            () = tokio::time::sleep_until(next) => {}
+        let is_due = tokio::select! {
+            () = tokio::time::sleep_until(next) => true,
             Ok(()) = given.changed() => {
                 publish(identity, current.as_ref(), &mut given, &snapshots);
-                let signed = current.as_ref();
-                if let Some(signed) = signed.filter(|own| is_old(own, identity, &given.borrow())) {
-                    let most = SPREAD.min(left(signed) / 4);
-                    next = next.min(Instant::now() + most.mul_f64(fastrand::f64()));
-                    tracing::info!(id = %identity.id, "another root signs now; its certificate is asked for");
-                }
-                continue;
+                false
             }
+            Ok(()) = in_use.changed() => false,
+        };
+        let known = believed(identity, &given.borrow(), &in_use.borrow_and_update());
+        let is_other = known != trust;
+        trust = known;
+        if !is_due {
+            let old = current.as_ref().filter(|_| is_other);
+            if let Some(signed) = old.filter(|own| is_old(own, identity, trust.as_deref())) {
+                next = next.min(Instant::now() + renewal(signed, identity, trust.as_deref()));
+                tracing::info!(id = %identity.id, "another root signs now; its certificate is asked for");
+            }
+            continue;
         }
         let snapshot = Arc::clone(&given.borrow());
         let signing = tokio::time::timeout(PATIENCE, sign(identity, &snapshot, attempt));
         match signing.await.unwrap_or(Err(IdentityError::Late)) {
             Ok(signed) => {
-                let until = renewal(&signed);
+                let until = renewal(&signed, identity, trust.as_deref());
                 tracing::info!(
                     id = %identity.id,
                     renewed_in_seconds = until.as_secs(),
@@ -200,28 +206,38 @@ fn publish(
     snapshots.send_replace(Arc::new(next));
 }
 
-/// Whether another root than the one that vouches for it signs now: the first of those by which the authority is believed.
-fn is_old(signed: &Signed, identity: &Identity, given: &Snapshot) -> bool {
-    let cluster = given.clusters.get(&*identity.cluster);
-    let tls = cluster.and_then(|cluster| cluster.tls.as_ref());
-    let Some(SecretSource::Inline(Secret::Trust(trust))) =
-        tls.and_then(|tls| tls.common.trust.as_ref())
-    else {
-        return false;
-    };
-    !crate::tls::leads_to_first(&signed.certificate.chain, &trust.roots)
+/// Whom to trust: as the control plane says, and as long as it said nothing, by whom the authority is believed.
+fn believed(identity: &Identity, given: &Snapshot, in_use: &Snapshot) -> Option<Arc<Trust>> {
+    let told = identity.trust.as_ref();
+    if let Some(Secret::Trust(told)) = told.and_then(|name| in_use.secrets.get(name)) {
+        return Some(Arc::clone(told));
+    }
+    let tls = given.clusters.get(&*identity.cluster)?.tls.as_ref()?;
+    match &tls.common.trust {
+        Some(SecretSource::Inline(Secret::Trust(own))) => Some(Arc::clone(own)),
+        _ => None,
+    }
 }
 
-/// What is left of its life.
-fn left(signed: &Signed) -> Duration {
+/// Whether another root than the one that vouches for it signs now: the first of those that are trusted for its own name.
+fn is_old(signed: &Signed, identity: &Identity, trust: Option<&Trust>) -> bool {
+    let Some(trust) = trust else { return false };
+    let mut domains = trust.domains.iter();
+    let own = domains.find(|(domain, _)| domain == identity.id.trust_domain());
+    let roots = own.map_or(&trust.roots, |(_, roots)| roots);
+    !crate::tls::leads_to_first(&signed.certificate.chain, roots)
+}
+
+/// How long until it is renewed: about half of what is left of its life, or a moment where another root signs now. Not all proxies
+/// ask at once.
+fn renewal(signed: &Signed, identity: &Identity, trust: Option<&Trust>) -> Duration {
     let left = signed.end.duration_since(SystemTime::now());
-    left.unwrap_or_default()
-}
-
-/// Half of what is left of its life, give or take a tenth, so that not all proxies ask at once.
-fn renewal(signed: &Signed) -> Duration {
-    let half = left(signed) / 2;
-    half.mul_f64(0.9 + fastrand::f64() / 10.0).max(LEAST)
+    let left = left.unwrap_or_default();
+    let wait = match is_old(signed, identity, trust) {
+        true => SPREAD.min(left / 4).mul_f64(fastrand::f64()),
+        false => (left / 2).mul_f64(0.9 + fastrand::f64() / 10.0),
+    };
+    wait.max(LEAST)
 }
 
 async fn sign(

@@ -41,7 +41,10 @@ pub async fn watch(
                 let client = ads::Client::new(dynamic, keep, given, snapshots, &sources);
                 client.follow(identity).await;
             }
-            None => pass_on(certified(identity, given).await, &snapshots).await,
+            None => {
+                let given = certified(identity, given, snapshots.subscribe()).await;
+                pass_on(given, &snapshots).await;
+            }
         }
     });
 }
@@ -55,17 +58,19 @@ pub struct Folders {
     pub identity: Option<PathBuf>,
 }
 
-/// What the file says, with the proxy's certificate from the first on that is signed: nobody can be reached without it.
+/// What the file says, with the proxy's certificate from the first on that is signed: nobody can be reached without it. `in_use` is
+/// the whole of the configuration, from which the proxy knows when another root signs.
 async fn certified(
     identity: Option<Own>,
     given: watch::Receiver<Arc<Snapshot>>,
+    in_use: watch::Receiver<Arc<Snapshot>>,
 ) -> watch::Receiver<Arc<Snapshot>> {
     let Some(identity) = identity else {
         return given;
     };
     let secret = identity.secret().to_owned();
     let (sender, mut certified) = watch::channel(Arc::default());
-    tokio::spawn(identity::follow(identity, given, sender));
+    tokio::spawn(identity::follow(identity, given, in_use, sender));
     let is_there = |own: &Arc<Snapshot>| own.secrets.contains_key(&secret);
     // It only ends with the process.
     let _ = certified.wait_for(is_there).await;

@@ -66,13 +66,13 @@ pub fn bootstrap(bootstrap: &Bootstrap) -> Value {
 /// How it gets its certificate.
 fn own_identity(own: Option<&Identity>) -> Value {
     let message = |own: &Identity| {
-        let fields = json!({
-            "cluster": own.cluster,
-            "spiffe_id": own.id.as_str(),
-            "token_file": own.token,
-            "secret_name": own.secret,
-        });
-        extension("fairlead.identity", IDENTITY, fields)
+        let fields = Message::default()
+            .with("cluster", json!(own.cluster))
+            .with("spiffe_id", json!(own.id.as_str()))
+            .with("token_file", json!(own.token))
+            .with("secret_name", json!(own.secret))
+            .with("trust_secret_name", json!(own.trust));
+        extension("fairlead.identity", IDENTITY, fields.done())
     };
     own.map(message).into_iter().collect()
 }

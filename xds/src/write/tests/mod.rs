@@ -305,6 +305,7 @@ bootstrap_extensions:
     cluster: control
     spiffe_id: spiffe://cluster.local/ns/shop/sa/cart
     token_file: /var/run/token
+    trust_secret_name: roots
 dynamic_resources:
   cds_config: {ads: {}}
   lds_config: {ads: {}}
