@@ -383,7 +383,7 @@ async fn worker(work: Arc<Work>) {
 
 /// How long until the next look.
 fn pause(work: &Work, key: &Key, next: Next) -> Option<Duration> {
-    if !matches!(next, Next::Problem(Class::Transient)) {
+    if !matches!(next, Next::Problem(Class::Transient | Class::Denied)) {
         work.queue.succeeded(key);
     }
     let jitter = |duration: Duration, share: f64| {
@@ -394,10 +394,9 @@ fn pause(work: &Work, key: &Key, next: Next) -> Option<Duration> {
         Next::After(pause) => pause,
         Next::Resync | Next::Problem(Class::Waiting | Class::Invalid) => jitter(work.resync, 0.1),
         Next::Problem(Class::Conflict) => Duration::from_secs(1),
-        Next::Problem(Class::Denied | Class::Bug) => {
-            jitter(Duration::from_secs(300).min(work.resync), 0.1)
-        }
-        Next::Problem(Class::Transient) => {
+        Next::Problem(Class::Bug) => jitter(Duration::from_secs(300).min(work.resync), 0.1),
+        // Nobody tells when a right is granted.
+        Next::Problem(Class::Transient | Class::Denied) => {
             let doublings = work.queue.failed(key).saturating_sub(1).min(9);
             jitter(
                 Duration::from_secs(1 << doublings).min(Duration::from_secs(300)),

@@ -44,7 +44,7 @@ pub enum Class {
     Waiting,
     /// Somebody wrote in between; tried again after a second.
     Conflict,
-    /// A right is missing; tried again every five minutes.
+    /// A right is missing; tried again with growing pauses, as nobody tells when it is granted.
     Denied,
     /// It may work the next time; tried again with growing pauses.
     Transient,
