@@ -114,7 +114,7 @@ fn part(what: &str, command: &mut Command) -> Result<()> {
     step(what, || show_live(command))
 }
 
-/// cargo with a target folder that fresh checkouts share.
+/// This program, with another task.
 fn itself(task: &str) -> Result<Command> {
     let mut command = Command::new(own_file()?);
     command.arg(task);
